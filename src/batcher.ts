@@ -1,0 +1,147 @@
+import { BrokerError, DatabaseError } from "./errors.ts";
+
+export type BatcherOptions<Item, Result> = {
+  /** For errors and metrics. */
+  name: string;
+  /**
+   * Does the work for many items and answers with one result per item, in order. An item that fails alone has its
+   * BrokerError as its result; only infrastructure failures throw.
+   */
+  flush: (items: Item[]) => Promise<(Result | BrokerError)[]>;
+  /** Flushes in flight at once, 1 or more. */
+  lanes: number;
+  /** Items of one flush at most. */
+  items_max: number;
+  /** What an item adds to `weight_max` of its flush: bytes, or rows. An item heavier than the maximum goes alone. */
+  weight: (item: Item) => number;
+  weight_max: number;
+  /** Callers that wait for a lane at most; one more is refused with `unavailable`. */
+  waiting_max: number;
+  /** Milliseconds after which a waiting caller is refused with `unavailable` instead of being sent. */
+  waiting_ms_max: number;
+  /** Called after every flush. */
+  onFlush?: (items: number, duration_ms: number) => void;
+};
+
+export type Batcher<Item, Result> = {
+  /**
+   * Joins the batch now gathering. Leaves at once while a lane is free, so nothing is added when idle and batches grow
+   * exactly with load. Rejects with BrokerError or DatabaseError. An aborted `signal` takes an item that still waits
+   * out.
+   */
+  call(item: Item, signal?: AbortSignal): Promise<Result>;
+  /** Callers that wait or are in flight. */
+  size(): number;
+};
+
+type Entry<Item, Result> = {
+  item: Item;
+  resolve: (result: Result) => void;
+  reject: (error: unknown) => void;
+  since_ms: number;
+  is_gone: boolean;
+};
+
+const conflict_tries_max = 4;
+
+/** Many single calls → few batched ones. Knows nothing of queues or SQL. */
+export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result>): Batcher<Item, Result> {
+  type OwnEntry = Entry<Item, Result>;
+  let waiting: OwnEntry[] = [];
+  let lanes_busy = 0;
+  let in_flight = 0;
+  let is_scheduled = false;
+
+  /** Takes the next batch off the waiting room, oldest first; refuses those who have waited too long. */
+  function takeBatch(): OwnEntry[] {
+    const batch: OwnEntry[] = [];
+    const oldest_ms = performance.now() - options.waiting_ms_max;
+    let weight = 0;
+    let taken = 0;
+    for (const entry of waiting) {
+      if (!entry.is_gone) {
+        if (entry.since_ms < oldest_ms) {
+          entry.reject(new BrokerError("unavailable", `${options.name} waited too long for the database`));
+        } else {
+          weight += options.weight(entry.item);
+          if (batch.length > 0 && (weight > options.weight_max || batch.length >= options.items_max)) break;
+          batch.push(entry);
+        }
+      }
+      taken += 1;
+    }
+    waiting = taken === waiting.length ? [] : waiting.slice(taken);
+    return batch;
+  }
+
+  async function runBatch(batch: OwnEntry[], tries = 1): Promise<void> {
+    try {
+      const results = await options.flush(batch.map((entry) => entry.item));
+      for (const [i, entry] of batch.entries()) {
+        const result = results[i] as Result | BrokerError;
+        if (result instanceof BrokerError) entry.reject(result);
+        else entry.resolve(result);
+      }
+    } catch (error) {
+      const failure = error instanceof DatabaseError ? error.failure : undefined;
+      if (failure === "conflict" && tries < conflict_tries_max) return await runBatch(batch, tries + 1);
+      if (failure === "rejected" && batch.length > 1) {
+        // One value that the database refuses fails the statement: halve until it fails alone.
+        const half = batch.length >> 1;
+        await runBatch(batch.slice(0, half));
+        return await runBatch(batch.slice(half));
+      }
+      for (const entry of batch) entry.reject(error);
+      const is_down = error instanceof DatabaseError && (failure === "unavailable" || error.code === "DEADLINE");
+      if (is_down) refuseWaiting(error);
+    }
+  }
+
+  /** A database that is away is away for those who wait too: sending them one by one would be a storm, and slow. */
+  function refuseWaiting(error: DatabaseError): void {
+    const refused = waiting;
+    waiting = [];
+    for (const entry of refused) entry.reject(error);
+  }
+
+  function dispatch(): void {
+    is_scheduled = false;
+    while (lanes_busy < options.lanes && waiting.length > 0) {
+      const batch = takeBatch();
+      if (batch.length === 0) continue;
+      lanes_busy += 1;
+      in_flight += batch.length;
+      const started_ms = performance.now();
+      void runBatch(batch).then(() => {
+        lanes_busy -= 1;
+        in_flight -= batch.length;
+        options.onFlush?.(batch.length, performance.now() - started_ms);
+        dispatch();
+      });
+    }
+  }
+
+  return {
+    size: () => waiting.length + in_flight,
+    call(item, signal) {
+      if (waiting.length >= options.waiting_max) {
+        return Promise.reject(
+          new BrokerError("unavailable", `too many requests wait for the database (${options.name})`),
+        );
+      }
+      return new Promise((resolve, reject) => {
+        const entry: OwnEntry = { item, resolve, reject, since_ms: performance.now(), is_gone: false };
+        signal?.addEventListener("abort", () => {
+          entry.is_gone = true;
+          reject(signal.reason);
+        });
+        waiting.push(entry);
+        if (lanes_busy < options.lanes && !is_scheduled) {
+          // Once per turn of the event loop: requests that arrived in one read of the socket leave together.
+          is_scheduled = true;
+          setImmediate(dispatch);
+        }
+      });
+    },
+  };
+}

@@ -1,0 +1,273 @@
+import { sql } from "drizzle-orm";
+import { type Batcher, type BatcherOptions, createBatcher } from "../batcher.ts";
+import type { Db } from "../db/db.ts";
+import { BrokerError } from "../errors.ts";
+import { type MessageEvent, observe } from "../observe.ts";
+import { createFanout, type FannedOut, type FanoutItem } from "./fanout.ts";
+import { createFloors } from "./floors.ts";
+import { createHousekeeping } from "./housekeeping.ts";
+import { nextFanoutId, nextId } from "./ids.ts";
+import { createLook } from "./look.ts";
+import { createNotifier } from "./notifier.ts";
+import { createOutbox } from "./outbox.ts";
+import { createPublish, type OptionedItem, type Published, type PublishItem, type PublishOptions } from "./publish.ts";
+import { createQueues } from "./queues.ts";
+import { createRates } from "./rates.ts";
+import { createReceive, type LeasedMessage, type Received, type ReceiveFrom, type ReceiveItem } from "./receive.ts";
+import {
+  createSettle,
+  type Extended,
+  type ExtendItem,
+  type NackItem,
+  type OnReady,
+  type SettleItem,
+} from "./settle.ts";
+import { createStats } from "./stats.ts";
+import { createSubscriptions } from "./subscriptions.ts";
+import { createTasks } from "./tasks.ts";
+import { createTopics } from "./topics.ts";
+import { createUpkeep } from "./upkeep.ts";
+import { createWakeups } from "./wakeups.ts";
+
+export type Limits = {
+  /** Statements in flight per verb (for receive: per queue and label filter). */
+  lanes: number;
+  /** Requests that one statement carries. */
+  items_max: number;
+  /** Bytes of bodies and attributes that one publish statement carries. */
+  bytes_max: number;
+  /** Requests that wait per verb. */
+  waiting_max: number;
+  /** The longest life of a statement. */
+  statement_ms_max: number;
+  /** Consumers that wait for messages. */
+  waiters_max: number;
+};
+
+export type Outgoing = {
+  body: string;
+  label: string | null;
+  /** JSON text of a flat object of strings, or null. */
+  attributes: string | null;
+};
+
+export type ReceiveRequest = ReceiveFrom & {
+  limit: number;
+  /** Milliseconds; undefined: the queue's `receive_wait_seconds`, at most `wait_ms_max`. */
+  wait_ms: number | undefined;
+  wait_ms_max: number;
+  /** The consumer went away. */
+  signal?: AbortSignal;
+};
+
+type Flush<Item, Result> = BatcherOptions<Item, Result>["flush"];
+
+/** Rows that one lease statement takes at most. */
+const lease_rows_max = 1000;
+/** What the row costs beside the text, roughly. */
+const row_bytes = 200;
+
+const bytesOf = (message: Outgoing) =>
+  message.body.length + (message.attributes?.length ?? 0) + (message.label?.length ?? 0) + row_bytes;
+
+/**
+ * Everything the service can do. Hot verbs gather concurrent calls into one statement; each call settles after commit.
+ * Rejects with BrokerError (the caller's fault) or DatabaseError. Every call may run concurrently with any other.
+ */
+export function createBroker(db: Db, limits: Limits, holder: string = crypto.randomUUID()) {
+  const floors = createFloors(limits.statement_ms_max);
+  const housekeeping = createHousekeeping(db);
+  const notifier = createNotifier(db, holder);
+  const onReady: OnReady = (queue_id, label, at) => {
+    floors.lower(queue_id, label, at);
+    wakeups.wake(queue_id);
+    notifier.note(queue_id);
+  };
+  const settle = createSettle(db, onReady);
+  const publish = createPublish(db, onReady);
+  const fanOut = createFanout(db, onReady);
+  const receive = createReceive(db, floors, settle);
+  const wakeups = createWakeups(db, receive, settle.unlease, limits.waiters_max, floors.floorOf);
+  const rates = createRates(db);
+  const note = (event: MessageEvent, queue_id: string, count: number) => {
+    if (event === "published" || event === "acked") rates.count(queue_id, event, count);
+    observe({ kind: "messages", event, queue_id, count });
+  };
+  const ping = db.orm
+    .select({ one: sql<number>`1`.as("one") })
+    .from(sql`(values (1)) as one`)
+    .prepare("ping");
+
+  /** Counts what a statement did, once per queue and not once per item. */
+  const counted =
+    <Item extends { queue_id: string }, Result>(event: MessageEvent, flush: Flush<Item, Result>): Flush<Item, Result> =>
+    async (items) => {
+      const results = await flush(items);
+      const counts = new Map<string, number>();
+      const repeats = new Map<string, number>();
+      for (const [i, result] of results.entries()) {
+        if (result instanceof BrokerError) continue;
+        const { queue_id } = items[i] as Item;
+        const own = (result as { deduplicated?: boolean } | undefined)?.deduplicated ? repeats : counts;
+        own.set(queue_id, (own.get(queue_id) ?? 0) + 1);
+      }
+      for (const [queue_id, count] of counts) note(event, queue_id, count);
+      for (const [queue_id, count] of repeats) note("deduplicated", queue_id, count);
+      return results;
+    };
+  const storePlain = counted("published", publish.plain);
+  const storeOptioned = counted("published", publish.optioned);
+  const ackAll = counted("acked", settle.ack);
+  const nackAll = counted("nacked", settle.nack);
+
+  const shared = (name: string) => ({
+    name,
+    lanes: limits.lanes,
+    items_max: limits.items_max,
+    waiting_max: limits.waiting_max,
+    waiting_ms_max: limits.statement_ms_max,
+    onFlush: (items: number, duration_ms: number) => observe({ kind: "batch", verb: name, items, duration_ms }),
+  });
+  const byBytes = <Item extends Outgoing, Result>(name: string, flush: Flush<Item, Result>) =>
+    createBatcher<Item, Result>({ ...shared(name), weight: bytesOf, weight_max: limits.bytes_max, flush });
+  const byCount = <Item, Result>(name: string, flush: Flush<Item, Result>) =>
+    createBatcher<Item, Result>({ ...shared(name), weight: () => 1, weight_max: limits.items_max, flush });
+
+  const publishes = byBytes<PublishItem, Published>("publish", storePlain);
+  const optioned = byBytes<OptionedItem, Published>("publish_with_options", storeOptioned);
+  const fanouts = byBytes<FanoutItem, FannedOut>("fanout", fanOut);
+  const acks = byCount<SettleItem, undefined>("ack", ackAll);
+  const nacks = byCount<NackItem, undefined>("nack", nackAll);
+  const extensions = byCount<ExtendItem, Extended>("extend", settle.extend);
+
+  // One per queue, label filter and lease time with a receive under way; dropped when it has none.
+  const receives = new Map<string, Batcher<ReceiveItem, Received>>();
+
+  async function receiveOnce(from: ReceiveFrom, limit: number): Promise<Received> {
+    const key = `${from.queue_id}\n${from.label ?? "\0"}\n${from.lease_seconds ?? ""}`;
+    let batcher = receives.get(key);
+    if (batcher === undefined) {
+      batcher = createBatcher<ReceiveItem, Received>({
+        ...shared("receive"),
+        weight: (item) => item.limit,
+        weight_max: lease_rows_max,
+        flush: (items) => receive(from, items),
+      });
+      receives.set(key, batcher);
+    }
+    try {
+      return await batcher.call({ limit });
+    } finally {
+      if (batcher.size() === 0) receives.delete(key);
+    }
+  }
+
+  /** Gives messages back that nobody will see, as if they had not been delivered. */
+  async function giveBack(queue_id: string, leased: LeasedMessage[]): Promise<void> {
+    await settle.unlease(queue_id, leased);
+  }
+
+  async function receiveOrWait(request: ReceiveRequest): Promise<LeasedMessage[]> {
+    const { limit, wait_ms, wait_ms_max, signal } = request;
+    const from = { queue_id: request.queue_id, label: request.label, lease_seconds: request.lease_seconds };
+    // Somebody waits for the same: the queue of waiters is the only fair way.
+    const must_queue = wait_ms !== undefined && wait_ms > 0 && limit > 0 && wakeups.isAwaited(from);
+    const first = must_queue ? { messages: [], wait_seconds: 0 } : await receiveOnce(from, limit);
+    const wait = Math.min(wait_ms ?? first.wait_seconds * 1000, wait_ms_max);
+    if (first.messages.length > 0 || limit === 0 || wait === 0) return first.messages;
+    return (await wakeups.wait(from, limit, wait, signal)).messages;
+  }
+
+  return {
+    ...createQueues(db, housekeeping),
+    ...createTopics(db),
+    ...createSubscriptions(db),
+    ...createLook(db, onReady),
+    ...createStats(db),
+    ...createOutbox(db, onReady),
+    ...createTasks(db, housekeeping, onReady),
+    ...createUpkeep(db, housekeeping, settle),
+    ...housekeeping,
+
+    /** Stores one message; committed and flushed when it resolves. Throws `queue_not_found`, `queue_closed`. */
+    publish(message: Outgoing & { queue_id: string }, options?: PublishOptions): Promise<Published> {
+      const item = { ...message, id: nextId() };
+      return options === undefined ? publishes.call(item) : optioned.call({ ...item, ...options });
+    },
+
+    /**
+     * Stores messages of one queue in one statement, in order: all, or with `is_atomic` false those that can be. Item i
+     * of the answer is what was published, or why not.
+     */
+    async publishBatch(
+      queue_id: string,
+      given: (Outgoing & PublishOptions)[],
+      is_atomic: boolean,
+    ): Promise<(Published | BrokerError)[]> {
+      const items = given.map((message) => ({ ...message, queue_id, id: nextId() }));
+      return await counted("published", (all: OptionedItem[]) => publish.optioned(all, is_atomic))(items);
+    },
+
+    /** Stores a copy for each subscription whose filter matches. Throws `topic_not_found`, `queue_closed`. */
+    async publishToTopic(message: Outgoing & PublishOptions & { topic_id: string }): Promise<FannedOut> {
+      const fanned = await fanouts.call({ ...message, id: nextFanoutId() });
+      for (const { queue_id } of fanned.copies) note("published", queue_id, 1);
+      return fanned;
+    },
+
+    /** The same for many messages of one topic, in one transaction. */
+    async publishBatchToTopic(
+      topic_id: string,
+      given: (Outgoing & PublishOptions)[],
+    ): Promise<(FannedOut | BrokerError)[]> {
+      const items = given.map((message) => ({ ...message, topic_id, id: nextFanoutId() }));
+      const results = await fanOut(items, true);
+      const copies = results.flatMap((result) => (result instanceof BrokerError ? [] : result.copies));
+      for (const [queue_id, own] of Map.groupBy(copies, (copy) => copy.queue_id))
+        note("published", queue_id, own.length);
+      return results;
+    },
+
+    /**
+     * Leases up to `limit` ready messages, in the order in which they became visible; waits for the first of them if
+     * asked to. Throws `queue_not_found`. Not repeatable: what a lost call leased returns when its lease ends.
+     */
+    async receive(request: ReceiveRequest): Promise<LeasedMessage[]> {
+      const leased = await receiveOrWait(request);
+      if (request.signal?.aborted && leased.length > 0) {
+        await giveBack(request.queue_id, leased);
+        return [];
+      }
+      observe({ kind: "delivered", queue_id: request.queue_id, messages: leased });
+      return leased;
+    },
+
+    /** Ends a message for good. Repeatable. Throws `queue_not_found`, `message_not_found`, `lease_lost`. */
+    ack: (item: SettleItem): Promise<undefined> => acks.call(item),
+
+    /** Makes a message visible after a delay. Throws `queue_not_found`, `message_not_found`, `lease_lost`. */
+    nack: (item: NackItem): Promise<undefined> => nacks.call(item),
+
+    /** Moves the end of a lease. Throws as nack, and `validation_failed` beyond the queue's longest lease. */
+    extend: (item: ExtendItem): Promise<Extended> => extensions.call(item),
+
+    /** Many at once, in one statement; result i belongs to item i. */
+    ackBatch: ackAll,
+    nackBatch: nackAll,
+    extendBatch: (items: ExtendItem[]) => settle.extend(items),
+
+    /** Rejects with DatabaseError while the database does not answer. */
+    async ping(): Promise<void> {
+      await db.run("ping", () => ping.execute(), true);
+    },
+
+    /** The database was away: its clock may differ, and what was seen before may be undone by a failover. */
+    forgetFloors: floors.reset,
+
+    flushRates: rates.flushRates,
+    notifier,
+    wakeups,
+  };
+}
+
+export type Broker = ReturnType<typeof createBroker>;

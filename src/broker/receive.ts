@@ -1,0 +1,259 @@
+import { and, eq, gte, lte, sql } from "drizzle-orm";
+import type { Db, Prepared } from "../db/db.ts";
+import { messages, queues } from "../db/schema.ts";
+import { BrokerError, DatabaseError } from "../errors.ts";
+import type { Floors } from "./floors.ts";
+import { randomTokens } from "./ids.ts";
+import type { Settle } from "./settle.ts";
+import { column, value } from "./sql.ts";
+
+/** A message under a new lease. `attributes` is JSON text; times are PostgreSQL's text (see rfc3339). */
+export type LeasedMessage = {
+  id: string;
+  label: string | null;
+  body: string;
+  attributes: string | null;
+  delivery_attempts: number;
+  created_at: string;
+  lease_token: string;
+  lease_expires_at: string;
+  /** The time at which it had become visible, and the time of this lease. */
+  ready_at: string;
+  now: string;
+  /** JSON text of where a dead-lettered message came from, or null. */
+  dead: string | null;
+  last_error: string | null;
+  /** When the publisher's time to live ends; null when there is none. */
+  expires_at: string | null;
+};
+
+/** What is to become of a leased row: only `ready` ones go to a consumer. */
+type Verdict = "ready" | "expired" | "dead" | "dead_expired";
+
+type Row = {
+  wait_seconds: number;
+  max_lease_seconds: number;
+  is_lease_too_long: boolean;
+  verdict: Verdict;
+  id: string | null;
+} & Omit<LeasedMessage, "id">;
+type Statement = Prepared<Row[]>;
+
+/** Asked again, for rows that had expired, at most this many times in one receive. */
+const rounds_max = 50;
+/** How long a receive has at least to end or dead-letter what it met. */
+const put_away_seconds = 5;
+
+function prepareLease(db: Db, name: string, is_labelled: boolean): Statement {
+  const { orm } = db;
+  const asked = sql`${value("lease_seconds")}::int`;
+  const queue = orm.$with("queue").as(
+    orm
+      .select({
+        no: queues.no,
+        lease_seconds: sql<number>`coalesce(${asked}, ${queues.ack_deadline_seconds})`.as("lease_seconds"),
+        deliveries_max: sql<number>`coalesce(${queues.message_max_deliveries}, 2147483647)`.as("deliveries_max"),
+        is_dead_on_expiry: sql<boolean>`(${queues.dead_letter_on_expiry} and ${queues.dead_queue_no} is not null)`.as(
+          "is_dead_on_expiry",
+        ),
+        retry_min_seconds: queues.retry_min_seconds,
+        retry_max_seconds: queues.retry_max_seconds,
+        retry_multiplier: queues.retry_multiplier,
+        retry_jitter: queues.retry_jitter,
+        receive_wait_seconds: queues.receive_wait_seconds,
+        max_lease_seconds: queues.max_lease_seconds,
+        consume_paused: queues.consume_paused,
+        // Of a time asked for by this call only; the queue's own deadline is not bounded.
+        is_lease_too_long: sql<boolean>`(
+          ${asked} > ${queues.max_lease_seconds} and ${queues.max_lease_seconds} > 0
+        ) is true`.as("is_lease_too_long"),
+      })
+      .from(queues)
+      .where(eq(queues.id, value("queue_id"))),
+  );
+  const candidate = orm
+    .select({
+      tid: sql<string>`${messages}.ctid`.as("tid"),
+      visible_at: messages.visible_at,
+      delivery_attempts: messages.delivery_attempts,
+      expires_at: messages.expires_at,
+    })
+    .from(messages)
+    .where(
+      and(
+        sql`${messages.queue_no} + 0 = ${queue.no}`, // as the receive index has it
+        // A text of its own, never `label is null or …`: the planner would lose the index.
+        is_labelled ? eq(messages.label, value("label")) : undefined,
+        eq(messages.priority, sql`0`),
+        gte(messages.visible_at, sql`${value("floor")}::timestamptz`),
+        lte(messages.visible_at, sql`now()`),
+      ),
+    )
+    .orderBy(messages.visible_at, sql`${messages.id} collate "POSIX"`)
+    .limit(value("limit"))
+    // Without skip locked, receives of one queue run one after the other.
+    .for("update", { skipLocked: true })
+    .as("candidate");
+  const pick = orm.$with("pick").as(
+    orm
+      .select({
+        tid: candidate.tid,
+        ready_at: sql<string>`${candidate.visible_at}`.as("ready_at"),
+        attempts_before: sql<number>`${candidate.delivery_attempts}`.as("attempts_before"),
+        n: sql<number>`row_number() over ()`.as("n"),
+        // What must not be delivered is held until it has been put away, also when the consumer hides nothing.
+        lease_seconds: sql<number>`case
+          when ${candidate.expires_at} > now() and ${candidate.delivery_attempts} < ${queue.deliveries_max}
+            then ${queue.lease_seconds}
+          else greatest(${queue.lease_seconds}, ${put_away_seconds})
+        end`.as("lease_seconds"),
+      })
+      .from(queue)
+      .crossJoinLateral(candidate)
+      .where(sql`not ${queue.consume_paused} and not ${queue.is_lease_too_long}`),
+  );
+  // Changed by ctid: a row found in the statement is not looked up again. It only leases: what must not be delivered is
+  // leased too, and named. A crash before the server has ended it costs one lease time. The backoff is added now, so
+  // that no job is needed when the lease runs out.
+  const leased = orm.$with("leased", {}).as(sql`
+    update ${messages} as message
+    set lease_token = (${value("lease_tokens")}::text[]::bigint[])[pick.n],
+      leased_at = now(),
+      lease_expires_at = now() + pick.lease_seconds * interval '1 second',
+      visible_at = now() + pick.lease_seconds * interval '1 second' + case
+        when queue.retry_min_seconds = 0 then interval '0'
+        else psqlqueue.backoff_seconds(message.delivery_attempts + 1, queue.retry_min_seconds, queue.retry_max_seconds,
+          queue.retry_multiplier, queue.retry_jitter) * interval '1 second'
+      end,
+      delivery_attempts = message.delivery_attempts
+        + (message.expires_at > now() and message.delivery_attempts < queue.deliveries_max)::int
+    from pick, queue
+    where message.ctid = pick.tid
+    returning message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
+      message.created_at, message.lease_token, message.lease_expires_at, message.last_error, message.dead::text as dead,
+      case when message.has_ttl then message.expires_at end as expires_at, pick.ready_at,
+      case
+        when message.expires_at <= now() then case when queue.is_dead_on_expiry then 'dead_expired' else 'expired' end
+        when pick.attempts_before >= queue.deliveries_max then 'dead'
+        else 'ready'
+      end as verdict`);
+  // One row without a message when there is none: the queue exists, and what time it is.
+  const answer = orm
+    .$with("answer", {
+      now: column<string>("now"),
+      wait_seconds: column<number>("wait_seconds"),
+      max_lease_seconds: column<number>("max_lease_seconds"),
+      is_lease_too_long: column<boolean>("is_lease_too_long"),
+      verdict: column<Verdict>("verdict"),
+      id: column<string | null>("id"),
+      label: column<string | null>("label"),
+      body: column<string>("body"),
+      attributes: column<string | null>("attributes"),
+      delivery_attempts: column<number>("delivery_attempts"),
+      created_at: column<string>("created_at"),
+      lease_token: column<string>("lease_token"),
+      lease_expires_at: column<string>("lease_expires_at"),
+      ready_at: column<string>("ready_at"),
+      last_error: column<string | null>("last_error"),
+      dead: column<string | null>("dead"),
+      expires_at: column<string | null>("expires_at"),
+    })
+    .as(sql`
+      select now() as now, queue.receive_wait_seconds as wait_seconds, queue.max_lease_seconds, queue.is_lease_too_long,
+        leased.*
+      from queue
+      left join leased on true
+      order by leased.ready_at, leased.id`);
+  return orm.with(queue, pick, leased, answer).select().from(answer).prepare(name) as unknown as Statement;
+}
+
+/** What a group of consumers asks for: their answers are dealt from one lease. */
+export type ReceiveFrom = {
+  queue_id: string;
+  /** undefined: any. */
+  label: string | undefined;
+  /** undefined: the queue's ack deadline. */
+  lease_seconds: number | undefined;
+};
+
+/** How many messages one consumer wants. */
+export type ReceiveItem = { limit: number };
+
+export type Received = {
+  messages: LeasedMessage[];
+  /** The queue's default for how long a receive waits. */
+  wait_seconds: number;
+};
+
+export type Receive = (from: ReceiveFrom, items: ReceiveItem[]) => Promise<(Received | BrokerError)[]>;
+
+type Leased = { rows: (Row & { id: string })[]; wait_seconds: number; is_full: boolean };
+
+/**
+ * Receives on one database. A call leases ready messages of one queue for several consumers in one statement, and deals
+ * them out in order of arrival; each gets at most its `limit`, in the order in which they became visible. Expired and
+ * exhausted messages met on the way are ended or dead-lettered before the answer. Never repeated after a lost
+ * connection: what it leased comes back when its lease ends.
+ */
+export function createReceive(db: Db, floors: Floors, settle: Settle): Receive {
+  const statements = { any: prepareLease(db, "receive", false), labelled: prepareLease(db, "receive_labelled", true) };
+
+  async function lease(from: ReceiveFrom, limit: number): Promise<Leased | BrokerError> {
+    const { queue_id, label, lease_seconds = null } = from;
+    const scan = floors.next(queue_id, label);
+    const values = { queue_id, limit, lease_seconds, floor: scan.from, lease_tokens: randomTokens(limit) };
+    const rows =
+      label === undefined
+        ? await db.run("receive", () => statements.any.execute(values))
+        : await db.run("receive_labelled", () => statements.labelled.execute({ ...values, label }));
+    const [first] = rows;
+    if (first === undefined) return new BrokerError("queue_not_found");
+    if (first.is_lease_too_long) {
+      const bound = `ack_deadline_seconds: must be no greater than ${first.max_lease_seconds}.`;
+      return new BrokerError("validation_failed", bound);
+    }
+    const leased = first.id === null ? [] : (rows as Leased["rows"]);
+    const is_full = leased.length === limit;
+    if (limit > 0) floors.done(queue_id, label, scan, { now: first.now, highest: leased.at(-1)?.ready_at, is_full });
+    return { rows: leased, wait_seconds: first.wait_seconds, is_full };
+  }
+
+  /** Ends what must not be delivered. */
+  async function putAway(queue_id: string, rows: Leased["rows"]): Promise<void> {
+    const of = (...verdicts: Verdict[]) => rows.filter((row) => verdicts.includes(row.verdict));
+    const [expired, dead, dead_expired] = [of("expired"), of("dead"), of("dead_expired")];
+    if (expired.length > 0) await settle.expire(queue_id, expired);
+    if (dead.length > 0) await settle.deadLetter(queue_id, dead, "max_deliveries");
+    if (dead_expired.length > 0) await settle.deadLetter(queue_id, dead_expired, "expired");
+  }
+
+  return async (from, items) => {
+    const wanted = items.reduce((sum, item) => sum + item.limit, 0);
+    const found: LeasedMessage[] = [];
+    let wait_seconds = 0;
+    for (let round = 0; round < rounds_max; round++) {
+      try {
+        const leased = await lease(from, wanted - found.length);
+        if (leased instanceof BrokerError) return items.map(() => leased);
+        wait_seconds = leased.wait_seconds;
+        const ready = leased.rows.filter((row) => row.verdict === "ready");
+        found.push(...ready);
+        if (ready.length === leased.rows.length) break;
+        await putAway(from.queue_id, leased.rows);
+        if (found.length === wanted || !leased.is_full) break;
+        // What a lease of 0 seconds hides from nobody, the next round would find again.
+        if (found.length > 0 && from.lease_seconds === 0) break;
+      } catch (error) {
+        // What an earlier round leased is the caller's: giving it up would hide it for a whole lease.
+        if (found.length > 0 && error instanceof DatabaseError) break;
+        throw error;
+      }
+    }
+    let dealt = 0;
+    return items.map(({ limit }) => {
+      const messages = found.slice(dealt, dealt + limit);
+      dealt += limit;
+      return { messages, wait_seconds };
+    });
+  };
+}

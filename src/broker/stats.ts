@@ -1,0 +1,226 @@
+import { sql } from "drizzle-orm";
+import type { Db } from "../db/db.ts";
+import { messages, queues, rates } from "../db/schema.ts";
+import { BrokerError } from "../errors.ts";
+import { column, value } from "./sql.ts";
+
+/** Numbers up to this are exact; the walks along the receive index stop one later. */
+export const exact_max = 100_000;
+/** Beyond it, so many pages of the table are looked at to estimate: a fixed effort, whatever is stored. */
+const sample_pages = 4000;
+
+export type QueueStats = {
+  num_undelivered_messages: number;
+  oldest_unacked_message_age_seconds: number;
+  ready: number;
+  delayed: number;
+  leased: number;
+  backing_off: number;
+  dead: number;
+  oldest_ready_age_seconds: number;
+  oldest_lease_age_seconds: number;
+  publish_rate_1m: number;
+  ack_rate_1m: number;
+  blocked_keys: number;
+  blocked_by_label: number;
+  /** Only when it is so. */
+  approximate?: true;
+};
+
+/** States of one queue for the metrics; each number counts up to the scrape's cap. */
+export type QueueDepth = {
+  queue_id: string;
+  ready: number;
+  hidden: number;
+  leased: number;
+  oldest_ready_age_seconds: number;
+};
+
+type Counted = {
+  ready: number;
+  ready_age: number;
+  oldest_age: number;
+  hidden: number;
+  leased: number;
+  delayed: number;
+  backing_off: number;
+  lease_age: number;
+  dead: number;
+  published: number;
+  acked: number;
+};
+
+const whole = (name: string) => column<number>(name);
+
+const hidden_rows = sql`
+  select
+    count(*)::int as hidden,
+    (count(*) filter (where seen.is_leased))::int as leased,
+    (count(*) filter (where seen.is_waiting and seen.delivery_attempts = 0))::int as delayed,
+    (count(*) filter (where seen.is_waiting and seen.delivery_attempts > 0))::int as backing_off,
+    (count(*) filter (where seen.is_dead))::int as dead,
+    coalesce(floor(extract(epoch from now() - min(seen.leased_at) filter (where seen.is_leased))), 0)::int as lease_age
+  from (
+    select lease.is_held as is_leased, not lease.is_held and message.expires_at > now() as is_waiting,
+      message.delivery_attempts, message.leased_at,
+      message.dead is not null and (lease.is_held or message.expires_at > now()) as is_dead
+    from ${messages} as message
+    cross join lateral (
+      select coalesce(message.lease_token is not null and message.lease_expires_at > now(), false) as is_held
+    ) as lease
+    where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at > now()
+    order by message.visible_at, message.id collate "POSIX"
+    limit ${value("cap")}
+  ) as seen`;
+
+/** Numbers about queues, each by a bounded walk along the receive index, never by counting all rows. */
+export function createStats(db: Db) {
+  const { orm } = db;
+  const counted = orm
+    .$with("counted", {
+      ready: whole("ready"),
+      ready_age: whole("ready_age"),
+      oldest_age: whole("oldest_age"),
+      hidden: whole("hidden"),
+      leased: whole("leased"),
+      delayed: whole("delayed"),
+      backing_off: whole("backing_off"),
+      lease_age: whole("lease_age"),
+      dead: whole("dead"),
+      published: whole("published"),
+      acked: whole("acked"),
+    })
+    .as(sql`
+      select ready.ready, ready.ready_age, ready.oldest_age, hidden.hidden, hidden.leased, hidden.delayed,
+        hidden.backing_off, hidden.lease_age, ready.dead + hidden.dead as dead, coalesce(rate.published, 0)::int as published,
+        coalesce(rate.acked, 0)::int as acked
+      from ${queues} as queue
+      cross join lateral (
+        select count(*)::int as ready,
+          coalesce(floor(greatest(0, extract(epoch from now() - min(seen.visible_at)))), 0)::int as ready_age,
+          coalesce(floor(greatest(0, extract(epoch from now() - min(seen.created_at)))), 0)::int as oldest_age,
+          (count(*) filter (where seen.is_dead))::int as dead
+        from (
+          select message.created_at, message.visible_at, message.dead is not null as is_dead
+          from ${messages} as message
+          where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at <= now()
+            and message.expires_at > now()
+          order by message.visible_at, message.id collate "POSIX"
+          limit ${value("cap")}
+        ) as seen
+      ) as ready
+      cross join lateral (${hidden_rows}) as hidden
+      left join lateral (
+        select rate.published, rate.acked
+        from ${rates} as rate
+        where rate.queue_id = queue.id and rate.minute = date_trunc('minute', now()) - interval '1 minute'
+        limit 1
+      ) as rate on true
+      where queue.id = ${value("queue_id")}`);
+  const stats = orm.with(counted).select().from(counted).prepare("queue_stats");
+
+  // Pages picked at random, so the share of the queue's states in them is their share in the table.
+  const sampled = orm
+    .$with("sampled", {
+      factor: whole("factor"),
+      ready: whole("ready"),
+      leased: whole("leased"),
+      delayed: whole("delayed"),
+      backing_off: whole("backing_off"),
+      dead: whole("dead"),
+    })
+    .as(sql`
+      with size as (
+        select greatest(1, pg_relation_size('psqlqueue.messages') / current_setting('block_size')::int) as pages
+      )
+      select
+        greatest(1, (select pages from size)::float8 / ${sample_pages})::float8 as factor,
+        (count(*) filter (where message.visible_at <= now() and message.expires_at > now()))::int as ready,
+        (count(*) filter (where message.visible_at > now() and message.lease_token is not null
+          and message.lease_expires_at > now()))::int as leased,
+        (count(*) filter (where message.visible_at > now() and message.delivery_attempts = 0
+          and message.lease_token is null and message.expires_at > now()))::int as delayed,
+        (count(*) filter (where message.visible_at > now() and message.delivery_attempts > 0
+          and coalesce(message.lease_expires_at <= now(), true) and message.expires_at > now()))::int as backing_off,
+        (count(*) filter (where message.dead is not null and message.expires_at > now()))::int as dead
+      from ${messages} as message
+        tablesample system (least(100, 100.0 * ${sample_pages} / (select pages from size)))
+      where message.queue_no = (select queue.no from ${queues} as queue where queue.id = ${value("queue_id")})`);
+  const sample = orm.with(sampled).select().from(sampled).prepare("sample_queue");
+
+  const depth = orm
+    .$with("depth", {
+      queue_id: column<string>("queue_id"),
+      ready: whole("ready"),
+      hidden: whole("hidden"),
+      leased: whole("leased"),
+      oldest_ready_age_seconds: whole("oldest_ready_age_seconds"),
+    })
+    .as(sql`
+      select queue.id as queue_id, ready.count as ready, hidden.hidden, hidden.leased, ready.age as oldest_ready_age_seconds
+      from (select no, id from ${queues} order by id limit ${value("queues_max")}) as queue
+      cross join lateral (
+        select count(*)::int as count,
+          coalesce(greatest(0, extract(epoch from now() - min(seen.visible_at))), 0)::float8 as age
+        from (
+          select message.visible_at
+          from ${messages} as message
+          where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at <= now()
+          order by message.visible_at, message.id collate "POSIX"
+          limit ${value("cap")}
+        ) as seen
+      ) as ready
+      cross join lateral (${hidden_rows}) as hidden`);
+  const depths = orm.with(depth).select().from(depth).prepare("queue_depths");
+
+  /** What is beyond the exact count, estimated; what was counted to the end stays. */
+  async function estimate(queue_id: string, row: Counted): Promise<Counted> {
+    const [seen] = await db.run("sample_queue", () => sample.execute({ queue_id }), true);
+    if (seen === undefined) return row;
+    const of = (name: "ready" | "leased" | "delayed" | "backing_off" | "dead") =>
+      Math.max(row[name], Math.round(seen[name] * seen.factor));
+    const is_ready_exact = row.ready <= exact_max;
+    const is_hidden_exact = row.hidden <= exact_max;
+    return {
+      ...row,
+      ready: is_ready_exact ? row.ready : of("ready"),
+      ...(!is_hidden_exact && { leased: of("leased"), delayed: of("delayed"), backing_off: of("backing_off") }),
+      dead: of("dead"),
+    };
+  }
+
+  return {
+    /**
+     * How many messages are in which state. Exact up to `exact_max` each; beyond it within some percent, and said so.
+     * Throws `queue_not_found`.
+     */
+    async getStats(queue_id: string): Promise<QueueStats> {
+      const values = { queue_id, cap: exact_max + 1 };
+      const [exact] = (await db.run("queue_stats", () => stats.execute(values), true)) as Counted[];
+      if (exact === undefined) throw new BrokerError("queue_not_found");
+      const is_approximate = exact.ready > exact_max || exact.hidden > exact_max;
+      const row = is_approximate ? await estimate(queue_id, exact) : exact;
+      return {
+        num_undelivered_messages: row.ready,
+        oldest_unacked_message_age_seconds: row.oldest_age,
+        ready: row.ready,
+        delayed: row.delayed,
+        leased: row.leased,
+        backing_off: row.backing_off,
+        dead: row.dead,
+        oldest_ready_age_seconds: row.ready_age,
+        oldest_lease_age_seconds: row.lease_age,
+        publish_rate_1m: row.published / 60,
+        ack_rate_1m: row.acked / 60,
+        blocked_keys: 0,
+        blocked_by_label: 0,
+        ...(is_approximate && { approximate: true }),
+      };
+    },
+
+    /** The first `queues_max` queues by id, each state counted up to `cap`. */
+    async listDepths(queues_max: number, cap: number): Promise<QueueDepth[]> {
+      return await db.run("queue_depths", () => depths.execute({ queues_max, cap }), true);
+    },
+  };
+}

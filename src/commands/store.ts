@@ -1,0 +1,78 @@
+import path from "node:path";
+import type { Job } from "../background/loop.ts";
+import type { Config } from "../config.ts";
+import type { DatabaseOptions, Db } from "../db/db.ts";
+import { openEmbedded } from "../db/embedded/embedded.ts";
+import { embeddedUpkeep } from "../db/embedded/upkeep.ts";
+import { observe } from "../observe.ts";
+
+/** The PostgreSQL of this process: somebody's server, or the one we carry. */
+export type Store = {
+  server: DatabaseOptions["server"];
+  is_embedded: boolean;
+  /** The embedded database has one backend, which takes statements one after the other. */
+  connections_max: number;
+  /** Resolves with the reason when the embedded database died; nothing can be served then. Never rejects. */
+  failed: Promise<Error>;
+  /** Background work that a server does by itself and the embedded database does not. */
+  jobs(db: Db): Job[];
+  /** Repeatable. */
+  close(): Promise<void>;
+};
+
+/**
+ * Opens the database of the settings. The embedded one is created at its first start; throws a sentence when its
+ * directory is in use, or was made by a version that this program cannot read. A server is not contacted yet.
+ */
+export async function openStore(config: Config): Promise<Store> {
+  if (config.database_url !== "") {
+    return {
+      server: config.database_url,
+      is_embedded: false,
+      connections_max: config.PSQLQUEUE_DATABASE_MAX_CONNS,
+      failed: new Promise(() => {}),
+      jobs: () => [],
+      close: async () => {},
+    };
+  }
+  const has_fsync = config.PSQLQUEUE_EMBEDDED_FSYNC === "on";
+  const embedded = await openEmbedded({
+    data_dir: path.resolve(config.PSQLQUEUE_DATA_DIR),
+    fsync: has_fsync,
+    observe: ({ name, ...details }) =>
+      observe({ kind: "notice", level: "DEBUG", message: name.replaceAll("_", " "), details }),
+  });
+  observe({
+    kind: "notice",
+    level: "INFO",
+    message: "embedded database",
+    details: {
+      data_dir: embedded.data_dir,
+      is_new: embedded.is_new,
+      note: "one process at a time; set PSQLQUEUE_DATABASE_URL to use a PostgreSQL server instead",
+    },
+  });
+  if (!has_fsync) {
+    observe({
+      kind: "notice",
+      level: "WARN",
+      message: "PSQLQUEUE_EMBEDDED_FSYNC=off: answers are sent before data is on disk",
+      details: {
+        cost: "what was answered in the last seconds before a power cut or a crash of the system can be lost",
+      },
+    });
+  }
+  return {
+    server: embedded.connection,
+    is_embedded: true,
+    connections_max: 1,
+    failed: embedded.failed,
+    jobs: (db) => {
+      const upkeep = embeddedUpkeep(db.client, {
+        observe: ({ name, ...details }) => observe({ kind: "job", job: name, details }),
+      });
+      return [{ name: "embedded upkeep", run: upkeep.run }];
+    },
+    close: embedded.close,
+  };
+}

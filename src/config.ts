@@ -1,0 +1,203 @@
+import { existsSync, readFileSync } from "node:fs";
+import path from "node:path";
+
+/** A setting that cannot be used. The message is one line: the variable, the value, what is allowed. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+}
+
+type Setting<T> = { default: string; allowed: string; meaning: string; read: (text: string) => T | undefined };
+
+const whole = (min: number, max: number, default_value: number, meaning: string): Setting<number> => ({
+  default: String(default_value),
+  allowed: `a whole number from ${min} to ${max}`,
+  meaning,
+  read: (text) => {
+    const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
+    return value >= min && value <= max ? value : undefined;
+  },
+});
+
+const truths = new Map<string, boolean>([
+  ...["1", "t", "T", "true", "TRUE", "True"].map((text) => [text, true] as const),
+  ...["0", "f", "F", "false", "FALSE", "False"].map((text) => [text, false] as const),
+]);
+
+const truth = (default_value: boolean, meaning: string): Setting<boolean> => ({
+  default: String(default_value),
+  allowed: "true or false (also 1, t, 0, f)",
+  meaning,
+  read: (text) => truths.get(text),
+});
+
+const oneOf = <const T extends string>(values: readonly T[], default_value: T, meaning: string): Setting<T> => ({
+  default: default_value,
+  allowed: `one of ${values.join(", ")}`,
+  meaning,
+  read: (text) => values.find((value) => value === text.toLowerCase()),
+});
+
+const text = (default_value: string, meaning: string): Setting<string> => ({
+  default: default_value,
+  allowed: "a text that is not empty",
+  meaning,
+  read: (given) => (given === "" ? undefined : given),
+});
+
+const databaseUrl = (meaning: string): Setting<string> => ({
+  default: "",
+  allowed: "empty, or postgres://user:password@host:port/database",
+  meaning,
+  read: (given) => {
+    if (given === "") return given;
+    if (!/^postgres(ql)?:\/\//.test(given) || !URL.canParse(given)) return undefined;
+    return given;
+  },
+});
+
+const origins: Setting<string[]> = {
+  default: "",
+  allowed: "origins such as https://app.example.com separated by commas, or *",
+  meaning: "origins whose pages may call the API; empty: none",
+  read: (given) => {
+    const list = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));
+    const isOrigin = (item: string) => item === "*" || (URL.canParse(item) && new URL(item).origin === item);
+    return list.every(isOrigin) ? list : undefined;
+  },
+};
+
+/** Every setting: environment name → default, bound, meaning. The README's table and `server --help` are made of it. */
+export const settings = {
+  PSQLQUEUE_DATABASE_URL: databaseUrl("the PostgreSQL to use; empty: the embedded database"),
+  PSQLQUEUE_DATA_DIR: text("./psqlqueue-data", "directory of the embedded database"),
+  PSQLQUEUE_EMBEDDED_FSYNC: oneOf(
+    ["on", "off"],
+    "on",
+    "off: the embedded database answers before data is on disk; a power cut may lose it",
+  ),
+  PSQLQUEUE_TESTING: truth(false, "use PSQLQUEUE_TEST_DATABASE_URL instead of PSQLQUEUE_DATABASE_URL"),
+  PSQLQUEUE_TEST_DATABASE_URL: databaseUrl("the PostgreSQL of the tests"),
+  PSQLQUEUE_DATABASE_MIN_CONNS: whole(0, 1000, 0, "connections opened at start"),
+  PSQLQUEUE_DATABASE_MAX_CONNS: whole(1, 1000, 10, "connections per process"),
+  PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS: whole(
+    100,
+    600_000,
+    5000,
+    "milliseconds until the database cancels a statement; 2 s later the connection is given up and the answer is 503",
+  ),
+  PSQLQUEUE_LOG_LEVEL: oneOf(["debug", "info", "warn", "error"], "info", "least level that is logged"),
+  PSQLQUEUE_SERVER_HOST: text("0.0.0.0", "address of the API"),
+  PSQLQUEUE_SERVER_PORT: whole(0, 65535, 8000, "port of the API; 0: any free one"),
+  PSQLQUEUE_SERVER_READ_HEADER_TIMEOUT_SECONDS: whole(
+    1,
+    255,
+    60,
+    "seconds until a connection that sends nothing is closed",
+  ),
+  PSQLQUEUE_SHUTDOWN_GRACE_SECONDS: whole(0, 3600, 5, "seconds that requests in flight get at SIGTERM"),
+  PSQLQUEUE_METRICS_HOST: text("0.0.0.0", "address of the metrics"),
+  PSQLQUEUE_METRICS_PORT: whole(0, 65535, 9090, "port of the metrics; 0: any free one"),
+  PSQLQUEUE_METRICS_MAX_QUEUES: whole(0, 100_000, 1000, "queues with metrics of their own; the rest is one, _other"),
+  PSQLQUEUE_QUEUE_MAX_NUMBER_OF_MESSAGES: whole(1, 1000, 10, "most messages that one receive returns"),
+  PSQLQUEUE_MAX_WAIT_SECONDS: whole(0, 240, 20, "longest time that a receive waits for a message"),
+  PSQLQUEUE_MAX_WAITERS: whole(1, 1_000_000, 10_000, "receives that wait at once; one more is answered 429"),
+  PSQLQUEUE_MAX_BODY_BYTES: whole(1024, 268_435_456, 16_777_216, "bytes of a request body"),
+  PSQLQUEUE_BATCH_LANES: whole(1, 16, 2, "statements in flight per verb; single requests gather while all are busy"),
+  PSQLQUEUE_BATCH_MAX_ITEMS: whole(1, 10_000, 500, "requests that one statement carries"),
+  PSQLQUEUE_BATCH_MAX_BYTES: whole(1024, 268_435_456, 8_388_608, "bytes of message bodies that one statement carries"),
+  PSQLQUEUE_BATCH_MAX_WAITING: whole(1, 1_000_000, 20_000, "requests that wait per verb; one more is answered 503"),
+  PSQLQUEUE_CORS_ORIGINS: origins,
+} as const satisfies Record<string, Setting<unknown>>;
+
+type Values = { [K in keyof typeof settings]: NonNullable<ReturnType<(typeof settings)[K]["read"]>> };
+
+/** The settings of one process, checked. Nothing below `commands/` reads the environment. */
+export type Config = Readonly<Values> & {
+  /** The database to use: the test database when PSQLQUEUE_TESTING is true. Empty: the embedded one. */
+  readonly database_url: string;
+};
+
+/**
+ * Hides the password of a database URL, for logs and errors; also of one that cannot be used, and whose password is the
+ * reason for that.
+ */
+export function maskUrl(url: string): string {
+  return url.replace(/^((?:.*?:\/\/)?[^:@/]*):(?!\/\/).*@/s, "$1:***@").replace(/(pass\w*=)[^&\s]*/gi, "$1***");
+}
+
+/** Reads and checks the settings. Throws ConfigError at the first one that cannot be used. */
+export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config {
+  const values: Record<string, unknown> = {};
+  for (const [name, setting] of Object.entries<Setting<unknown>>(settings)) {
+    const given = environment[name] ?? setting.default;
+    const value = setting.read(given);
+    if (value === undefined) {
+      const shown = name.endsWith("_URL") ? maskUrl(given) : given;
+      throw new ConfigError(`${name}=${JSON.stringify(shown)} cannot be used; allowed: ${setting.allowed}`);
+    }
+    values[name] = value;
+  }
+  const config = values as Values;
+  if (config.PSQLQUEUE_TESTING && config.PSQLQUEUE_TEST_DATABASE_URL === "") {
+    throw new ConfigError(
+      'PSQLQUEUE_TEST_DATABASE_URL="" cannot be used with PSQLQUEUE_TESTING=true; allowed: a database URL',
+    );
+  }
+  if (config.PSQLQUEUE_DATABASE_MIN_CONNS > config.PSQLQUEUE_DATABASE_MAX_CONNS) {
+    throw new ConfigError(
+      `PSQLQUEUE_DATABASE_MIN_CONNS="${config.PSQLQUEUE_DATABASE_MIN_CONNS}" cannot be used; ` +
+        `allowed: at most PSQLQUEUE_DATABASE_MAX_CONNS (${config.PSQLQUEUE_DATABASE_MAX_CONNS})`,
+    );
+  }
+  const database_url = config.PSQLQUEUE_TESTING ? config.PSQLQUEUE_TEST_DATABASE_URL : config.PSQLQUEUE_DATABASE_URL;
+  return Object.freeze({ ...config, database_url });
+}
+
+/** The first `.env` from `directory` upwards, or undefined. */
+export function findDotenv(directory: string): string | undefined {
+  for (let at = path.resolve(directory); ; at = path.dirname(at)) {
+    const file = path.join(at, ".env");
+    if (existsSync(file)) return file;
+    if (at === path.dirname(at)) return undefined;
+  }
+}
+
+/** Reads `NAME=value` lines; `#` starts a comment, quotes around a value are taken off, `export ` is allowed. */
+export function parseDotenv(content: string): Record<string, string> {
+  const values: Record<string, string> = {};
+  for (const line of content.split(/\r?\n/)) {
+    const match = /^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*$/.exec(line);
+    if (match === null) continue;
+    const [, name = "", given = ""] = match;
+    const quoted = /^"((?:[^"\\]|\\.)*)"|^'([^']*)'/.exec(given);
+    if (quoted?.[1] !== undefined) values[name] = quoted[1].replace(/\\n/g, "\n").replace(/\\(.)/g, "$1");
+    else values[name] = quoted?.[2] ?? given.replace(/\s+#.*$/, "");
+  }
+  return values;
+}
+
+/** The environment over the `.env` file found from the working directory upwards. */
+export function loadEnvironment(
+  environment: Readonly<Record<string, string | undefined>>,
+  directory: string,
+): { values: Record<string, string | undefined>; dotenv_file: string | undefined } {
+  const dotenv_file = findDotenv(directory);
+  if (dotenv_file === undefined) return { values: { ...environment }, dotenv_file };
+  let content: string;
+  try {
+    content = readFileSync(dotenv_file, "utf8");
+  } catch (cause) {
+    throw new ConfigError(`${dotenv_file} cannot be read: ${(cause as Error).message}`);
+  }
+  return { values: { ...parseDotenv(content), ...environment }, dotenv_file };
+}
+
+/** The table of settings that `server --help` prints. */
+export function describeSettings(): string {
+  return Object.entries<Setting<unknown>>(settings)
+    .map(([name, setting]) => {
+      const shown = setting.default === "" ? "empty" : setting.default;
+      return `  ${name}\n      ${setting.meaning}\n      default: ${shown}; allowed: ${setting.allowed}`;
+    })
+    .join("\n");
+}

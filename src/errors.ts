@@ -1,0 +1,78 @@
+/**
+ * Every refusal a client can get: name → code, HTTP status, message. Codes are API: never renumbered, never reused.
+ * Codes 1–10 are those of psqlqueue 0.4.1; clients compare codes, not texts.
+ */
+export const catalogue = {
+  internal: { code: 1, status: 500, message: "internal server error" },
+  malformed_body: { code: 2, status: 400, message: "malformed request body" },
+  validation_failed: { code: 3, status: 400, message: "request validation failed" },
+  queue_exists: { code: 4, status: 400, message: "queue already exists" },
+  queue_not_found: { code: 5, status: 404, message: "queue not found" },
+  message_not_found: { code: 6, status: 404, message: "message not found" },
+  topic_exists: { code: 7, status: 400, message: "topic already exists" },
+  topic_not_found: { code: 8, status: 404, message: "topic not found" },
+  subscription_exists: { code: 9, status: 400, message: "subscription already exists" },
+  subscription_not_found: { code: 10, status: 404, message: "subscription not found" },
+  lease_lost: { code: 11, status: 409, message: "lease lost" },
+  queue_in_use: { code: 12, status: 409, message: "queue in use" },
+  payload_too_large: { code: 13, status: 413, message: "payload too large" },
+  too_many_requests: { code: 14, status: 429, message: "too many requests" },
+  forbidden: { code: 16, status: 403, message: "forbidden" },
+  queue_closed: { code: 17, status: 409, message: "queue closed" },
+  unavailable: { code: 19, status: 503, message: "service unavailable" },
+  task_not_found: { code: 21, status: 404, message: "task not found" },
+  dedup_conflict: { code: 22, status: 409, message: "dedup conflict" },
+  route_not_found: { code: 23, status: 404, message: "route not found" },
+  method_not_allowed: { code: 24, status: 405, message: "method not allowed" },
+} as const;
+
+export type ErrorName = keyof typeof catalogue;
+
+/** What the caller caused, or must wait out. `details` is a sentence for people; it never holds message content. */
+export class BrokerError extends Error {
+  override readonly name = "BrokerError";
+  readonly error: ErrorName;
+  readonly details: string | undefined;
+
+  constructor(error: ErrorName, details?: string, options?: ErrorOptions) {
+    super(catalogue[error].message, options);
+    this.error = error;
+    this.details = details;
+  }
+}
+
+/**
+ * - `unavailable`: the statement never reached the database; nothing happened.
+ * - `lost`: the connection ended, or the deadline passed, while the statement was out; it may have happened.
+ * - `timeout`: the database cancelled it (statement or lock timeout); nothing happened.
+ * - `conflict`: serialization failure or deadlock; nothing happened, the same call may succeed.
+ * - `rejected`: a value that the database refuses (SQLSTATE classes 22, 23, 54): one item of a batch is bad.
+ * - `failed`: anything else; a bug of ours or of the set-up.
+ */
+export type DatabaseFailure = "unavailable" | "lost" | "timeout" | "conflict" | "rejected" | "failed";
+
+/**
+ * A statement that did not succeed. Carries the statement's name, SQLSTATE and constraint only: the driver's own error
+ * holds SQL text and parameters, which are message bodies, and must not reach a log.
+ */
+export class DatabaseError extends Error {
+  override readonly name = "DatabaseError";
+  readonly failure: DatabaseFailure;
+  /** SQLSTATE, or the driver's code for a connection (`ECONNREFUSED`, `CONNECTION_CLOSED`, …). */
+  readonly code: string;
+  readonly statement: string;
+  readonly constraint: string | undefined;
+
+  constructor(failure: DatabaseFailure, code: string, statement: string, constraint?: string) {
+    super(`${statement}: ${failure} (${code}${constraint === undefined ? "" : `, ${constraint}`})`);
+    this.failure = failure;
+    this.code = code;
+    this.statement = statement;
+    this.constraint = constraint;
+  }
+}
+
+/** A database that this program must not or cannot work with. The message says what, why, and what to do. */
+export class MigrationError extends Error {
+  override readonly name = "MigrationError";
+}

@@ -1,0 +1,94 @@
+import { Elysia, ParseError } from "elysia";
+import type { Broker } from "../broker/broker.ts";
+import { BrokerError, DatabaseError } from "../errors.ts";
+import { observe } from "../observe.ts";
+import { docsRoutes } from "./docs.ts";
+import { createDoor, type DoorOptions, requestId } from "./door.ts";
+import { healthRoutes } from "./health.ts";
+import { limitBodies } from "./input.ts";
+import { infoRoutes, lookRoutes } from "./look.ts";
+import { refusal } from "./output.ts";
+import { publishRoutes, topicPublishRoutes } from "./publish.ts";
+import { queueRoutes } from "./queues.ts";
+import { receiveRoutes } from "./receive.ts";
+import { settleBatchRoutes, settleRoutes } from "./settle.ts";
+import { subscriptionRoutes } from "./subscriptions.ts";
+import { taskRoutes } from "./tasks.ts";
+import { topicRoutes } from "./topics.ts";
+
+export type AppOptions = DoorOptions & {
+  /** Messages that one receive returns at most. */
+  receive_limit_max: number;
+  /** Seconds that a receive waits at most. */
+  wait_seconds_max: number;
+  /** From now on the health check says no. */
+  isStopping?: () => boolean;
+  version: string;
+};
+
+/** Database failures that pass: the caller should come back. */
+const passing = new Set(["unavailable", "lost", "timeout", "conflict"]);
+
+/** The one place where an error becomes a response. What the caller did not cause is logged and told to nobody. */
+function renderError(thrown: unknown, request: Request, where: string): Response {
+  // Elysia wraps what a parser throws.
+  const error = thrown instanceof ParseError ? thrown.cause : thrown;
+  if (error instanceof BrokerError) {
+    if (error.error === "malformed_body") {
+      observe({ kind: "malformed_request", reason: error.details ?? "", request_id: requestId(request) });
+    }
+    return refusal(error);
+  }
+  if (error instanceof DatabaseError && passing.has(error.failure)) {
+    return refusal(new BrokerError("unavailable", `the database does not answer (${error.code})`));
+  }
+  observe({ kind: "internal_error", where, error, request_id: requestId(request) });
+  return refusal(new BrokerError("internal"));
+}
+
+// No id that exists has other characters: such a path is simply not found, and NUL would upset the database.
+const possible_id = /^[!-~]+$/;
+
+const resources = (broker: Broker, options: AppOptions) =>
+  new Elysia({ normalize: false })
+    .use(queueRoutes(broker))
+    .use(publishRoutes(broker))
+    .use(receiveRoutes(broker, options))
+    .use(lookRoutes(broker))
+    .use(settleRoutes(broker))
+    .use(settleBatchRoutes(broker))
+    .use(topicPublishRoutes(broker))
+    .use(taskRoutes(broker))
+    .use(topicRoutes(broker))
+    .use(subscriptionRoutes(broker))
+    .use(infoRoutes(options.version))
+    .use(healthRoutes(broker, options.isStopping ?? (() => false)));
+
+/**
+ * The HTTP service. `app.handle(request)` answers without a port; `app.listen` serves. The system router of Bun is off,
+ * so that both go the same way: through the door, which knows paths, methods and browsers before Elysia is asked.
+ */
+export function createApp(broker: Broker, options: AppOptions) {
+  limitBodies(options.body_bytes_max);
+  const door = createDoor(options);
+  const app = new Elysia({
+    normalize: false,
+    systemRouter: false,
+    // Otherwise a Host of one or two letters shifts where the path begins.
+    handler: { standardHostname: false },
+  })
+    .wrap(
+      (fetch) => (request: Request) => door.enter(fetch as unknown as (request: Request) => Promise<Response>, request),
+    )
+    .onError({ as: "global" }, ({ error, request, route }) => renderError(error, request, route ?? ""))
+    .onTransform({ as: "global" }, ({ params }) => {
+      const ids = params as Record<string, string> | undefined;
+      for (const name in ids) if (!possible_id.test(ids[name] ?? "")) ids[name] = " ";
+    })
+    .use(resources(broker, options))
+    .use(docsRoutes(() => resources(broker, options), options.version));
+  door.open(app);
+  return app;
+}
+
+export type App = ReturnType<typeof createApp>;

@@ -1,0 +1,166 @@
+import Memoirist from "memoirist";
+import { BrokerError } from "../errors.ts";
+import { observe } from "../observe.ts";
+import { refusal } from "./output.ts";
+
+export type DoorOptions = {
+  body_bytes_max: number;
+  /** Origins whose pages may call; `*` allows all. */
+  cors_origins: string[];
+};
+
+type Served = {
+  routes: { method: string; path: string }[];
+  server: { requestIP(request: Request): { address: string } | null } | null;
+};
+
+type Route = { path: string; methods: Set<string> };
+type Marked = Request & { request_id?: string };
+
+const preflight_seconds = 600;
+
+/** The request's id: the client's, or a new one. The same for the whole life of the request. */
+export function requestId(request: Request): string {
+  const marked = request as Marked;
+  marked.request_id ??= request.headers.get("x-request-id") || crypto.randomUUID();
+  return marked.request_id;
+}
+
+/** `http://host:port` of an origin against the Host header; a default port counts as left out. */
+function isOwnOrigin(origin: string, request: Request): boolean {
+  const host = request.headers.get("host");
+  if (host === null || !URL.canParse(origin)) return false;
+  const url = new URL(origin);
+  const default_port = url.protocol === "https:" ? ":443" : ":80";
+  const bare = (text: string) =>
+    (text.endsWith(default_port) ? text.slice(0, -default_port.length) : text).toLowerCase();
+  return bare(url.host) === bare(host);
+}
+
+/** Segments as the router compares them: decoded once, and encoded again where they must be. */
+function normalizePath(path: string): string {
+  return path
+    .split("/")
+    .map((segment) => {
+      try {
+        return encodeURIComponent(decodeURIComponent(segment));
+      } catch {
+        return segment;
+      }
+    })
+    .join("/");
+}
+
+/**
+ * What happens to every request before and after its route: unknown path 404, other method 405, foreign browser 403,
+ * announced size 413, in this order; then request id, CORS headers, access log and metrics.
+ */
+export function createDoor(options: DoorOptions) {
+  const router = new Memoirist<Route>();
+  const routes = new Map<string, Route>();
+  let served: Served = { routes: [], server: null };
+
+  const allows = (origin: string) => options.cors_origins.includes("*") || options.cors_origins.includes(origin);
+
+  /**
+   * Is it a page of another site that asks, and one that nobody allowed? Any content type is JSON here, and GET leases.
+   */
+  function isForeign(request: Request): boolean {
+    const origin = request.headers.get("origin");
+    if (origin !== null && allows(origin)) return false;
+    if (request.headers.get("sec-fetch-site") === "cross-site") return true;
+    return origin !== null && !isOwnOrigin(origin, request);
+  }
+
+  function preflight(request: Request, route: Route): Response | undefined {
+    const origin = request.headers.get("origin");
+    if (origin === null || !allows(origin) || !request.headers.has("access-control-request-method")) return undefined;
+    const headers = {
+      "access-control-allow-methods": [...route.methods].join(", "),
+      "access-control-allow-headers": request.headers.get("access-control-request-headers") ?? "content-type",
+      "access-control-max-age": String(preflight_seconds),
+    };
+    return new Response(null, { status: 204, headers });
+  }
+
+  function refuse(request: Request, route: Route | undefined): Response | undefined {
+    if (route === undefined) return refusal(new BrokerError("route_not_found"));
+    if (!route.methods.has(request.method)) {
+      const answer = request.method === "OPTIONS" ? preflight(request, route) : undefined;
+      return answer ?? refusal(new BrokerError("method_not_allowed"), { allow: [...route.methods].join(", ") });
+    }
+    if (isForeign(request)) {
+      const why = "a page of another site asks; PSQLQUEUE_CORS_ORIGINS can allow its origin";
+      return refusal(new BrokerError("forbidden", why));
+    }
+    const length = request.headers.get("content-length");
+    if (length !== null && Number(length) > options.body_bytes_max) {
+      return refusal(new BrokerError("payload_too_large", `at most ${options.body_bytes_max} bytes`));
+    }
+    return undefined;
+  }
+
+  function finish(request: Request, response: Response, route: string, started_ms: number): Response {
+    const id = requestId(request);
+    response.headers.set("x-request-id", id);
+    const origin = request.headers.get("origin");
+    if (origin !== null && allows(origin)) {
+      response.headers.set("access-control-allow-origin", origin);
+      response.headers.append("vary", "origin");
+    }
+    const addressOf = () => served.server?.requestIP(request)?.address ?? "";
+    observe({
+      kind: "request",
+      id,
+      request,
+      ip: addressOf,
+      route,
+      latency_ms: performance.now() - started_ms,
+      status: response.status,
+      response_bytes: Number(response.headers.get("content-length") ?? 0),
+    });
+    return response;
+  }
+
+  return {
+    /** Learns the routes; before the first request. */
+    open(app: Served): void {
+      served = app;
+      for (const { method, path } of app.routes) {
+        const known = routes.get(path);
+        if (known !== undefined) known.methods.add(method);
+        else {
+          const route = { path, methods: new Set([method]) };
+          routes.set(path, route);
+          router.add("ANY", path, route);
+          router.add("ANY", `${path}/`, route);
+        }
+      }
+    },
+
+    async enter(fetch: (request: Request) => Promise<Response>, given: Request): Promise<Response> {
+      const started_ms = performance.now();
+      // Without a usable Host header Bun's URL is a path only. HTTP/1.0 knows no Host, and health checks still speak
+      // it.
+      const request = given.url.startsWith("/") ? new Request(`http://localhost${given.url}`, given) : given;
+      const { url } = request;
+      const path_start = url.indexOf("/", url.indexOf("//") + 2);
+      const query_start = url.indexOf("?", path_start);
+      let path = path_start < 0 ? "/" : url.slice(path_start, query_start < 0 ? undefined : query_start);
+      let asked = request;
+      if (path.includes("%")) {
+        path = normalizePath(path);
+        const rewritten = url.slice(0, path_start) + path + (query_start < 0 ? "" : url.slice(query_start));
+        if (rewritten !== url) {
+          asked = new Request(rewritten, request);
+          (asked as Marked).request_id = requestId(request);
+        }
+      }
+      const found = path.includes("//") ? undefined : router.find("ANY", path)?.store;
+      const route = found?.path ?? "";
+      observe({ kind: "request_started", route });
+      const response = refuse(request, found) ?? (await fetch(asked));
+      return finish(request, response, route, started_ms);
+    },
+  };
+}

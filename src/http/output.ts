@@ -1,0 +1,73 @@
+import type { TSchema } from "@sinclair/typebox";
+import { type BrokerError, catalogue, type ErrorName } from "../errors.ts";
+
+const json_type = "application/json; charset=utf-8";
+
+/**
+ * A JSON response of text that is JSON already. Its length is announced: the access log and the metrics read it there.
+ */
+export function jsonText(status: number, text: string): Response {
+  const headers = {
+    "content-type": json_type,
+    // A receive and a statistic are different every time; no cache between us and the client may keep one.
+    "cache-control": "no-store",
+    "content-length": String(Buffer.byteLength(text)),
+  };
+  return new Response(text, { status, headers });
+}
+
+/** A JSON response. */
+export function json(status: number, value: unknown, headers?: Record<string, string>): Response {
+  const response = jsonText(status, JSON.stringify(value));
+  for (const name in headers) response.headers.set(name, headers[name] ?? "");
+  return response;
+}
+
+/** Did the client ask for the result instead of 204? */
+export const wantsRepresentation = (request: Request): boolean =>
+  /(^|[,;\s])return=representation($|[,;\s])/i.test(request.headers.get("prefer") ?? "");
+
+/** 204 without a body. */
+export function noContent(headers?: Record<string, string>): Response {
+  return new Response(null, headers === undefined ? { status: 204 } : { status: 204, headers });
+}
+
+/** `{code, message, details?}`. Codes 1–10 carry details with code 3 only. */
+export function errorBody(error: BrokerError): { code: number; message: string; details?: string } {
+  const { code, message } = catalogue[error.error];
+  const has_details = error.details !== undefined && (code === 3 || code > 10);
+  return { code, message, ...(has_details && { details: error.details }) } as ReturnType<typeof errorBody>;
+}
+
+/** The response of a refusal: see errorBody. */
+export function refusal(error: BrokerError, headers?: Record<string, string>): Response {
+  const { status } = catalogue[error.error];
+  const response = json(status, errorBody(error));
+  if (status === 503 || status === 429) response.headers.set("retry-after", "1");
+  for (const [name, value] of Object.entries(headers ?? {})) response.headers.set(name, value);
+  return response;
+}
+
+/** `{"data":[…],"offset":n,"limit":n}`; offset is left out when it is 0. */
+export function page(data: unknown[], offset: number, limit: number): Response {
+  return json(200, { data, ...(offset > 0 && { offset }), limit });
+}
+
+type Success = { status: 200 | 201 | 202 | 204; schema?: TSchema; description: string };
+
+/** The `detail` of a route: what the document says of it. `errors` are the names of the refusals it may answer. */
+export function documents(tag: string, summary: string, successes: Success[], errors: ErrorName[]) {
+  const responses: Record<string, unknown> = {};
+  for (const { status, description, schema } of successes) {
+    responses[status] = { description, ...(schema && { content: { "application/json": { schema } } }) };
+  }
+  const every: ErrorName[] = [...errors, "payload_too_large", "forbidden", "unavailable", "internal"];
+  for (const status of new Set(every.map((name) => catalogue[name].status))) {
+    const names = every.filter((name) => catalogue[name].status === status);
+    responses[status] = {
+      description: names.map((name) => `${catalogue[name].code}: ${catalogue[name].message}`).join("; "),
+      content: { "application/json": { schema: { $ref: "#/components/schemas/Error" } } },
+    };
+  }
+  return { tags: [tag], summary, responses } as object;
+}

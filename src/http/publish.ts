@@ -1,0 +1,261 @@
+import { type Static, Type } from "@sinclair/typebox";
+import { Elysia } from "elysia";
+import type { Broker, Outgoing } from "../broker/broker.ts";
+import { deduplicationKey, type Published, type PublishOptions } from "../broker/publish.ts";
+import { BrokerError } from "../errors.ts";
+import { judgesItem, readsBody } from "./input.ts";
+import { documents, errorBody, json, noContent, wantsRepresentation } from "./output.ts";
+import { attributesText, member, type Problems } from "./schema.ts";
+
+const delay_seconds_max = 31_536_000;
+const batch_items_max = 1000;
+
+/** What a publish takes, to a queue and to a topic. */
+export const MessageInput = Type.Object({
+  body: member.body,
+  label: Type.Optional(member.label),
+  attributes: Type.Optional(member.attributes),
+  delay_seconds: Type.Optional(
+    member.seconds("Seconds until it is visible; instead of the queue's delay", 0, delay_seconds_max),
+  ),
+  deliver_at: Type.Optional(
+    member.time("When it becomes visible, at most a year ahead; not together with delay_seconds"),
+  ),
+  ttl_seconds: Type.Optional(member.seconds("Seconds it lives, if the queue's retention is not shorter", 1)),
+  expires_at: Type.Optional(member.time("When it expires; not together with ttl_seconds")),
+  dedup_id: Type.Optional(member.dedupId),
+  id: Type.Optional(member.readOnlyText),
+  queue_id: Type.Optional(member.readOnlyText),
+  delivery_attempts: Type.Optional(member.readOnlyCount),
+  created_at: Type.Optional(member.readOnlyTime),
+});
+
+type Message = Static<typeof MessageInput>;
+
+/** Rules between members, and against the clock. */
+function judgeMessage(message: Message, problems: Problems, prefix = ""): void {
+  const { delay_seconds, deliver_at, ttl_seconds, expires_at } = message;
+  if (deliver_at !== undefined) {
+    const latest_ms = Date.now() + delay_seconds_max * 1000;
+    if (delay_seconds !== undefined) {
+      problems.set(`${prefix}delay_seconds`, "must not be given together with deliver_at");
+    } else if (Date.parse(deliver_at) > latest_ms) {
+      problems.set(`${prefix}deliver_at`, `must be no greater than ${new Date(latest_ms).toISOString()}`);
+    }
+  }
+  if (expires_at !== undefined) {
+    if (ttl_seconds !== undefined) problems.set(`${prefix}expires_at`, "must not be given together with ttl_seconds");
+    else if (Date.parse(expires_at) <= Date.now()) problems.set(`${prefix}expires_at`, "must be in the future");
+  }
+}
+
+const Batch = Type.Object({ messages: member.list(MessageInput, batch_items_max, "Published in this order") });
+const AtomicQuery = Type.Object({
+  atomic: Type.Optional(member.flag("false: store those that can be, and say which; default true")),
+});
+
+const PublishedSchema = Type.Object({ id: Type.String(), deduplicated: Type.Boolean() });
+const ItemResult = Type.Object({
+  id: Type.Optional(Type.String()),
+  deduplicated: Type.Optional(Type.Boolean()),
+  error: Type.Optional(
+    Type.Object({ code: Type.Integer(), message: Type.String(), details: Type.Optional(Type.String()) }),
+  ),
+});
+const FannedOutSchema = Type.Object({
+  delivered_queues: Type.Integer(),
+  data: Type.Array(Type.Object({ queue_id: Type.String(), id: Type.String(), deduplicated: Type.Boolean() })),
+});
+
+/** The message as the broker takes it. */
+const outgoing = (body: Message): Outgoing => ({
+  body: body.body,
+  label: body.label ?? null,
+  attributes: attributesText(body.attributes),
+});
+
+const optionsOf = (body: Message, key: string | undefined): PublishOptions => ({
+  delay_seconds: body.delay_seconds ?? null,
+  deliver_at: body.deliver_at ?? null,
+  ttl_seconds: body.ttl_seconds ?? null,
+  expires_at: body.expires_at ?? null,
+  dedup_key: key === undefined ? null : deduplicationKey("id", key),
+});
+
+/** The client's key: the member, else the header. */
+function keyOf(body: Message, request: Request): string | undefined {
+  if (body.dedup_id !== undefined) return body.dedup_id;
+  const header = request.headers.get("idempotency-key");
+  if (header === null) return undefined;
+  if (!/^[!-~]{1,128}$/.test(header)) {
+    throw new BrokerError("validation_failed", "Idempotency-Key: must be in a valid format.");
+  }
+  return header;
+}
+
+/** Nearly every publish has none, and goes the short way. */
+const hasOptions = (body: Message, key: string | undefined) =>
+  key !== undefined ||
+  body.delay_seconds !== undefined ||
+  body.deliver_at !== undefined ||
+  body.ttl_seconds !== undefined ||
+  body.expires_at !== undefined;
+
+function answerPublish(request: Request, published: Published): Response {
+  const headers: Record<string, string> = { "x-message-id": published.id };
+  if (published.deduplicated) headers["x-deduplicated"] = "true";
+  if (!wantsRepresentation(request)) return noContent(headers);
+  return json(201, published, { ...headers, "preference-applied": "return=representation" });
+}
+
+const judgeItem = judgesItem(MessageInput, judgeMessage);
+
+/** Stores those items that can be, and says of each what became of it. */
+async function publishEach(
+  broker: Broker,
+  queue_id: string,
+  messages: Message[],
+): Promise<(Published | BrokerError)[]> {
+  const refusals = messages.map(judgeItem);
+  const good = messages.filter((_, i) => refusals[i] === undefined);
+  const items = good.map((message) => ({ ...outgoing(message), ...optionsOf(message, message.dedup_id) }));
+  const results = items.length === 0 ? [] : await broker.publishBatch(queue_id, items, false);
+  // An unknown or closed queue is no matter of single items.
+  const failed = results.find((result) => result instanceof BrokerError && result.error !== "dedup_conflict");
+  if (failed !== undefined) throw failed;
+  return refusals.map((refusal) => refusal ?? (results.shift() as Published | BrokerError));
+}
+
+const itemResult = (result: Published | BrokerError) =>
+  result instanceof BrokerError ? { error: errorBody(result) } : result;
+
+/** `POST /v1/queues/:queue_id/messages` and its batch. */
+export const publishRoutes = (broker: Broker) =>
+  new Elysia({ prefix: "/v1/queues/:queue_id/messages", normalize: false })
+    .post(
+      "",
+      async ({ params, body, request }) => {
+        const key = keyOf(body, request);
+        const message = { queue_id: params.queue_id, ...outgoing(body) };
+        const options = hasOptions(body, key) ? optionsOf(body, key) : undefined;
+        return answerPublish(request, await broker.publish(message, options));
+      },
+      {
+        ...readsBody(MessageInput, { rules: judgeMessage }),
+        detail: documents(
+          "messages",
+          "Publish a message",
+          [
+            { status: 204, description: "Committed; the id is in X-Message-Id" },
+            {
+              status: 201,
+              schema: PublishedSchema,
+              description: "The same, asked for by Prefer: return=representation",
+            },
+          ],
+          ["malformed_body", "validation_failed", "queue_not_found", "queue_closed", "dedup_conflict"],
+        ),
+      },
+    )
+    .post(
+      "/batch",
+      async ({ params, body, query: { atomic = true } }) => {
+        const messages = body.messages as Message[];
+        if (!atomic) return json(200, { data: (await publishEach(broker, params.queue_id, messages)).map(itemResult) });
+        const items = messages.map((message) => ({ ...outgoing(message), ...optionsOf(message, message.dedup_id) }));
+        const results = await broker.publishBatch(params.queue_id, items, true);
+        const failed = results.find((result) => result instanceof BrokerError);
+        if (failed !== undefined) throw failed;
+        return json(201, { data: results });
+      },
+      {
+        ...readsBody(Batch, {
+          query: AtomicQuery,
+          isLoose: ({ atomic }) => atomic === false,
+          rules: (batch, problems) => {
+            for (const [i, message] of (batch.messages as Message[]).entries()) {
+              judgeMessage(message, problems, `messages[${i}].`);
+            }
+          },
+        }),
+        detail: documents(
+          "messages",
+          "Publish up to 1000 messages, all or nothing",
+          [
+            { status: 201, schema: Type.Object({ data: Type.Array(PublishedSchema) }), description: "One per message" },
+            {
+              status: 200,
+              schema: Type.Object({ data: Type.Array(ItemResult) }),
+              description: "With atomic=false",
+            },
+          ],
+          ["malformed_body", "validation_failed", "queue_not_found", "queue_closed", "dedup_conflict"],
+        ),
+      },
+    );
+
+/** `POST /v1/topics/:topic_id/messages` and its batch. */
+export const topicPublishRoutes = (broker: Broker) =>
+  new Elysia({ prefix: "/v1/topics/:topic_id/messages", normalize: false })
+    .post(
+      "",
+      async ({ params, body, request }) => {
+        const message = { topic_id: params.topic_id, ...outgoing(body), ...optionsOf(body, keyOf(body, request)) };
+        const { delivered_queues, deduplicated, copies } = await broker.publishToTopic(message);
+        const headers: Record<string, string> = { "x-delivered-queues": String(delivered_queues) };
+        if (deduplicated) headers["x-deduplicated"] = "true";
+        if (!wantsRepresentation(request)) return noContent(headers);
+        const data = copies.map((copy) => ({ ...copy, deduplicated: false }));
+        return json(201, { delivered_queues, data }, { ...headers, "preference-applied": "return=representation" });
+      },
+      {
+        ...readsBody(MessageInput, { rules: judgeMessage }),
+        detail: documents(
+          "topics",
+          "Publish to a topic: a copy for each subscription whose filter matches",
+          [
+            { status: 204, description: "Committed, also when no subscription matched; see X-Delivered-Queues" },
+            {
+              status: 201,
+              schema: FannedOutSchema,
+              description: "The same, asked for by Prefer: return=representation",
+            },
+          ],
+          ["malformed_body", "validation_failed", "topic_not_found", "queue_closed"],
+        ),
+      },
+    )
+    .post(
+      "/batch",
+      async ({ params, body }) => {
+        const messages = body.messages as Message[];
+        const items = messages.map((message) => ({ ...outgoing(message), ...optionsOf(message, message.dedup_id) }));
+        const results = await broker.publishBatchToTopic(params.topic_id, items);
+        const data = results.map((result) => {
+          if (result instanceof BrokerError) throw result;
+          return { delivered_queues: result.delivered_queues };
+        });
+        return json(201, { data });
+      },
+      {
+        ...readsBody(Batch, {
+          rules: (batch, problems) => {
+            for (const [i, message] of (batch.messages as Message[]).entries()) {
+              judgeMessage(message, problems, `messages[${i}].`);
+            }
+          },
+        }),
+        detail: documents(
+          "topics",
+          "Publish up to 1000 messages to a topic, in one transaction",
+          [
+            {
+              status: 201,
+              schema: Type.Object({ data: Type.Array(Type.Object({ delivered_queues: Type.Integer() })) }),
+              description: "One per message",
+            },
+          ],
+          ["malformed_body", "validation_failed", "topic_not_found", "queue_closed"],
+        ),
+      },
+    );

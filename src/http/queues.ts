@@ -1,0 +1,308 @@
+import { type Static, type TSchema, Type } from "@sinclair/typebox";
+import { Elysia } from "elysia";
+import type { Broker } from "../broker/broker.ts";
+import type { LaterInput, RetryPolicy as QueuePolicy } from "../broker/queueSettings.ts";
+import { readsBody, readsOptionalBody, readsQuery } from "./input.ts";
+import { documents, json, noContent, page } from "./output.ts";
+import { lease_seconds_max } from "./receive.ts";
+import { member, type Problems } from "./schema.ts";
+
+/** Rows of one page of a list: at most, and when nobody says. */
+export const list_limit_max = 1000;
+export const list_limit = 10;
+
+const orNull = <T extends TSchema>(schema: T) => Type.Optional(Type.Union([schema, Type.Null()]));
+
+const RetryPolicy = Type.Object({
+  min_seconds: Type.Optional(member.seconds("Default 0: at once", 0, lease_seconds_max)),
+  max_seconds: Type.Optional(member.seconds("Default 600; not below min_seconds", 0, lease_seconds_max)),
+  multiplier: Type.Optional(Type.Number({ minimum: 1, maximum: 10, description: "Default 2" })),
+  jitter: Type.Optional(
+    member.choice(["none", "full", "equal"], "Default none; equal when min_seconds is greater than 0"),
+  ),
+});
+
+const settings = {
+  ack_deadline_seconds: member.seconds("How long a receive hides a message", 1),
+  message_retention_seconds: member.seconds("How long an unacked message is kept, counted from publish", 1),
+  delivery_delay_seconds: Type.Optional(member.seconds("How long a published message stays hidden; default 0", 0)),
+  dead_queue_id: orNull(member.id("Where exhausted and rejected messages go; together with message_max_deliveries")),
+  message_max_deliveries: orNull(member.seconds("Deliveries after which a message is dead", 1, 1000)),
+  dead_letter_on_expiry: orNull(Type.Boolean({ description: "Expired messages go to the dead-letter queue too" })),
+  receive_wait_seconds: orNull(member.seconds("How long a receive waits that does not say; default 0", 0, 240)),
+  max_lease_seconds: orNull(member.seconds("Longest lease by extension; 0: unlimited; default 43200", 0)),
+  strict_leases: orNull(Type.Boolean({ description: "A lease token counts until its deadline only" })),
+  allow_tokenless_extend: orNull(Type.Boolean({ description: "Extend without a lease token" })),
+  dedup_window_seconds: orNull(member.seconds("How long a dedup_id is remembered; 0: off; default 300", 0, 604_800)),
+  content_dedup: orNull(Type.Boolean({ description: "Without a dedup_id the body's hash is one" })),
+  dedup_strict: orNull(Type.Boolean({ description: "The same dedup_id with another body is refused" })),
+  retry_policy: orNull(RetryPolicy),
+  archive_retention_seconds: orNull(
+    member.seconds(
+      "How long acked and expired messages are kept; null: as message_retention_seconds; 0: not at all",
+      0,
+    ),
+  ),
+  created_at: Type.Optional(member.readOnlyTime),
+  updated_at: Type.Optional(member.readOnlyTime),
+};
+
+const QueueInput = Type.Object({ id: member.id("The queue's name"), ...settings });
+const QueueUpdate = Type.Object({ id: Type.Optional(member.readOnlyText), ...settings });
+type QueueBody = Static<typeof QueueUpdate>;
+
+const Queue = Type.Object({
+  id: Type.String(),
+  ack_deadline_seconds: Type.Integer(),
+  message_retention_seconds: Type.Integer(),
+  delivery_delay_seconds: Type.Integer(),
+  created_at: Type.String({ format: "date-time" }),
+  updated_at: Type.String({ format: "date-time" }),
+  dead_queue_id: Type.Union([Type.String(), Type.Null()]),
+  message_max_deliveries: Type.Union([Type.Integer(), Type.Null()]),
+  dead_letter_on_expiry: Type.Boolean(),
+  receive_wait_seconds: Type.Integer(),
+  max_lease_seconds: Type.Integer(),
+  strict_leases: Type.Boolean(),
+  allow_tokenless_extend: Type.Boolean(),
+  dedup_window_seconds: Type.Integer(),
+  content_dedup: Type.Boolean(),
+  dedup_strict: Type.Boolean(),
+  retry_policy: Type.Required(RetryPolicy),
+  archive_retention_seconds: Type.Union([Type.Integer(), Type.Null()]),
+  paused: Type.Optional(Type.Object({ publish: Type.Boolean(), consume: Type.Boolean() })),
+});
+
+const PauseInput = Type.Object({ publish: Type.Optional(Type.Boolean()), consume: Type.Optional(Type.Boolean()) });
+const AsyncQuery = Type.Object({
+  async: Type.Optional(member.flag("Answer at once with a task that does it")),
+});
+const Started = Type.Object({ task_id: Type.String() });
+const DeleteQuery = Type.Object({
+  ...AsyncQuery.properties,
+  force: Type.Optional(member.flag("Also when it is the dead-letter queue of others, which then have none")),
+});
+
+/** Rules between members of a new queue. */
+function judgeNew(body: QueueBody, problems: Problems): void {
+  const { dead_queue_id, message_max_deliveries } = body;
+  const pair = [dead_queue_id, message_max_deliveries];
+  if (pair.some((own) => own != null) && pair.some((own) => own == null)) {
+    const [name, other] =
+      dead_queue_id == null ? ["message_max_deliveries", "dead_queue_id"] : ["dead_queue_id", "message_max_deliveries"];
+    problems.set(name, `must be given together with ${other}`);
+  }
+  judgeSettings(body, problems);
+}
+
+function judgeSettings(body: QueueBody, problems: Problems): void {
+  const policy = policyOf(body.retry_policy);
+  if (policy != null && policy.max_seconds < policy.min_seconds) {
+    problems.set("retry_policy.max_seconds", `must be no less than ${policy.min_seconds}`);
+  }
+}
+
+function policyOf(given: Static<typeof RetryPolicy> | null | undefined): QueuePolicy | null | undefined {
+  if (given == null) return given;
+  const { min_seconds = 0, max_seconds = 600, multiplier = 2 } = given;
+  const jitter = (given.jitter ?? (min_seconds > 0 ? "equal" : "none")) as QueuePolicy["jitter"];
+  return { min_seconds, max_seconds: given.max_seconds ?? Math.max(max_seconds, min_seconds), multiplier, jitter };
+}
+
+const baseOf = (body: QueueBody) => ({
+  ack_deadline_seconds: body.ack_deadline_seconds,
+  message_retention_seconds: body.message_retention_seconds,
+  delivery_delay_seconds: body.delivery_delay_seconds ?? 0,
+});
+
+const laterOf = (body: QueueBody): LaterInput => ({
+  dead_queue_id: body.dead_queue_id,
+  message_max_deliveries: body.message_max_deliveries,
+  dead_letter_on_expiry: body.dead_letter_on_expiry,
+  receive_wait_seconds: body.receive_wait_seconds,
+  max_lease_seconds: body.max_lease_seconds,
+  strict_leases: body.strict_leases,
+  allow_tokenless_extend: body.allow_tokenless_extend,
+  dedup_window_seconds: body.dedup_window_seconds,
+  content_dedup: body.content_dedup,
+  dedup_strict: body.dedup_strict,
+  retry_policy: policyOf(body.retry_policy),
+  archive_retention_seconds: body.archive_retention_seconds,
+});
+
+const QueueStats = Type.Object({
+  num_undelivered_messages: Type.Integer({ description: "Messages that a receive without label could return now" }),
+  oldest_unacked_message_age_seconds: Type.Integer({
+    description: "Age of the oldest of those; 0 when there are none",
+  }),
+  ready: Type.Integer(),
+  delayed: Type.Integer(),
+  leased: Type.Integer(),
+  backing_off: Type.Integer({ description: "Delivered before, hidden until their retry" }),
+  dead: Type.Integer({ description: "Messages here that were dead-lettered" }),
+  oldest_ready_age_seconds: Type.Integer(),
+  oldest_lease_age_seconds: Type.Integer(),
+  publish_rate_1m: Type.Number({ description: "Per second, over the last full minute" }),
+  ack_rate_1m: Type.Number(),
+  blocked_keys: Type.Integer(),
+  blocked_by_label: Type.Integer(),
+  approximate: Type.Optional(Type.Boolean({ description: "Numbers above 100000 are estimates" })),
+});
+
+/** The query of every list. */
+export const ListQuery = Type.Object({
+  limit: Type.Optional(member.limit(list_limit_max, "Rows to return; default 10, lowered to 1000")),
+  offset: Type.Optional(member.offset),
+});
+
+/** The schema of a page of a list. */
+export const pageOf = (item: typeof Queue | ReturnType<typeof Type.Object>) =>
+  Type.Object({ data: Type.Array(item), offset: Type.Optional(Type.Integer()), limit: Type.Integer() });
+
+/** `/v1/queues`: make, change, look at, empty and delete queues. */
+export const queueRoutes = (broker: Broker) =>
+  new Elysia({ prefix: "/v1/queues", normalize: false })
+    .post("", async ({ body }) => json(201, await broker.createQueue(body.id, baseOf(body), laterOf(body))), {
+      ...readsBody(QueueInput, { rules: judgeNew }),
+      detail: documents(
+        "queues",
+        "Create a queue",
+        [{ status: 201, schema: Queue, description: "The queue" }],
+        ["malformed_body", "validation_failed", "queue_exists"],
+      ),
+    })
+    .get(
+      "",
+      async ({ query: { limit = list_limit, offset = 0 } }) =>
+        page(await broker.listQueues(limit, offset), offset, limit),
+      {
+        ...readsQuery(ListQuery),
+        detail: documents(
+          "queues",
+          "List queues by id",
+          [{ status: 200, schema: pageOf(Queue), description: "A page" }],
+          ["validation_failed"],
+        ),
+      },
+    )
+    .get("/:queue_id", async ({ params }) => json(200, await broker.getQueue(params.queue_id)), {
+      detail: documents(
+        "queues",
+        "Get a queue",
+        [{ status: 200, schema: Queue, description: "The queue" }],
+        ["queue_not_found"],
+      ),
+    })
+    .put(
+      "/:queue_id",
+      async ({ params, body }) => json(200, await broker.updateQueue(params.queue_id, baseOf(body), laterOf(body))),
+      {
+        ...readsBody(QueueUpdate, { path_id: "queue_id", rules: judgeSettings }),
+        detail: documents(
+          "queues",
+          "Replace a queue's settings",
+          [{ status: 200, schema: Queue, description: "The queue" }],
+          ["malformed_body", "validation_failed", "queue_not_found"],
+        ),
+      },
+    )
+    .delete(
+      "/:queue_id",
+      async ({ params, query }) => {
+        const { force = false } = query;
+        if (!query.async) {
+          await broker.deleteQueue(params.queue_id, force);
+          return noContent();
+        }
+        const queue_no = await broker.removeQueue(params.queue_id, force);
+        return json(202, { task_id: await broker.startDelete(params.queue_id, queue_no) });
+      },
+      {
+        ...readsQuery(DeleteQuery),
+        detail: documents(
+          "queues",
+          "Delete a queue, its messages and its subscriptions",
+          [
+            { status: 204, description: "Deleted" },
+            { status: 202, schema: Started, description: "With async=true" },
+          ],
+          ["validation_failed", "queue_not_found", "queue_in_use"],
+        ),
+      },
+    )
+    .put(
+      "/:queue_id/pause",
+      async ({ params, body }) => {
+        const paused = { publish: body.publish ?? false, consume: body.consume ?? true };
+        return json(200, await broker.pauseQueue(params.queue_id, paused));
+      },
+      {
+        ...readsOptionalBody(PauseInput, Type.Object({})),
+        detail: documents(
+          "queues",
+          "Pause consuming (default) or publishing",
+          [{ status: 200, schema: Queue, description: "The queue" }],
+          ["malformed_body", "queue_not_found"],
+        ),
+      },
+    )
+    .put(
+      "/:queue_id/resume",
+      async ({ params }) => json(200, await broker.pauseQueue(params.queue_id, { publish: false, consume: false })),
+      {
+        detail: documents(
+          "queues",
+          "Resume both",
+          [{ status: 200, schema: Queue, description: "The queue" }],
+          ["queue_not_found"],
+        ),
+      },
+    )
+    .get("/:queue_id/stats", async ({ params }) => json(200, await broker.getStats(params.queue_id)), {
+      detail: documents(
+        "queues",
+        "Numbers of a queue",
+        [{ status: 200, schema: QueueStats, description: "The numbers" }],
+        ["queue_not_found"],
+      ),
+    })
+    .put(
+      "/:queue_id/purge",
+      async ({ params, query }) => {
+        if (query.async) return json(202, { task_id: await broker.startTask("purge", params.queue_id) });
+        await broker.purge(params.queue_id);
+        return noContent();
+      },
+      {
+        ...readsQuery(AsyncQuery),
+        detail: documents(
+          "queues",
+          "Remove every message",
+          [
+            { status: 204, description: "Removed" },
+            { status: 202, schema: Started, description: "With async=true" },
+          ],
+          ["validation_failed", "queue_not_found", "queue_in_use"],
+        ),
+      },
+    )
+    .put(
+      "/:queue_id/cleanup",
+      async ({ params, query }) => {
+        if (query.async) return json(202, { task_id: await broker.startTask("cleanup", params.queue_id) });
+        await broker.cleanup(params.queue_id);
+        return noContent();
+      },
+      {
+        ...readsQuery(AsyncQuery),
+        detail: documents(
+          "queues",
+          "Remove acked and expired messages",
+          [
+            { status: 204, description: "Removed" },
+            { status: 202, schema: Started, description: "With async=true" },
+          ],
+          ["validation_failed", "queue_not_found", "queue_in_use"],
+        ),
+      },
+    );

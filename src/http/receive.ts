@@ -1,0 +1,101 @@
+import { Type } from "@sinclair/typebox";
+import { Elysia } from "elysia";
+import type { Broker } from "../broker/broker.ts";
+import type { LeasedMessage } from "../broker/receive.ts";
+import { rfc3339 } from "../broker/sql.ts";
+import { readsQuery } from "./input.ts";
+import { documents, jsonText } from "./output.ts";
+import { member } from "./schema.ts";
+
+const receive_limit = 10;
+/** The longest lease that a request can ask for. */
+export const lease_seconds_max = 43_200;
+/** A connection is not idle while its request waits. */
+const idle_slack_seconds = 10;
+
+export type ReceiveLimits = {
+  /** Messages that one receive returns at most. */
+  receive_limit_max: number;
+  /** Seconds that a receive waits at most. */
+  wait_seconds_max: number;
+};
+
+const Message = Type.Object({
+  id: Type.String({ description: "A ULID" }),
+  queue_id: Type.String(),
+  label: Type.Union([Type.String(), Type.Null()]),
+  body: Type.String(),
+  attributes: Type.Union([Type.Record(Type.String(), Type.String()), Type.Null()]),
+  delivery_attempts: Type.Integer({ description: "Deliveries, this one included" }),
+  created_at: Type.String({ format: "date-time" }),
+  lease_token: Type.String({ description: "For ack, nack and extend; new on every delivery" }),
+  lease_expires_at: Type.String({ format: "date-time" }),
+  expires_at: Type.Optional(Type.String({ format: "date-time" })),
+  dead: Type.Optional(Type.Object({})),
+  last_error: Type.Optional(Type.String()),
+});
+
+const Received = Type.Object({ data: Type.Array(Message), limit: Type.Integer() });
+
+/** One received message. Attributes are JSON text already, so they are not parsed to be printed again. */
+function render(message: LeasedMessage, queue_id: string): string {
+  const label = message.label === null ? "null" : JSON.stringify(message.label);
+  let text =
+    `{"id":"${message.id}","queue_id":${queue_id},"label":${label},"body":${JSON.stringify(message.body)},` +
+    `"attributes":${message.attributes ?? "null"},"delivery_attempts":${message.delivery_attempts},` +
+    `"created_at":"${rfc3339(message.created_at)}","lease_token":"${message.lease_token}",` +
+    `"lease_expires_at":"${rfc3339(message.lease_expires_at)}"`;
+  if (message.expires_at !== null) text += `,"expires_at":"${rfc3339(message.expires_at)}"`;
+  if (message.dead !== null) text += `,"dead":${message.dead}`;
+  if (message.last_error !== null) text += `,"last_error":${JSON.stringify(message.last_error)}`;
+  return `${text}}`;
+}
+
+/** `GET /v1/queues/:queue_id/messages`: leases. */
+export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_max }: ReceiveLimits) {
+  const ReceiveQuery = Type.Object({
+    label: Type.Optional(member.text("Only messages with exactly this label; empty matches the empty label")),
+    limit: Type.Optional(
+      member.limit(receive_limit_max, `Messages to return at most; default 10, lowered to ${receive_limit_max}`),
+    ),
+    wait_seconds: Type.Optional(
+      member.limit(
+        wait_seconds_max,
+        `Seconds to wait for a message; default the queue's, lowered to ${wait_seconds_max}`,
+      ),
+    ),
+    ack_deadline_seconds: Type.Optional(
+      member.seconds("Seconds to hide what is returned, instead of the queue's; 0 hides nothing", 0, lease_seconds_max),
+    ),
+  });
+
+  return new Elysia({ prefix: "/v1/queues/:queue_id/messages", normalize: false }).get(
+    "",
+    async ({ params, query, request, server }) => {
+      const { label, limit = Math.min(receive_limit, receive_limit_max), wait_seconds, ack_deadline_seconds } = query;
+      // Without a wait asked for, the queue's own may hold; whether, only the database knows.
+      if (wait_seconds !== 0) server?.timeout(request, wait_seconds_max + idle_slack_seconds);
+      const leased = await broker.receive({
+        queue_id: params.queue_id,
+        label,
+        limit,
+        lease_seconds: ack_deadline_seconds,
+        wait_ms: wait_seconds === undefined ? undefined : wait_seconds * 1000,
+        wait_ms_max: wait_seconds_max * 1000,
+        signal: request.signal,
+      });
+      const queue_id = JSON.stringify(params.queue_id);
+      const data = leased.map((message) => render(message, queue_id)).join(",");
+      return jsonText(200, `{"data":[${data}],"limit":${limit}}`);
+    },
+    {
+      ...readsQuery(ReceiveQuery),
+      detail: documents(
+        "messages",
+        "Receive messages: leases them for the queue's ack deadline",
+        [{ status: 200, schema: Received, description: "The messages, none when none is ready" }],
+        ["validation_failed", "queue_not_found", "too_many_requests"],
+      ),
+    },
+  );
+}

@@ -1,0 +1,93 @@
+import { type Static, Type } from "@sinclair/typebox";
+import { Elysia } from "elysia";
+import type { Broker } from "../broker/broker.ts";
+import type { MessageFilters } from "../broker/subscriptions.ts";
+import { readsBody, readsQuery } from "./input.ts";
+import { documents, json, noContent, page } from "./output.ts";
+import { ListQuery, list_limit, pageOf } from "./queues.ts";
+import { member } from "./schema.ts";
+
+const SubscriptionInput = Type.Object({
+  id: member.id("The subscription's name"),
+  topic_id: member.id("The topic to copy from"),
+  queue_id: member.id("The queue to copy to"),
+  message_filters: Type.Optional(member.filters),
+  created_at: Type.Optional(member.readOnlyTime),
+});
+
+const Subscription = Type.Object({
+  id: Type.String(),
+  topic_id: Type.String(),
+  queue_id: Type.String(),
+  message_filters: Type.Union([
+    Type.Record(Type.String(), Type.Union([Type.Array(Type.String()), Type.Null()])),
+    Type.Null(),
+  ]),
+  created_at: Type.String({ format: "date-time" }),
+});
+
+/** A null element of a list reads as ""; a null list stays. */
+const filtersOf = ({ message_filters }: Static<typeof SubscriptionInput>): MessageFilters | null =>
+  message_filters === undefined
+    ? null
+    : JSON.parse(JSON.stringify(message_filters), function (this: unknown, _, value: unknown) {
+        return Array.isArray(this) && value === null ? "" : value;
+      });
+
+/** `/v1/subscriptions`: make, look at and delete subscriptions. */
+export const subscriptionRoutes = (broker: Broker) =>
+  new Elysia({ prefix: "/v1/subscriptions", normalize: false })
+    .post(
+      "",
+      async ({ body }) => {
+        const { id, topic_id, queue_id } = body;
+        const message_filters = filtersOf(body);
+        return json(201, await broker.createSubscription({ id, topic_id, queue_id, message_filters }));
+      },
+      {
+        ...readsBody(SubscriptionInput),
+        detail: documents(
+          "subscriptions",
+          "Subscribe a queue to a topic",
+          [{ status: 201, schema: Subscription, description: "The subscription" }],
+          ["malformed_body", "validation_failed", "subscription_exists", "topic_not_found", "queue_not_found"],
+        ),
+      },
+    )
+    .get(
+      "",
+      async ({ query: { limit = list_limit, offset = 0 } }) =>
+        page(await broker.listSubscriptions(limit, offset), offset, limit),
+      {
+        ...readsQuery(ListQuery),
+        detail: documents(
+          "subscriptions",
+          "List subscriptions by id",
+          [{ status: 200, schema: pageOf(Subscription), description: "A page" }],
+          ["validation_failed"],
+        ),
+      },
+    )
+    .get("/:subscription_id", async ({ params }) => json(200, await broker.getSubscription(params.subscription_id)), {
+      detail: documents(
+        "subscriptions",
+        "Get a subscription",
+        [{ status: 200, schema: Subscription, description: "The subscription" }],
+        ["subscription_not_found"],
+      ),
+    })
+    .delete(
+      "/:subscription_id",
+      async ({ params }) => {
+        await broker.deleteSubscription(params.subscription_id);
+        return noContent();
+      },
+      {
+        detail: documents(
+          "subscriptions",
+          "Delete a subscription",
+          [{ status: 204, description: "Deleted" }],
+          ["subscription_not_found"],
+        ),
+      },
+    );

@@ -1,0 +1,103 @@
+import { type Static, Type } from "@sinclair/typebox";
+import { Elysia } from "elysia";
+import type { Broker } from "../broker/broker.ts";
+import type { RedriveOptions } from "../broker/tasks.ts";
+import { BrokerError } from "../errors.ts";
+import { readsOptionalBody } from "./input.ts";
+import { documents, json, noContent } from "./output.ts";
+import { member } from "./schema.ts";
+
+const awaited_limit_max = 1000;
+
+const RedriveInput = Type.Object({
+  destination_queue_id: Type.Optional(member.id("Default: the queue that each message came from")),
+  label: Type.Optional(member.label),
+  reason: Type.Optional(member.choice(["max_deliveries", "rejected", "expired"], "Only messages that died of this")),
+  source_queue_id: Type.Optional(member.id("Only messages that came from this queue")),
+  limit: Type.Optional(member.seconds("Messages to move at most", 1)),
+  rate_per_second: Type.Optional(member.seconds("Messages per second", 1, 1000)),
+  delay_seconds: Type.Optional(member.seconds("Seconds until they are visible", 0, 31_536_000)),
+  reset_attempts: Type.Optional(
+    Type.Boolean({ description: "false: delivery_attempts as before the move; default true" }),
+  ),
+});
+const WaitQuery = Type.Object({ wait: Type.Optional(member.flag("Answer when done; needs a limit of at most 1000")) });
+
+const TaskSchema = Type.Object({
+  id: Type.String(),
+  kind: Type.String(),
+  queue_id: Type.String(),
+  state: Type.String({ description: "running, completed, cancelled or failed" }),
+  moved: Type.Integer(),
+  failed: Type.Integer(),
+  total_estimate: Type.Integer(),
+  created_at: Type.String({ format: "date-time" }),
+  finished_at: Type.Union([Type.String({ format: "date-time" }), Type.Null()]),
+  error: Type.Union([Type.String(), Type.Null()]),
+});
+const Started = Type.Object({ task_id: Type.String() });
+
+const optionsOf = (body: Static<typeof RedriveInput>): RedriveOptions => ({
+  destination_queue_id: body.destination_queue_id ?? null,
+  label: body.label ?? null,
+  reason: body.reason ?? null,
+  source_queue_id: body.source_queue_id ?? null,
+  limit: body.limit ?? null,
+  rate_per_second: body.rate_per_second ?? null,
+  delay_seconds: body.delay_seconds ?? 0,
+  reset_attempts: body.reset_attempts ?? true,
+});
+
+/** Redrive of dead-letter queues, and the tasks that long work becomes. */
+export const taskRoutes = (broker: Broker) =>
+  new Elysia({ prefix: "/v1", normalize: false })
+    .post(
+      "/queues/:queue_id/redrive",
+      async ({ params, body, query: { wait = false } }) => {
+        const options = optionsOf(body);
+        if (wait && (options.limit === null || options.limit > awaited_limit_max)) {
+          const text = options.limit === null ? "cannot be blank" : `must be no greater than ${awaited_limit_max}`;
+          throw new BrokerError("validation_failed", `limit: ${text}.`);
+        }
+        if (wait && options.rate_per_second !== null) {
+          throw new BrokerError("validation_failed", "rate_per_second: must not be given together with wait.");
+        }
+        const { task_id, moved } = await broker.redrive(params.queue_id, options, wait);
+        return wait ? json(200, { moved }) : json(202, { task_id });
+      },
+      {
+        ...readsOptionalBody(RedriveInput, WaitQuery),
+        detail: documents(
+          "messages",
+          "Move messages of a dead-letter queue back",
+          [
+            { status: 202, schema: Started, description: "Started" },
+            { status: 200, schema: Type.Object({ moved: Type.Integer() }), description: "With wait=true: done" },
+          ],
+          ["malformed_body", "validation_failed", "queue_not_found", "queue_in_use", "queue_closed"],
+        ),
+      },
+    )
+    .get("/tasks/:task_id", async ({ params }) => json(200, await broker.getTask(params.task_id)), {
+      detail: documents(
+        "tasks",
+        "Get a task",
+        [{ status: 200, schema: TaskSchema, description: "The task" }],
+        ["task_not_found"],
+      ),
+    })
+    .delete(
+      "/tasks/:task_id",
+      async ({ params }) => {
+        await broker.cancelTask(params.task_id);
+        return noContent();
+      },
+      {
+        detail: documents(
+          "tasks",
+          "Cancel a task; what it did stays done",
+          [{ status: 204, description: "Cancelled, or ended before" }],
+          ["task_not_found"],
+        ),
+      },
+    );

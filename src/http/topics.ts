@@ -1,0 +1,63 @@
+import { Type } from "@sinclair/typebox";
+import { Elysia } from "elysia";
+import type { Broker } from "../broker/broker.ts";
+import { readsBody, readsQuery } from "./input.ts";
+import { documents, json, noContent, page } from "./output.ts";
+import { ListQuery, list_limit, pageOf } from "./queues.ts";
+import { member } from "./schema.ts";
+
+const TopicInput = Type.Object({
+  id: member.id("The topic's name"),
+  created_at: Type.Optional(member.readOnlyTime),
+});
+const Topic = Type.Object({ id: Type.String(), created_at: Type.String({ format: "date-time" }) });
+
+/** `/v1/topics`: make, look at and delete topics. */
+export const topicRoutes = (broker: Broker) =>
+  new Elysia({ prefix: "/v1/topics", normalize: false })
+    .post("", async ({ body }) => json(201, await broker.createTopic(body.id)), {
+      ...readsBody(TopicInput),
+      detail: documents(
+        "topics",
+        "Create a topic",
+        [{ status: 201, schema: Topic, description: "The topic" }],
+        ["malformed_body", "validation_failed", "topic_exists"],
+      ),
+    })
+    .get(
+      "",
+      async ({ query: { limit = list_limit, offset = 0 } }) =>
+        page(await broker.listTopics(limit, offset), offset, limit),
+      {
+        ...readsQuery(ListQuery),
+        detail: documents(
+          "topics",
+          "List topics by id",
+          [{ status: 200, schema: pageOf(Topic), description: "A page" }],
+          ["validation_failed"],
+        ),
+      },
+    )
+    .get("/:topic_id", async ({ params }) => json(200, await broker.getTopic(params.topic_id)), {
+      detail: documents(
+        "topics",
+        "Get a topic",
+        [{ status: 200, schema: Topic, description: "The topic" }],
+        ["topic_not_found"],
+      ),
+    })
+    .delete(
+      "/:topic_id",
+      async ({ params }) => {
+        await broker.deleteTopic(params.topic_id);
+        return noContent();
+      },
+      {
+        detail: documents(
+          "topics",
+          "Delete a topic and its subscriptions; queues and messages stay",
+          [{ status: 204, description: "Deleted" }],
+          ["topic_not_found"],
+        ),
+      },
+    );

@@ -1,0 +1,103 @@
+import type { Observation, Observer } from "./observe.ts";
+
+export type Level = "debug" | "info" | "warn" | "error";
+const ranks: Record<string, number> = { debug: 0, info: 1, warn: 2, error: 3 };
+
+/** Writes one JSON line per record. Members after `time`, `level`, `msg` come from `details`, in their order. */
+export type Log = (level: Level, message: string, details?: Record<string, unknown>) => void;
+
+/** A log that writes lines from `least` upwards. */
+export function createLog(least: Level, write: (line: string) => void = (line) => process.stdout.write(line)): Log {
+  const least_rank = ranks[least] ?? 1;
+  return (level, message, details) => {
+    if ((ranks[level] ?? 3) < least_rank) return;
+    const record = { time: new Date().toISOString(), level: level.toUpperCase(), msg: message, ...details };
+    write(`${JSON.stringify(record)}\n`);
+  };
+}
+
+/**
+ * Password-free text of an error and what caused it. Errors that hold SQL parameters never get here (see
+ * DatabaseError).
+ */
+export function describeError(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  // Our own errors are sentences; the name of a language error is half of what it says.
+  const is_language_error = /^(Type|Range|Reference|Syntax)Error$/.test(error.name);
+  const own = is_language_error ? `${error.name}: ${error.message}` : error.message;
+  const text = error.cause instanceof Error ? `${own}: ${describeError(error.cause)}` : own;
+  return text.replace(/([a-z]+:\/\/[^:@/\s]*):\S*@/gi, "$1:***@");
+}
+
+type RequestOf<K> = Extract<Observation, { kind: K }>;
+
+function logRequest(log: Log, { request, ...seen }: RequestOf<"request">): void {
+  const after_origin = request.url.indexOf("/", request.url.indexOf("//") + 2);
+  const [path = "", query = ""] = request.url.slice(after_origin).split("?", 2);
+  const header = (name: string) => request.headers.get(name) ?? "";
+  const now_ms = Date.now();
+  log("debug", "Incoming request", {
+    request: {
+      time: new Date(now_ms - seen.latency_ms).toISOString(),
+      method: request.method,
+      host: header("host"),
+      path,
+      query,
+      params: pathParameters(seen.route, path),
+      route: seen.route,
+      ip: seen.ip(),
+      referer: header("referer"),
+      length: Number(header("content-length")),
+    },
+    response: {
+      time: new Date(now_ms).toISOString(),
+      latency: Math.round(seen.latency_ms * 1e6),
+      status: seen.status,
+      length: seen.response_bytes,
+    },
+    id: seen.id,
+  });
+}
+
+function pathParameters(route: string, path: string): Record<string, string> {
+  const values = path.split("/");
+  const names = route.split("/");
+  return Object.fromEntries(
+    names.flatMap((name, i) => (name.startsWith(":") ? [[name.slice(1), (values[i] ?? "").slice(0, 64)]] : [])),
+  );
+}
+
+/** The observer that turns observations into log lines with the contract's messages. */
+export function logObserver(log: Log, least: Level): Observer {
+  const logs_requests = least === "debug";
+  return (observation) => {
+    switch (observation.kind) {
+      case "request":
+        if (logs_requests) logRequest(log, observation);
+        break;
+      case "malformed_request":
+        log("debug", "malformed request", { error: observation.reason, id: observation.request_id });
+        break;
+      case "internal_error":
+        log("error", "internal server error", {
+          where: observation.where,
+          error: describeError(observation.error),
+          ...(observation.error instanceof Error && { stack: observation.error.stack?.split("\n").slice(1, 8) }),
+          ...(observation.request_id !== undefined && { id: observation.request_id }),
+        });
+        break;
+      case "database_up":
+        if (observation.is_up) log("info", "database reachable again");
+        else log("error", "database not reachable", { effect: "requests are answered 503 until it is back" });
+        break;
+      case "job":
+        if (observation.error !== undefined) {
+          log("warn", "background job failed", { job: observation.job, error: describeError(observation.error) });
+        } else log("debug", "background job", { job: observation.job, ...observation.details });
+        break;
+      case "notice":
+        log(observation.level.toLowerCase() as Level, observation.message, observation.details);
+        break;
+    }
+  };
+}

@@ -1,0 +1,186 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { Observation, Observer } from "./observe.ts";
+
+/** A queue's depth as a scrape shows it; each state is counted up to a cap. */
+export type Depth = {
+  queue_id: string;
+  ready: number;
+  hidden: number;
+  leased: number;
+  oldest_ready_age_seconds: number;
+};
+
+export type MetricsOptions = {
+  /** Queues with a label of their own; the rest are counted together as `_other`. */
+  queues_max: number;
+  listDepths: (queues_max: number, cap: number) => Promise<Depth[]>;
+  connectionsInUse: () => number;
+  waiters: () => number;
+};
+
+/** A number above this is shown as this: a scrape must stay cheap however much is stored. */
+const depth_cap = 100_000;
+/** A scrape within this time of another gets the same depths. */
+const depth_cache_ms = 5000;
+const other_queue = "_other";
+
+/** Makes the metrics: an observer that counts, and the text of a scrape. */
+export function createMetrics(options: MetricsOptions): { observer: Observer; scrape: () => Promise<string> } {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry, prefix: "" });
+  const registers = [registry];
+
+  const duration = new Histogram({
+    name: "http_request_duration_seconds",
+    help: "The latency of the HTTP requests.",
+    labelNames: ["service", "handler", "method", "code"],
+    buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    registers,
+  });
+  const size = new Histogram({
+    name: "http_response_size_bytes",
+    help: "The size of the HTTP responses.",
+    labelNames: ["service", "handler", "method", "code"],
+    buckets: [100, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9],
+    registers,
+  });
+  // Counted here and handed over at a scrape: as gauges the two changes of a request cost more than its routing.
+  const in_flight = new Map<string, number>();
+  new Gauge({
+    name: "http_requests_inflight",
+    help: "The number of inflight requests being handled at the same time.",
+    labelNames: ["service", "handler"],
+    registers,
+    collect() {
+      for (const [route, count] of in_flight) this.set({ service: "", handler: route }, count);
+    },
+  });
+  const countInFlight = (route: string, by: number) => in_flight.set(route, (in_flight.get(route) ?? 0) + by);
+  const counters = Object.fromEntries(
+    (["published", "deduplicated", "delivered", "acked", "nacked", "expired", "dead_lettered"] as const).map(
+      (event) => [
+        event,
+        new Counter({
+          name: `psqlqueue_messages_${event}_total`,
+          help: `Messages ${event} by this server.`,
+          labelNames: ["queue"],
+          registers,
+        }),
+      ],
+    ),
+  );
+  const delivery_latency = new Histogram({
+    name: "psqlqueue_delivery_latency_seconds",
+    help: "From visible to delivered, of the first message of each receive.",
+    buckets: [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600, 3600],
+    registers,
+  });
+  new Gauge({
+    name: "psqlqueue_waiters",
+    help: "Consumers that wait for messages.",
+    registers,
+    collect() {
+      this.set(options.waiters());
+    },
+  });
+  const batch_items = new Histogram({
+    name: "psqlqueue_batch_items",
+    help: "Requests that one statement carried.",
+    labelNames: ["verb"],
+    buckets: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
+    registers,
+  });
+  const db_up = new Gauge({ name: "psqlqueue_db_up", help: "1 while the database answers.", registers });
+  db_up.set(1);
+  new Gauge({
+    name: "psqlqueue_db_connections",
+    help: "Statements in flight to the database.",
+    labelNames: ["state"],
+    registers,
+    collect() {
+      this.set({ state: "in_use" }, options.connectionsInUse());
+    },
+  });
+  const whole = " Describes the whole database and is the same on every server: use max(), not sum().";
+  const depth = new Gauge({
+    name: "psqlqueue_queue_messages",
+    help: `Messages by state, at most ${depth_cap} each.${whole}`,
+    labelNames: ["queue", "state"],
+    registers,
+  });
+  const age = new Gauge({
+    name: "psqlqueue_queue_oldest_ready_age_seconds",
+    help: `How long the oldest ready message has been ready.${whole}`,
+    labelNames: ["queue"],
+    registers,
+  });
+
+  let depths_at_ms = Number.NEGATIVE_INFINITY;
+  async function refreshDepths(): Promise<void> {
+    if (performance.now() - depths_at_ms < depth_cache_ms) return;
+    depths_at_ms = performance.now();
+    const rows = await options.listDepths(options.queues_max, depth_cap);
+    depth.reset();
+    age.reset();
+    for (const row of rows) {
+      depth.set({ queue: row.queue_id, state: "ready" }, row.ready);
+      depth.set({ queue: row.queue_id, state: "leased" }, row.leased);
+      depth.set({ queue: row.queue_id, state: "delayed" }, row.hidden - row.leased);
+      age.set({ queue: row.queue_id }, row.oldest_ready_age_seconds);
+    }
+  }
+
+  // Children are looked up once: by label objects it costs as much as the request's routing.
+  const children = new Map<string, { duration: Histogram.Internal<string>; size: Histogram.Internal<string> }>();
+  // The queue label is the clients' choice, so it is bounded.
+  const known_queues = new Set<string>();
+  function labelOf(queue_id: string): string {
+    if (known_queues.has(queue_id)) return queue_id;
+    if (known_queues.size >= options.queues_max) return other_queue;
+    known_queues.add(queue_id);
+    return queue_id;
+  }
+
+  const methods = new Set(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]);
+  function countRequest({
+    request,
+    route,
+    status,
+    latency_ms,
+    response_bytes,
+  }: Extract<Observation, { kind: "request" }>): void {
+    countInFlight(route, -1);
+    const method = methods.has(request.method) ? request.method : "other";
+    const key = `${method} ${status} ${route}`;
+    let child = children.get(key);
+    if (child === undefined) {
+      const labels = { service: "", handler: route, method, code: String(status) };
+      child = { duration: duration.labels(labels), size: size.labels(labels) };
+      children.set(key, child);
+    }
+    child.duration.observe(latency_ms / 1000);
+    child.size.observe(response_bytes);
+  }
+
+  return {
+    observer(observation) {
+      if (observation.kind === "request_started") countInFlight(observation.route, 1);
+      else if (observation.kind === "request") countRequest(observation);
+      else if (observation.kind === "messages") {
+        counters[observation.event]?.inc({ queue: labelOf(observation.queue_id) }, observation.count);
+      } else if (observation.kind === "delivered") {
+        const [first] = observation.messages;
+        if (first === undefined) return;
+        counters["delivered"]?.inc({ queue: labelOf(observation.queue_id) }, observation.messages.length);
+        // The first waited longest; one of a receive is enough to see.
+        delivery_latency.observe((Date.parse(first.now) - Date.parse(first.ready_at)) / 1000);
+      } else if (observation.kind === "batch") batch_items.observe({ verb: observation.verb }, observation.items);
+      else if (observation.kind === "database_up") db_up.set(observation.is_up ? 1 : 0);
+    },
+    async scrape() {
+      // Without the database the other numbers are still worth having.
+      await refreshDepths().catch(() => {});
+      return registry.metrics();
+    },
+  };
+}

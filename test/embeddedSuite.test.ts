@@ -1,0 +1,29 @@
+import { describe, expect, test } from "bun:test";
+import { readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
+
+// The whole suite runs on both databases: the files that speak to a service run once more, in a process of their own,
+// on the embedded one. Those that need a server of their own (to stop it, to race on it) say so by starting a cluster.
+const files = readdirSync(import.meta.dir).filter((name) => {
+  if (!name.endsWith(".test.ts")) return false;
+  const source = readFileSync(path.join(import.meta.dir, name), "utf8");
+  return source.includes('from "./harness.ts"') && !/startCluster|sharedCluster|createMigratedDatabase/.test(source);
+});
+
+describe.if(process.env["PSQLQUEUE_TEST_STORE"] !== "embedded")("on the embedded database", () => {
+  test.each(files)(
+    "%s",
+    async (name) => {
+      const child = Bun.spawn([process.execPath, "test", `./test/${name}`], {
+        cwd: path.resolve(import.meta.dir, ".."),
+        env: { ...process.env, PSQLQUEUE_TEST_STORE: "embedded" },
+        stdout: "pipe",
+        stderr: "pipe",
+      });
+      const output = await new Response(child.stderr).text();
+      if ((await child.exited) !== 0) console.error(output);
+      expect(child.exitCode).toBe(0);
+    },
+    180_000,
+  );
+});

@@ -1,0 +1,236 @@
+// The picture of the architecture and the rules of style, as a test. A rule that fails names file, line and what it
+// saw.
+
+import { describe, expect, test } from "bun:test";
+import { globSync, readFileSync } from "node:fs";
+import path from "node:path";
+import ts from "typescript";
+
+const root = path.resolve(import.meta.dir, "..");
+const file_lines_max = 350;
+const line_characters_max = 120;
+/** Of SQL, texts and test names, which the formatter does not break. */
+const text_characters_max = 130;
+
+type Source = { file: string; text: string; tree: ts.SourceFile };
+
+const sources: Source[] = globSync(["src/**/*.ts", "test/**/*.ts", "drizzle/*.ts"], { cwd: root })
+  .sort()
+  .map((file) => {
+    const text = readFileSync(path.join(root, file), "utf8");
+    return { file, text, tree: ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true) };
+  });
+const shipped = sources.filter(({ file }) => file.startsWith("src/") && !file.endsWith(".d.ts"));
+const names = new Set(sources.map(({ file }) => file));
+
+type Import = { from: string; to: string; is_type: boolean; place: string };
+
+const placeOf = ({ file, tree }: Source, node: ts.Node) =>
+  `${file}:${tree.getLineAndCharacterOfPosition(node.getStart(tree)).line + 1}`;
+
+/** Every node that `test` accepts, as `file:line text`. */
+function find(among: Source[], test: (node: ts.Node, source: Source) => boolean): string[] {
+  return among.flatMap((source) => {
+    const found: string[] = [];
+    const visit = (node: ts.Node): void => {
+      if (test(node, source))
+        found.push(`${placeOf(source, node)} ${node.getText(source.tree).replaceAll(/\s+/g, " ").slice(0, 60)}`);
+      ts.forEachChild(node, visit);
+    };
+    visit(source.tree);
+    return found;
+  });
+}
+
+/** What a file imports, statically, dynamically, as a type, and as the URL of a worker. */
+function importsOf(source: Source): Import[] {
+  const found: Import[] = [];
+  const add = (node: ts.Node, specifier: ts.Expression | undefined, is_type: boolean) => {
+    if (specifier === undefined || !ts.isStringLiteralLike(specifier)) return;
+    found.push({ from: source.file, to: specifier.text, is_type, place: placeOf(source, node) });
+  };
+  const visit = (node: ts.Node): void => {
+    if (ts.isImportDeclaration(node)) add(node, node.moduleSpecifier, node.importClause?.isTypeOnly ?? false);
+    else if (ts.isExportDeclaration(node)) add(node, node.moduleSpecifier, node.isTypeOnly);
+    else if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) {
+      add(node, node.arguments[0], false);
+    } else if (ts.isNewExpression(node) && node.expression.getText(source.tree) === "URL") {
+      const [first] = node.arguments ?? [];
+      if (first && ts.isStringLiteralLike(first) && first.text.startsWith(".")) add(node, first, false);
+    }
+    ts.forEachChild(node, visit);
+  };
+  visit(source.tree);
+  return found;
+}
+
+const all_imports = sources.flatMap(importsOf);
+const isRelative = ({ to }: Import) => to.startsWith(".");
+const targetOf = ({ from, to }: Import) => path.posix.join(path.posix.dirname(from), to);
+const ours = all_imports.filter((item) => item.from.startsWith("src/") && names.has(targetOf(item)));
+
+/** `src/http/queues.ts` → `http`; `src/log.ts` → `log`. */
+const roomOf = (file: string) => path.posix.relative("src", file).split("/")[0]?.replace(/\.ts$/, "") ?? "";
+
+// The picture of DESIGN.md section 2: who may import whom. A room may always import itself; what is not listed is a
+// leaf.
+const leaves = ["errors", "observe"];
+const may_import: Record<string, string[]> = {
+  main: ["commands", "config", "log", "version", ...leaves],
+  commands: ["http", "background", "broker", "db", "config", "log", "metrics", "version", ...leaves],
+  http: ["broker", ...leaves],
+  background: ["broker", ...leaves],
+  broker: ["batcher", "db", ...leaves],
+  db: leaves,
+  batcher: ["errors"],
+  log: ["observe"],
+  metrics: ["observe"],
+};
+
+describe("the rooms", () => {
+  test("there are files to look at, and their imports are found", () => {
+    expect(shipped.length).toBeGreaterThan(30);
+    const seen = ours.map((item) => `${item.from} → ${targetOf(item)}`);
+    expect(seen).toContain("src/http/queues.ts → src/broker/broker.ts");
+    expect(seen).toContain("src/db/migrate.ts → src/db/adopt.ts");
+  });
+
+  test("every import goes one way: main, commands, edges, broker, db; leaves import nothing of ours", () => {
+    const wrong = ours.flatMap((item) => {
+      const [from, to] = [roomOf(item.from), roomOf(targetOf(item))];
+      const is_allowed = from === to || (may_import[from] ?? []).includes(to);
+      return is_allowed ? [] : [`${item.place}: ${from} imports ${to}`];
+    });
+    expect(wrong).toEqual([]);
+  });
+
+  test("only main ends the process, and only commands and main read settings", () => {
+    const exits = find(
+      shipped,
+      (node, { tree }) => node.getText(tree) === "process.exit" && !ts.isExpressionStatement(node),
+    );
+    expect(exits.filter((place) => !/^src\/(main|db\/embedded\/)/.test(place))).toEqual([]);
+    const reads = find(shipped, (node, { tree }) => /^(process|Bun)\.env$/.test(node.getText(tree)));
+    expect(reads.filter((place) => !/^src\/(main|commands\/)/.test(place))).toEqual([]);
+  });
+
+  test("no file imports itself in a circle", () => {
+    const graph = Map.groupBy(ours, (item) => item.from);
+    const circles: string[] = [];
+    const finished = new Set<string>();
+    const walk = (file: string, trail: string[]): void => {
+      if (trail.includes(file)) circles.push([...trail.slice(trail.indexOf(file)), file].join(" → "));
+      if (trail.includes(file) || finished.has(file)) return;
+      for (const item of graph.get(file) ?? []) walk(targetOf(item), [...trail, file]);
+      finished.add(file);
+    };
+    for (const file of graph.keys()) walk(file, []);
+    expect(circles).toEqual([]);
+  });
+
+  test("SQL of our own making stays in the broker and in db", () => {
+    const wrong = all_imports.filter(
+      (item) => /^(drizzle-orm|postgres$|@electric-sql)/.test(item.to) && !/^src\/(broker|db)\//.test(item.from),
+    );
+    expect(wrong.filter((item) => item.from.startsWith("src/")).map((item) => `${item.place}: ${item.to}`)).toEqual([]);
+    const drivers = all_imports.filter((item) => item.to === "postgres" && item.from.startsWith("src/broker/"));
+    expect(drivers.map((item) => item.place)).toEqual([]);
+  });
+});
+
+describe("the language", () => {
+  test("relative imports say the whole file name, and the file exists", () => {
+    const wrong = all_imports.filter(
+      (item) => isRelative(item) && !(names.has(targetOf(item)) || /\.(json|sql|mjs)$/.test(item.to)),
+    );
+    expect(wrong.map((item) => `${item.place}: ${item.to}`)).toEqual([]);
+  });
+
+  test("no enums, no namespaces, no default exports, no barrels", () => {
+    const wrong = find(
+      shipped,
+      (node) =>
+        ts.isEnumDeclaration(node) ||
+        ts.isModuleDeclaration(node) ||
+        ts.isExportAssignment(node) ||
+        (ts.isExportDeclaration(node) && node.moduleSpecifier !== undefined) ||
+        (node.kind === ts.SyntaxKind.DefaultKeyword && ts.isFunctionLike(node.parent)),
+    );
+    expect(wrong).toEqual([]);
+  });
+
+  test("no `any` outside src/db, no compiler switched off anywhere", () => {
+    const outside = shipped.filter(({ file }) => !file.startsWith("src/db/"));
+    expect(find(outside, (node) => node.kind === ts.SyntaxKind.AnyKeyword)).toEqual([]);
+    expect(
+      sources.filter(({ text }) => /@ts-(ignore|nocheck|expect-error)/.test(text.replace(/\/@ts-\(.*/, ""))),
+    ).toEqual([]);
+  });
+
+  test("raw SQL is a literal, and the driver's unsafe is called in src/db only", () => {
+    const isCallOf = (node: ts.Node, name: string): node is ts.CallExpression =>
+      ts.isCallExpression(node) && ts.isPropertyAccessExpression(node.expression) && node.expression.name.text === name;
+    const raw = find(
+      shipped,
+      (node, { tree }) =>
+        isCallOf(node, "raw") &&
+        node.expression.getText(tree).startsWith("sql.") &&
+        !node.arguments.every((argument) => ts.isStringLiteralLike(argument)),
+    );
+    expect(raw).toEqual([]);
+    const outside = shipped.filter(({ file }) => !file.startsWith("src/db/"));
+    expect(find(outside, (node) => isCallOf(node, "unsafe"))).toEqual([]);
+  });
+
+  test("PostgreSQL tells the time: no Date object comes near a statement", () => {
+    const near = shipped.filter(({ file }) => /^src\/(broker|db)\//.test(file));
+    const isDate = (node: ts.Node) => ts.isNewExpression(node) && node.expression.getText() === "Date";
+    expect(find(near, isDate)).toEqual([]);
+    expect(find(shipped, (node) => isDate(node) && ts.isTemplateSpan(node.parent))).toEqual([]);
+  });
+});
+
+describe("the files", () => {
+  test("none has more than 350 lines, no line is too wide to read", () => {
+    const long = shipped.filter(({ text }) => text.split("\n").length > file_lines_max + 1).map(({ file }) => file);
+    const isWide = (line: string) => {
+      const is_comment = /^\s*(\/\/|\/?\*)/.test(line);
+      return line.length > (is_comment ? line_characters_max : text_characters_max);
+    };
+    const wide = sources.flatMap(({ file, text }) =>
+      text.split("\n").flatMap((line, i) => (isWide(line) ? [`${file}:${i + 1}`] : [])),
+    );
+    expect({ long, wide }).toEqual({ long: [], wide: [] });
+  });
+
+  test("every exported function, class and value says what it promises", () => {
+    const isExported = (node: ts.Node) =>
+      ts.canHaveModifiers(node) && ts.getModifiers(node)?.some((one) => one.kind === ts.SyntaxKind.ExportKeyword);
+    // A type makes no promise of its own: those of its members stand beside them.
+    const isType = (node: ts.Node) => ts.isTypeAliasDeclaration(node) || ts.isInterfaceDeclaration(node);
+    const isDocumented = (node: ts.Node) => ts.getJSDocCommentsAndTags(node).length > 0;
+    // One docstring serves the lines below it up to the next empty one: a minimum and its maximum.
+    const sharesOne = (node: ts.Node, { tree }: Source): boolean => {
+      const above = tree.statements[tree.statements.indexOf(node as ts.Statement) - 1];
+      const is_next = above !== undefined && !/\n\s*\n/.test(tree.text.slice(above.end, node.getStart(tree)));
+      return is_next && isExported(above) === true && (isDocumented(above) || sharesOne(above, { tree } as Source));
+    };
+    const silent = find(
+      shipped,
+      (node, source) => isExported(node) === true && !isType(node) && !isDocumented(node) && !sharesOne(node, source),
+    );
+    expect(silent).toEqual([]);
+  });
+
+  test("nothing is left for later, and no test is passed over", () => {
+    const later = new RegExp(["TO", "DO|FIX", "ME|X", "XX"].join(""));
+    expect(sources.filter(({ text }) => later.test(text)).map(({ file }) => file)).toEqual([]);
+    const passed = find(
+      sources.filter(({ file }) => file.startsWith("test/")),
+      (node, { tree }) =>
+        ts.isPropertyAccessExpression(node) &&
+        /^(test|it|describe)\.(skip|only|todo|skipIf|todoIf|failing)$/.test(node.getText(tree)),
+    );
+    expect(passed).toEqual([]);
+  });
+});
