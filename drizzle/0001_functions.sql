@@ -161,6 +161,28 @@ begin
 	raise exception using errcode = 'PQ' || lpad(p_code::text, 3, '0'), message = p_message, detail = p_detail;
 end $$;
 --> statement-breakpoint
+-- A queue's dead letters must not come back to it, however long the way. One change of a chain at a time: two at once would
+-- each find the other's link missing. The walk is a statement of its own, so that it sees what was committed during the wait.
+CREATE FUNCTION "psqlqueue"."refuse_dead_letter_loop" () RETURNS trigger LANGUAGE plpgsql AS $$
+begin
+	perform pg_advisory_xact_lock(hashtextextended('psqlqueue:dead_letter_chain', 0));
+	if exists (
+		with recursive step (no) as (
+			select new.dead_queue_no
+			union
+			select queue.dead_queue_no from step join psqlqueue.queues as queue on queue.no = step.no
+		)
+		select from step where step.no = new.no
+	) then
+		perform psqlqueue.refuse(3, 'request validation failed', 'dead_queue_id: must not lead back to the queue.');
+	end if;
+	return new;
+end $$;
+--> statement-breakpoint
+CREATE TRIGGER "queues_dead_letter_chain" BEFORE UPDATE OF "dead_queue_no" ON "psqlqueue"."queues" FOR EACH ROW
+	WHEN (new.dead_queue_no is not null and new.dead_queue_no is distinct from old.dead_queue_no)
+	EXECUTE FUNCTION "psqlqueue"."refuse_dead_letter_loop" ();
+--> statement-breakpoint
 -- The rules of a publish over HTTP, for one message; p_prefix names it in a list.
 CREATE FUNCTION "psqlqueue"."check_message" (
 	p_prefix text, p_body text, p_label text, p_attributes jsonb, p_options jsonb

@@ -57,6 +57,12 @@ describe("the settings", () => {
     expect(await create(uniqueId(), unknown)).toMatchObject({ status: 404, body: refused(5, "queue not found") });
     expect((await update(dead_queue_id, unknown)).body).toEqual(refused(5, "queue not found"));
     expect((await create(uniqueId(), { ...unknown, dead_queue_id: "a b" })).body.code).toBe(3);
+    // A taken id comes first, and an update that names a missing target alone changes nothing.
+    expect((await create(dead_queue_id, unknown)).body).toEqual(refused(4, "queue already exists"));
+    const { queue, dead } = await pair();
+    expect((await update(queue, { dead_queue_id: unknown.dead_queue_id })).body).toEqual(refused(5, "queue not found"));
+    expect((await update(dead, { dead_queue_id: unknown.dead_queue_id })).body.code).toBe(3);
+    expect((await call("GET", `/v1/queues/${queue}`)).body.dead_queue_id).toBe(dead);
   });
 
   test("never lead back to the queue, straight or by others", async () => {
@@ -72,6 +78,17 @@ describe("the settings", () => {
     expect((await update(b, { dead_queue_id: b })).body.details).toBe("dead_queue_id: must not be the queue itself.");
     // Two sources may share a target.
     expect((await update(a, { dead_queue_id: c })).status).toBe(200);
+  });
+
+  test("never lead in a circle that two updates at the same time close from both sides", async () => {
+    for (let round = 0; round < 20; round++) {
+      const [a, b] = [await createQueue(service), await createQueue(service)];
+      const answers = await Promise.all([
+        update(a, { dead_queue_id: b, message_max_deliveries: 3 }),
+        update(b, { dead_queue_id: a, message_max_deliveries: 3 }),
+      ]);
+      expect(answers.map(({ status }) => status).sort()).toEqual([200, 400]);
+    }
   });
 });
 

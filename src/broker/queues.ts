@@ -1,7 +1,7 @@
 import { asc, eq, type SQL, sql } from "drizzle-orm";
 import type { Db } from "../db/db.ts";
 import { deleted_queues, queues } from "../db/schema.ts";
-import { BrokerError, type DatabaseError } from "../errors.ts";
+import { BrokerError, DatabaseError } from "../errors.ts";
 import type { Housekeeping } from "./housekeeping.ts";
 import {
   type BaseSettings,
@@ -12,6 +12,10 @@ import {
   type RetryPolicy,
 } from "./queueSettings.ts";
 import { column, rfc3339, value } from "./sql.ts";
+
+// SQLSTATEs of the rules that the table itself holds for dead-letter queues.
+const check_violation = "23514";
+const chain_loops = "PQ003";
 
 const fields = {
   id: queues.id,
@@ -171,7 +175,12 @@ export function createQueues(db: Db, housekeeping: Housekeeping) {
       // Never backwards and never equal, whatever the resolution of the clock: clients see that something changed.
       updated_at: sql`greatest(now(), ${queues.updated_at} + interval '1 microsecond')`,
     })
-    .where(eq(queues.id, value("id")))
+    // A dead-letter queue that does not exist would read as none.
+    .where(
+      sql`${queues.id} = ${value("id")} and (
+        ${is_kept("dead_queue_id")} or ${value("dead_queue_id")}::text is null or ${dead_no} is not null
+      )`,
+    )
     .returning(fields)
     .prepare("update_queue");
   const pause = orm
@@ -196,17 +205,6 @@ export function createQueues(db: Db, housekeeping: Housekeeping) {
     .limit(value("limit"))
     .offset(value("offset"))
     .prepare("list_queues");
-  // Does the chain of dead-letter queues from `from` exist, and does it come by `to`?
-  const chain = orm.$with("chain", { exists: column<boolean>("exists"), loops: column<boolean>("loops") }).as(sql`
-      with recursive step (no, id, dead_queue_no) as (
-        select queue.no, queue.id, queue.dead_queue_no from ${queues} as queue where queue.id = ${value("from")}
-        union
-        select queue.no, queue.id, queue.dead_queue_no
-        from step
-        cross join lateral (select * from ${queues} as queue where queue.no = step.dead_queue_no limit 1) as queue
-      )
-      select count(*) > 0 as exists, coalesce(bool_or(step.id = ${value("to")}), false) as loops from step`);
-  const findChain = orm.with(chain).select().from(chain).prepare("find_dead_letter_chain");
   // Subscriptions go with the row. Its messages are unreachable at once, since numbers are never used again.
   const released = orm.$with("released", {}).as(sql`
     update ${queues} as source
@@ -224,49 +222,62 @@ export function createQueues(db: Db, housekeeping: Housekeeping) {
     .as(sql`insert into ${deleted_queues} (no) select no from gone returning no`);
   const remove = orm.with(released, gone, remembered).select().from(remembered).prepare("delete_queue");
 
-  /** The target of dead letters must exist and must not lead back. */
-  async function checkDeadQueue(id: string, dead_queue_id: string | null | undefined): Promise<void> {
-    if (dead_queue_id === null || dead_queue_id === undefined) return;
-    if (dead_queue_id === id)
-      throw new BrokerError("validation_failed", "dead_queue_id: must not be the queue itself.");
-    const [found] = await db.run(
-      "find_dead_letter_chain",
-      () => findChain.execute({ from: dead_queue_id, to: id }),
-      true,
-    );
-    if (found?.loops) throw new BrokerError("validation_failed", "dead_queue_id: must not lead back to the queue.");
-    if (!found?.exists) throw new BrokerError("queue_not_found");
+  const find = async (id: string): Promise<Queue | undefined> => {
+    const [row] = await db.run("get_queue", () => get.execute({ id }), true);
+    return row && present(row);
+  };
+
+  /** Why a change of the dead-letter settings was refused: see the constraint and the trigger of the table. */
+  async function explainRefusal(id: string, input: LaterInput, error?: DatabaseError): Promise<BrokerError> {
+    if (error?.code === chain_loops) {
+      return new BrokerError("validation_failed", "dead_queue_id: must not lead back to the queue.");
+    }
+    if (error !== undefined && error.code !== check_violation) throw error;
+    const queue = await find(id);
+    if (queue === undefined) return new BrokerError("queue_not_found");
+    const { dead_queue_id = queue.dead_queue_id, message_max_deliveries = queue.message_max_deliveries } = input;
+    // Both are wanted, so it is the target that is missing.
+    if (dead_queue_id !== null && message_max_deliveries !== null) return new BrokerError("queue_not_found");
+    const names = ["dead_queue_id", "message_max_deliveries"];
+    const [alone, other] = dead_queue_id !== null ? names : names.reverse();
+    return new BrokerError("validation_failed", `${alone}: must be given together with ${other}.`);
   }
 
-  /** 23514: the two dead-letter settings are given together or not at all; a change of one may break the pair. */
-  const explainPair =
-    ({ dead_queue_id, message_max_deliveries }: LaterInput) =>
-    (error: DatabaseError): never => {
-      if (error.code !== "23514") throw error;
-      const is_queue_alone =
-        typeof dead_queue_id === "string" || (dead_queue_id !== null && message_max_deliveries === null);
-      const names = ["dead_queue_id", "message_max_deliveries"];
-      const [alone, other] = is_queue_alone ? names : names.reverse();
-      throw new BrokerError("validation_failed", `${alone}: must be given together with ${other}.`);
-    };
+  function refuseItself(id: string, { dead_queue_id }: LaterInput): void {
+    if (dead_queue_id !== id) return;
+    throw new BrokerError("validation_failed", "dead_queue_id: must not be the queue itself.");
+  }
 
   return {
     /** Throws `queue_exists`, `queue_not_found` for its dead-letter queue, `validation_failed`. */
     async createQueue(id: string, settings: BaseSettings, input: LaterInput): Promise<Queue> {
-      await checkDeadQueue(id, input.dead_queue_id);
+      refuseItself(id, input);
       const values = valuesOf(id, settings, input, true);
-      const [row] = await db.run("create_queue", () => create.execute(values)).catch(explainPair(input));
-      if (row === undefined) throw new BrokerError("queue_exists");
-      return present(row);
+      try {
+        const [row] = await db.run("create_queue", () => create.execute(values));
+        if (row === undefined) throw new BrokerError("queue_exists");
+        return present(row);
+      } catch (error) {
+        // The constraint is looked at before the id: the dead-letter queue is missing, the id may be taken besides.
+        if (!(error instanceof DatabaseError && error.code === check_violation)) throw error;
+        throw new BrokerError((await find(id)) === undefined ? "queue_not_found" : "queue_exists");
+      }
     },
 
-    /** Replaces v1's settings and changes those others that are given. Repeatable. Throws as createQueue. */
+    /**
+     * Replaces v1's settings and changes those others that are given. Repeatable. Throws `queue_not_found`, also for
+     * its dead-letter queue, and `validation_failed`.
+     */
     async updateQueue(id: string, settings: BaseSettings, input: LaterInput): Promise<Queue> {
-      await checkDeadQueue(id, input.dead_queue_id);
+      refuseItself(id, input);
       const values = valuesOf(id, settings, input, false);
-      const [row] = await db.run("update_queue", () => update.execute(values), true).catch(explainPair(input));
-      if (row === undefined) throw new BrokerError("queue_not_found");
-      return present(row);
+      try {
+        const [row] = await db.run("update_queue", () => update.execute(values), true);
+        if (row !== undefined) return present(row);
+      } catch (error) {
+        throw await explainRefusal(id, input, error as DatabaseError);
+      }
+      throw await explainRefusal(id, input);
     },
 
     /** Stops or allows publishing and consuming, on all servers at once. Repeatable. Throws `queue_not_found`. */
@@ -279,9 +290,9 @@ export function createQueues(db: Db, housekeeping: Housekeeping) {
 
     /** Throws `queue_not_found`. */
     async getQueue(id: string): Promise<Queue> {
-      const [row] = await db.run("get_queue", () => get.execute({ id }), true);
-      if (row === undefined) throw new BrokerError("queue_not_found");
-      return present(row);
+      const queue = await find(id);
+      if (queue === undefined) throw new BrokerError("queue_not_found");
+      return queue;
     },
 
     /** Ascending by id. */

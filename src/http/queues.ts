@@ -168,7 +168,7 @@ export const queueRoutes = (broker: Broker) =>
         "queues",
         "Create a queue",
         [{ status: 201, schema: Queue, description: "The queue" }],
-        ["malformed_body", "validation_failed", "queue_exists"],
+        ["malformed_body", "validation_failed", "queue_exists", "queue_not_found"],
       ),
     })
     .get(
