@@ -4,6 +4,7 @@ import type { Broker } from "../broker/broker.ts";
 import { type PeekQuery as Peek, states } from "../broker/look.ts";
 import { readsBody, readsQuery } from "./input.ts";
 import { documents, json, noContent } from "./output.ts";
+import { Dead } from "./receive.ts";
 import { attributesText, member, type Problems } from "./schema.ts";
 
 type PeekState = Peek["state"];
@@ -22,7 +23,7 @@ const Seen = Type.Object({
   created_at: Type.String({ format: "date-time" }),
   lease_expires_at: Type.Optional(Type.String({ format: "date-time" })),
   expires_at: Type.Optional(Type.String({ format: "date-time" })),
-  dead: Type.Optional(Type.Object({})),
+  dead: Type.Optional(Dead),
   last_error: Type.Optional(Type.String()),
   state: Type.String(),
   visible_at: Type.Optional(Type.String({ format: "date-time" })),

@@ -20,6 +20,15 @@ export type ReceiveLimits = {
   wait_seconds_max: number;
 };
 
+/** What a dead-lettered message says of its past. */
+export const Dead = Type.Object({
+  source_queue_id: Type.String(),
+  reason: Type.String({ enum: ["max_deliveries", "rejected", "expired"] }),
+  error: Type.Union([Type.String({ description: "Of the last nack" }), Type.Null()]),
+  attempts: Type.Integer({ description: "Deliveries before the move" }),
+  dead_at: Type.String({ format: "date-time" }),
+});
+
 const Message = Type.Object({
   id: Type.String({ description: "A ULID" }),
   queue_id: Type.String(),
@@ -31,7 +40,7 @@ const Message = Type.Object({
   lease_token: Type.String({ description: "For ack, nack and extend; new on every delivery" }),
   lease_expires_at: Type.String({ format: "date-time" }),
   expires_at: Type.Optional(Type.String({ format: "date-time" })),
-  dead: Type.Optional(Type.Object({})),
+  dead: Type.Optional(Dead),
   last_error: Type.Optional(Type.String()),
 });
 
