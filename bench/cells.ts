@@ -182,6 +182,9 @@ const null_ms = 1000;
 async function measureNull(load: Load, subject: Subject, options: Options, connections: number): Promise<NullRate> {
   const workload = workloadOf("publish", "null", options.body_bytes);
   const measured = await load.run(subject, { connections, workload, warmup_ms: null_ms / 4, duration_ms: null_ms });
+  // Refusals cost more than answers do: every part of it would be flattered.
+  const errors = Object.entries(measured.errors);
+  if (errors.length > 0) throw new Error(`the reference answered ${errors.map((own) => own.join(" × ")).join(", ")}`);
   return {
     connections,
     requests_per_second: measured.requests / measured.seconds,

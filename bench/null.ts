@@ -3,7 +3,13 @@
 import type { Broker } from "../src/broker/broker.ts";
 import { createApp } from "../src/http/app.ts";
 
-const nothing = { publish: async () => {}, receive: async () => [], ack: async () => {}, nack: async () => {} };
+const published = { id: "01HZZZZZZZZZZZZZZZZZZZZZ01", deduplicated: false };
+const nothing = {
+  publish: async () => published,
+  receive: async () => [],
+  ack: async () => {},
+  nack: async () => {},
+};
 
 const app = createApp(nothing as unknown as Broker, {
   body_bytes_max: 16_777_216,
