@@ -25,9 +25,9 @@ export type BatcherOptions<Item, Result> = {
 
 export type Batcher<Item, Result> = {
   /**
-   * Joins the batch now gathering. Leaves at once while a lane is free, so nothing is added when idle and batches grow
-   * exactly with load. Rejects with BrokerError or DatabaseError. An aborted `signal` takes an item that still waits
-   * out.
+   * Joins the batch now gathering. Leaves at once when no flush is in flight, so nothing is added when idle and batches
+   * grow exactly with load; a crowd, or one who has waited long, leaves on a further lane. Rejects with BrokerError or
+   * DatabaseError. An aborted `signal` takes an item that still waits out.
    */
   call(item: Item, signal?: AbortSignal): Promise<Result>;
   /** Callers that wait or are in flight. */
@@ -43,6 +43,13 @@ type Entry<Item, Result> = {
 };
 
 const conflict_tries_max = 4;
+/**
+ * While a flush is in flight another leaves for so many callers at least. Two half-full statements cost the database a
+ * fifth more than a full one, and the second gains nothing: it would have left when the first came back.
+ */
+export const crowd_min = 64;
+/** Or when somebody has waited this long: the flush in flight is stuck behind a lock, or the disk is slow. */
+export const patience_ms = 20;
 
 /** Many single calls → few batched ones. Knows nothing of queues or SQL. */
 export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result>): Batcher<Item, Result> {
@@ -51,6 +58,7 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
   let lanes_busy = 0;
   let in_flight = 0;
   let is_scheduled = false;
+  let patience: ReturnType<typeof setTimeout> | undefined;
 
   /** Takes the next batch off the waiting room, oldest first; refuses those who have waited too long. */
   function takeBatch(): OwnEntry[] {
@@ -104,9 +112,16 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
     for (const entry of refused) entry.reject(error);
   }
 
+  /** Is there a lane, and are those who wait worth it? */
+  function mayLeave(): boolean {
+    const [oldest] = waiting;
+    if (oldest === undefined || lanes_busy === options.lanes) return false;
+    return lanes_busy === 0 || waiting.length >= crowd_min || performance.now() - oldest.since_ms >= patience_ms;
+  }
+
   function dispatch(): void {
     is_scheduled = false;
-    while (lanes_busy < options.lanes && waiting.length > 0) {
+    while (mayLeave()) {
       const batch = takeBatch();
       if (batch.length === 0) continue;
       lanes_busy += 1;
@@ -119,6 +134,16 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
         dispatch();
       });
     }
+    holdBack();
+  }
+
+  /** Makes sure that those who are not worth a lane of their own get one before long. */
+  function holdBack(): void {
+    if (patience !== undefined || waiting.length === 0 || lanes_busy === options.lanes) return;
+    patience = setTimeout(() => {
+      patience = undefined;
+      dispatch();
+    }, patience_ms);
   }
 
   return {
@@ -136,11 +161,12 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
           reject(signal.reason);
         });
         waiting.push(entry);
-        if (lanes_busy < options.lanes && !is_scheduled) {
+        if (is_scheduled) return;
+        if (mayLeave()) {
           // Once per turn of the event loop: requests that arrived in one read of the socket leave together.
           is_scheduled = true;
           setImmediate(dispatch);
-        }
+        } else holdBack();
       });
     },
   };

@@ -102,7 +102,12 @@ export const settings = {
   PSQLQUEUE_MAX_WAIT_SECONDS: whole(0, 240, 20, "longest time that a receive waits for a message"),
   PSQLQUEUE_MAX_WAITERS: whole(1, 1_000_000, 10_000, "receives that wait at once; one more is answered 429"),
   PSQLQUEUE_MAX_BODY_BYTES: whole(1024, 268_435_456, 16_777_216, "bytes of a request body"),
-  PSQLQUEUE_BATCH_LANES: whole(1, 16, 2, "statements in flight per verb; single requests gather while all are busy"),
+  PSQLQUEUE_BATCH_LANES: whole(
+    1,
+    16,
+    2,
+    "statements in flight per verb; requests gather while one is, and a crowd of them takes another",
+  ),
   PSQLQUEUE_BATCH_MAX_ITEMS: whole(1, 10_000, 500, "requests that one statement carries"),
   PSQLQUEUE_BATCH_MAX_BYTES: whole(1024, 268_435_456, 8_388_608, "bytes of message bodies that one statement carries"),
   PSQLQUEUE_BATCH_MAX_WAITING: whole(1, 1_000_000, 20_000, "requests that wait per verb; one more is answered 503"),
