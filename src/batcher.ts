@@ -44,8 +44,9 @@ type Entry<Item, Result> = {
 
 const conflict_tries_max = 4;
 /**
- * While a flush is in flight another leaves for so many callers at least. Two half-full statements cost the database a
- * fifth more than a full one, and the second gains nothing: it would have left when the first came back.
+ * While a flush is in flight another leaves for as many callers as are in flight, and this many are always enough. Two
+ * half-full statements cost the database a fifth more than a full one, and under load the second gains nothing: it
+ * would have left when the first came back.
  */
 export const crowd_min = 64;
 /** Or when somebody has waited this long: the flush in flight is stuck behind a lock, or the disk is slow. */
@@ -116,7 +117,11 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
   function mayLeave(): boolean {
     const [oldest] = waiting;
     if (oldest === undefined || lanes_busy === options.lanes) return false;
-    return lanes_busy === 0 || waiting.length >= crowd_min || performance.now() - oldest.since_ms >= patience_ms;
+    return (
+      lanes_busy === 0 ||
+      waiting.length >= Math.min(in_flight, crowd_min) ||
+      performance.now() - oldest.since_ms >= patience_ms
+    );
   }
 
   function dispatch(): void {
