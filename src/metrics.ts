@@ -1,5 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
-import type { Observation, Observer } from "./observe.ts";
+import type { MessageEvent, Observation, Observer } from "./observe.ts";
 
 /** A queue's depth as a scrape shows it; each state is counted up to a cap. */
 export type Depth = {
@@ -23,6 +23,18 @@ const depth_cap = 100_000;
 /** A scrape within this time of another gets the same depths. */
 const depth_cache_ms = 5000;
 const other_queue = "_other";
+
+/** What this server counts, by queue. */
+const events: Record<MessageEvent | "delivered", string> = {
+  published: "Messages stored.",
+  deduplicated: "Publishes that were duplicates, and stored nothing.",
+  delivered: "Messages handed to consumers.",
+  acked: "Messages acked.",
+  nacked: "Messages nacked.",
+  lease_expired: "Leases that ran out; counted when the message is met again.",
+  expired: "Messages that expired; counted when they are met.",
+  dead_lettered: "Messages moved to the dead-letter queue of this queue.",
+};
 
 /** Makes the metrics: an observer that counts, and the text of a scrape. */
 export function createMetrics(options: MetricsOptions): { observer: Observer; scrape: () => Promise<string> } {
@@ -57,17 +69,10 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
   });
   const countInFlight = (route: string, by: number) => in_flight.set(route, (in_flight.get(route) ?? 0) + by);
   const counters = Object.fromEntries(
-    (["published", "deduplicated", "delivered", "acked", "nacked", "expired", "dead_lettered"] as const).map(
-      (event) => [
-        event,
-        new Counter({
-          name: `psqlqueue_messages_${event}_total`,
-          help: `Messages ${event} by this server.`,
-          labelNames: ["queue"],
-          registers,
-        }),
-      ],
-    ),
+    Object.entries(events).map(([event, help]) => [
+      event,
+      new Counter({ name: `psqlqueue_messages_${event}_total`, help, labelNames: ["queue"], registers }),
+    ]),
   );
   const delivery_latency = new Histogram({
     name: "psqlqueue_delivery_latency_seconds",

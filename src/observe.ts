@@ -11,7 +11,17 @@ export type Observation =
   | { kind: "job"; job: string; error?: unknown; details?: Record<string, unknown> }
   | { kind: "notice"; level: "DEBUG" | "INFO" | "WARN" | "ERROR"; message: string; details?: Record<string, unknown> };
 
-export type MessageEvent = "published" | "deduplicated" | "acked" | "nacked" | "expired" | "dead_lettered";
+export type MessageEvent =
+  | "published"
+  | "deduplicated"
+  | "acked"
+  | "nacked"
+  | "lease_expired"
+  | "expired"
+  | "dead_lettered";
+
+/** Counts what happened to messages of a queue. Never throws. */
+export type NoteMessages = (event: MessageEvent, queue_id: string, count: number) => void;
 
 export type RequestObservation = {
   /** The client's X-Request-Id, or one of ours. */

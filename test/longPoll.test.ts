@@ -186,6 +186,16 @@ describe("a waiting receive is woken by", () => {
   });
 });
 
+test("a waiting receive is woken when a delay is over, not by the poll after it, though another label is ready", async () => {
+  const queue = await createQueue(service, { ack_deadline_seconds: 600 });
+  await put(queue, { body: "for others", label: "other" });
+  const { answer } = await waiting(() => bodies(queue, "?wait_seconds=20&label=mine"));
+  const started_ms = performance.now();
+  await put(queue, { body: "woken", label: "mine", delay_seconds: 1 });
+  expect(await answer).toEqual(["woken"]);
+  expect(seconds(started_ms)).toBeWithin(1, 1.25);
+});
+
 describe("many waiters", () => {
   test("each gets what matches its label, however they interleave", async () => {
     const queue = await createQueue(service);

@@ -125,6 +125,15 @@ describe("cleanup and purge", () => {
     expect((await settle(queue, leased.id, "ack")).body.code).toBe(6);
   });
 
+  test("cleanup removes an expired message whose lease is over, though its retry would still wait", async () => {
+    const retry_policy = { min_seconds: 1000, max_seconds: 1000, jitter: "none" };
+    const queue = await createQueue(service, { message_retention_seconds: 60, retry_policy });
+    const { id } = await publishAndReceive(queue);
+    await service.elapse(61);
+    expect((await call("PUT", `/v1/queues/${queue}/cleanup`)).status).toBe(204);
+    expect((await settle(queue, id, "ack")).body.code).toBe(6);
+  });
+
   test("a deleted queue is gone with its messages, and a new one of the same name is empty", async () => {
     const queue = await createQueue(service);
     const message = await publishAndReceive(queue);

@@ -47,6 +47,7 @@ async function callEverything(broker: ReturnType<typeof createBroker>): Promise<
   const from = { queue_id: "q", lease_seconds: undefined, limit: 1, wait_ms: 0, wait_ms_max: 0 };
   const [one] = await broker.receive({ ...from, label: undefined });
   const [two] = await broker.receive({ ...from, label: "L" });
+  await broker.receive({ ...from, label: "nobody's", wait_ms: 100, wait_ms_max: 100 });
   const of = (id = "") => ({ queue_id: "q", id, lease_token: null });
   await ignore(broker.extend({ ...of(one?.id), lease_token: one?.lease_token ?? "", ack_deadline_seconds: 9 }));
   await ignore(broker.ack(of(one?.id)));
@@ -62,6 +63,7 @@ async function callEverything(broker: ReturnType<typeof createBroker>): Promise<
   await ignore(broker.deleteMessage("q", "missing", null));
   await ignore(broker.redrive("dead", redriveOptions, true));
   await broker.sweepExpired();
+  await broker.sweepOverdue({ queue_no: 1, id: "0" });
   await broker.sweepExhausted(60);
   await broker.sweepBatches();
   await broker.sweepDeduplications();

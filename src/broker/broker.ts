@@ -2,7 +2,7 @@ import { sql } from "drizzle-orm";
 import { type Batcher, type BatcherOptions, createBatcher } from "../batcher.ts";
 import type { Db } from "../db/db.ts";
 import { BrokerError } from "../errors.ts";
-import { type MessageEvent, observe } from "../observe.ts";
+import { type MessageEvent, type NoteMessages, observe } from "../observe.ts";
 import { createFanout, type FannedOut, type FanoutItem } from "./fanout.ts";
 import { createFloors } from "./floors.ts";
 import { createHousekeeping } from "./housekeeping.ts";
@@ -83,16 +83,16 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     wakeups.wake(queue_id);
     notifier.note(queue_id);
   };
-  const settle = createSettle(db, onReady);
-  const publish = createPublish(db, onReady);
-  const fanOut = createFanout(db, onReady);
-  const receive = createReceive(db, floors, settle);
-  const wakeups = createWakeups(db, receive, settle.unlease, limits.waiters_max, floors.floorOf);
   const rates = createRates(db);
-  const note = (event: MessageEvent, queue_id: string, count: number) => {
+  const note: NoteMessages = (event, queue_id, count) => {
     if (event === "published" || event === "acked") rates.count(queue_id, event, count);
     observe({ kind: "messages", event, queue_id, count });
   };
+  const settle = createSettle(db, onReady, note);
+  const publish = createPublish(db, onReady);
+  const fanOut = createFanout(db, onReady);
+  const receive = createReceive(db, floors, settle, note);
+  const wakeups = createWakeups(db, receive, settle.unlease, limits.waiters_max, floors.floorOf);
   const ping = db.orm
     .select({ one: sql<number>`1`.as("one") })
     .from(sql`(values (1)) as one`)
@@ -170,12 +170,13 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   async function receiveOrWait(request: ReceiveRequest): Promise<LeasedMessage[]> {
     const { limit, wait_ms, wait_ms_max, signal } = request;
     const from = { queue_id: request.queue_id, label: request.label, lease_seconds: request.lease_seconds };
-    // Somebody waits for the same: the queue of waiters is the only fair way.
-    const must_queue = wait_ms !== undefined && wait_ms > 0 && limit > 0 && wakeups.isAwaited(from);
-    const first = must_queue ? { messages: [], wait_seconds: 0 } : await receiveOnce(from, limit);
-    const wait = Math.min(wait_ms ?? first.wait_seconds * 1000, wait_ms_max);
-    if (first.messages.length > 0 || limit === 0 || wait === 0) return first.messages;
-    return (await wakeups.wait(from, limit, wait, signal)).messages;
+    const waitFor = async (ms: number) => (await wakeups.wait(from, limit, Math.min(ms, wait_ms_max), signal)).messages;
+    // It looks at once, and joins the line behind those who wait for the same: nobody is passed over.
+    if (wait_ms !== undefined && Math.min(wait_ms, wait_ms_max) > 0 && limit > 0) return await waitFor(wait_ms);
+    const first = await receiveOnce(from, limit);
+    const own_ms = wait_ms ?? first.wait_seconds * 1000;
+    if (first.messages.length > 0 || limit === 0 || Math.min(own_ms, wait_ms_max) === 0) return first.messages;
+    return await waitFor(own_ms);
   }
 
   return {
@@ -186,7 +187,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createStats(db),
     ...createOutbox(db, onReady),
     ...createTasks(db, housekeeping, onReady),
-    ...createUpkeep(db, housekeeping, settle),
+    ...createUpkeep(db, housekeeping, settle, note),
     ...housekeeping,
 
     /** Stores one message; committed and flushed when it resolves. Throws `queue_not_found`, `queue_closed`. */

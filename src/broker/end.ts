@@ -9,10 +9,11 @@ export function prepareEnd(db: Db): Prepared<Tally[]> {
   const kept = sql`coalesce(queue.archive_retention_seconds, queue.message_retention_seconds) as kept_seconds`;
   // An expired message whose lease is over has ended already: no token can still ack it. Only what ends it as expired
   // may.
-  const where = sql`and (
-    given.lease_token is null or ${value("outcome")}::text = 'expired' or message.expires_at > now()
-    or message.lease_expires_at > now()
-  )`;
+  const where = sql`and case
+    when ${value("outcome")}::text = 'expired' then
+      message.expires_at <= now() and (given.lease_token is not null or coalesce(message.lease_expires_at <= now(), true))
+    else given.lease_token is null or message.expires_at > now() or message.lease_expires_at > now()
+  end`;
   const found = db.orm.$with("target", {}).as(target({ names: sql``, arrays: sql``, columns: kept, where }));
   const gone = db.orm.$with("gone", {}).as(sql`
     delete from ${messages} as message

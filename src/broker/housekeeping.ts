@@ -112,7 +112,7 @@ export function createHousekeeping(db: Db): Housekeeping {
       delete from ${messages} as message
       where message.queue_no = ${value("queue_no")} and message.id > ${value("after")}
         and message.id <= (select last_id from seen)
-        and message.expires_at <= now() and (message.lease_token is null or message.visible_at <= now())
+        and message.expires_at <= now() and coalesce(message.lease_expires_at <= now(), true)
       returning message.*`);
     const archived = orm.$with("archived", {}).as(sql`
       insert into ${archived_messages} (

@@ -2,6 +2,7 @@ import { and, eq, gte, lte, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../db/db.ts";
 import { messages, queues } from "../db/schema.ts";
 import { BrokerError, DatabaseError } from "../errors.ts";
+import type { NoteMessages } from "../observe.ts";
 import type { Floors } from "./floors.ts";
 import { randomTokens } from "./ids.ts";
 import type { Settle } from "./settle.ts";
@@ -35,6 +36,8 @@ type Row = {
   max_lease_seconds: number;
   is_lease_too_long: boolean;
   verdict: Verdict;
+  /** Its last lease ran out: nobody acked, nacked or gave it back. */
+  was_leased: boolean;
   id: string | null;
 } & Omit<LeasedMessage, "id">;
 type Statement = Prepared<Row[]>;
@@ -77,6 +80,7 @@ function prepareLease(db: Db, name: string, is_labelled: boolean): Statement {
       visible_at: messages.visible_at,
       delivery_attempts: messages.delivery_attempts,
       expires_at: messages.expires_at,
+      was_leased: sql<boolean>`${messages.lease_token} is not null`.as("was_leased"),
     })
     .from(messages)
     .where(
@@ -100,6 +104,7 @@ function prepareLease(db: Db, name: string, is_labelled: boolean): Statement {
         tid: candidate.tid,
         ready_at: sql<string>`${candidate.visible_at}`.as("ready_at"),
         attempts_before: sql<number>`${candidate.delivery_attempts}`.as("attempts_before"),
+        was_leased: candidate.was_leased,
         n: sql<number>`row_number() over ()`.as("n"),
         // What must not be delivered is held until it has been put away, also when the consumer hides nothing.
         lease_seconds: sql<number>`case
@@ -131,7 +136,7 @@ function prepareLease(db: Db, name: string, is_labelled: boolean): Statement {
     where message.ctid = pick.tid
     returning message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
       message.created_at, message.lease_token, message.lease_expires_at, message.last_error, message.dead::text as dead,
-      case when message.has_ttl then message.expires_at end as expires_at, pick.ready_at,
+      case when message.has_ttl then message.expires_at end as expires_at, pick.ready_at, pick.was_leased,
       case
         when message.expires_at <= now() then case when queue.is_dead_on_expiry then 'dead_expired' else 'expired' end
         when pick.attempts_before >= queue.deliveries_max then 'dead'
@@ -145,6 +150,7 @@ function prepareLease(db: Db, name: string, is_labelled: boolean): Statement {
       max_lease_seconds: column<number>("max_lease_seconds"),
       is_lease_too_long: column<boolean>("is_lease_too_long"),
       verdict: column<Verdict>("verdict"),
+      was_leased: column<boolean>("was_leased"),
       id: column<string | null>("id"),
       label: column<string | null>("label"),
       body: column<string>("body"),
@@ -195,7 +201,7 @@ type Leased = { rows: (Row & { id: string })[]; wait_seconds: number; is_full: b
  * exhausted messages met on the way are ended or dead-lettered before the answer. Never repeated after a lost
  * connection: what it leased comes back when its lease ends.
  */
-export function createReceive(db: Db, floors: Floors, settle: Settle): Receive {
+export function createReceive(db: Db, floors: Floors, settle: Settle, note: NoteMessages): Receive {
   const statements = { any: prepareLease(db, "receive", false), labelled: prepareLease(db, "receive_labelled", true) };
 
   async function lease(from: ReceiveFrom, limit: number): Promise<Leased | BrokerError> {
@@ -214,6 +220,8 @@ export function createReceive(db: Db, floors: Floors, settle: Settle): Receive {
     }
     const leased = first.id === null ? [] : (rows as Leased["rows"]);
     const is_full = leased.length === limit;
+    const run_out = leased.reduce((count, row) => count + Number(row.was_leased), 0);
+    if (run_out > 0) note("lease_expired", queue_id, run_out);
     if (limit > 0) floors.done(queue_id, label, scan, { now: first.now, highest: leased.at(-1)?.ready_at, is_full });
     return { rows: leased, wait_seconds: first.wait_seconds, is_full };
   }

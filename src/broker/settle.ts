@@ -2,6 +2,7 @@ import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../db/db.ts";
 import { archived_messages, messages, queues } from "../db/schema.ts";
 import { BrokerError, DatabaseError } from "../errors.ts";
+import type { NoteMessages } from "../observe.ts";
 import { type DeadReason, prepareDeadLetter } from "./deadLetter.ts";
 import { prepareEnd } from "./end.ts";
 import { prepareExtend } from "./extend.ts";
@@ -81,8 +82,11 @@ export type Settle = {
   nack(items: NackItem[]): Promise<(undefined | BrokerError)[]>;
   /** Moves the end of leases; 0 seconds gives them back. */
   extend(items: ExtendItem[]): Promise<(Extended | BrokerError)[]>;
-  /** Ends expired messages that a receive has just leased; answers how many. */
-  expire(queue_id: string, leased: { id: string; lease_token: string }[]): Promise<number>;
+  /**
+   * Ends expired messages that a receive has just leased; answers how many. Without a token those that nobody holds, if
+   * they are still expired.
+   */
+  expire(queue_id: string, expired: { id: string; lease_token: string | null }[]): Promise<number>;
   /** Gives back what a receive leased and nobody saw: visible at once, the delivery uncounted. */
   unlease(queue_id: string, leased: { id: string; lease_token: string }[]): Promise<void>;
   /**
@@ -110,7 +114,7 @@ function explainTo(verb: "ack" | "nack" | "extend", item: SettleItem, reason: Ex
 }
 
 /** Ack, nack, extend and their kin on one database. All calls may run concurrently, also for the same message. */
-export function createSettle(db: Db, onReady: OnReady): Settle {
+export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Settle {
   const end = prepareEnd(db);
   const release = prepareNack(db);
   const prolong = prepareExtend(db);
@@ -120,7 +124,7 @@ export function createSettle(db: Db, onReady: OnReady): Settle {
   const itemsOf = (queue_id: string, leased: { id: string; lease_token: string | null }[]) =>
     leased.map(({ id, lease_token }) => ({ queue_id, id, lease_token }));
 
-  /** Runs \`change\` for all items, then for those again that lost a race, until each is done or explained. */
+  /** Runs `change` for all items, then for those again that lost a race, until each is done or explained. */
   async function settleAll<Item extends SettleItem, Done>(
     verb: "ack" | "nack" | "extend",
     items: Item[],
@@ -169,7 +173,9 @@ export function createSettle(db: Db, onReady: OnReady): Settle {
         };
         const rows = await db.run("nack", () => release.execute(values), true);
         for (const row of rows) {
-          onReady(row.dead_queue_id ?? batch[Number(row.n) - 1]?.queue_id ?? "", row.label, row.ready_at);
+          const { queue_id } = batch[Number(row.n) - 1] as NackItem;
+          onReady(row.dead_queue_id ?? queue_id, row.label, row.ready_at);
+          if (row.dead_queue_id !== null) note("dead_lettered", queue_id, 1);
         }
         const places = new Set(rows.map((row) => Number(row.n)));
         return (i) => (places.has(i + 1) ? undefined : false);
@@ -192,10 +198,12 @@ export function createSettle(db: Db, onReady: OnReady): Settle {
         };
       }) as Promise<(Extended | BrokerError)[]>,
 
-    async expire(queue_id, leased) {
-      const values = { ...columns(itemsOf(queue_id, leased)), outcome: "expired" };
+    async expire(queue_id, expired) {
+      const values = { ...columns(itemsOf(queue_id, expired)), outcome: "expired" };
       const [tally] = await db.run("end_messages", () => end.execute(values), true);
-      return tally?.count ?? 0;
+      const count = tally?.count ?? 0;
+      if (count > 0) note("expired", queue_id, count);
+      return count;
     },
 
     async unlease(queue_id, leased) {
@@ -208,6 +216,7 @@ export function createSettle(db: Db, onReady: OnReady): Settle {
       const values = { ...columns(itemsOf(queue_id, dead)), reason };
       const rows = await db.run("dead_letter", () => bury.execute(values), true);
       for (const row of rows) onReady(row.dead_queue_id, row.label, row.ready_at);
+      if (rows.length > 0) note("dead_lettered", queue_id, rows.length);
       return rows.length;
     },
   };

@@ -1,7 +1,9 @@
 import { and, eq, lte, sql } from "drizzle-orm";
 import type { Db } from "../db/db.ts";
 import { deleted_queues, leaders, messages, publish_batches, queues } from "../db/schema.ts";
+import type { NoteMessages } from "../observe.ts";
 import type { Housekeeping } from "./housekeeping.ts";
+import { type Place, prepareFindOverdue } from "./overdue.ts";
 import type { Settle } from "./settle.ts";
 import { column, value } from "./sql.ts";
 
@@ -16,8 +18,9 @@ const archive_days_ahead = 2;
 const deleted_queue_seconds = 60;
 
 /** What background jobs do. Nothing's correctness depends on them having run; every call may be repeated. */
-export function createUpkeep(db: Db, housekeeping: Housekeeping, settle: Settle) {
+export function createUpkeep(db: Db, housekeeping: Housekeeping, settle: Settle, note: NoteMessages) {
   const { orm } = db;
+  const findOverdue = prepareFindOverdue(db);
   const lead = orm
     .insert(leaders)
     .values({
@@ -186,9 +189,36 @@ export function createUpkeep(db: Db, housekeeping: Housekeeping, settle: Settle)
       let total = 0;
       const found = await db.run("find_queues_with_expired", () => findExpired.execute(), true);
       for (const { no, queue_id, is_dead_on_expiry } of found) {
-        total += is_dead_on_expiry ? await deadLetterExpired(no, queue_id) : await housekeeping.expireOldest(no);
+        if (is_dead_on_expiry) total += await deadLetterExpired(no, queue_id);
+        else {
+          const count = await housekeeping.expireOldest(no);
+          if (count > 0) note("expired", queue_id, count);
+          total += count;
+        }
       }
       return total;
+    },
+
+    /**
+     * One page of the walk round the whole table, from `from` on: ends and dead-letters what the other sweeps do not
+     * see. `next` is undefined at the end of the table.
+     */
+    async sweepOverdue(from: Place | undefined): Promise<{ count: number; next: Place | undefined }> {
+      const rows = await db.run("find_overdue", () => findOverdue.execute(from ?? { queue_no: 0, id: "" }), true);
+      let count = 0;
+      const overdue = rows.flatMap(({ id, queue_id, verdict }) =>
+        id === null
+          ? []
+          : [{ id, lease_token: null, verdict, group: `${verdict}\n${queue_id}`, queue_id: queue_id ?? "" }],
+      );
+      for (const own of Map.groupBy(overdue, ({ group }) => group).values()) {
+        const { verdict, queue_id } = own[0] as (typeof own)[number];
+        if (verdict === "expired") count += await settle.expire(queue_id, own);
+        else count += await settle.deadLetter(queue_id, own, verdict === "dead" ? "max_deliveries" : "expired");
+      }
+      const [edge] = rows;
+      const next = edge?.last_id == null ? undefined : { queue_no: edge.last_queue_no ?? 0, id: edge.last_id };
+      return { count, next };
     },
 
     /**

@@ -8,6 +8,8 @@ import { column, value } from "./sql.ts";
 /** Between two looks at the database for all waiters together: with LISTEN a safety net, without it the only way. */
 const poll_ms_listening = 1000;
 const poll_ms_deaf = 250;
+/** After a claim that left somebody waiting: how long looks for the next due time gather, over all queues. */
+const look_gather_ms = 10;
 /** No timer is set further ahead than this; the poll finds what comes later. */
 const timer_ms_max = 60_000;
 /** Rows that one claim for waiters takes at most. */
@@ -24,13 +26,11 @@ type Group = { from: ReceiveFrom; waiters: Set<Waiter>; is_claiming: boolean; is
 
 export type Wakeups = {
   /**
-   * Waits until a message for \`from\` is there, at most \`wait_ms\`; then resolves with nothing. Rejects with
-   * `too_many_requests` when too many wait already, and with what a claim throws. An abort takes the waiter out at
+   * Looks for messages for `from`, and waits for the first one at most `wait_ms`; then resolves with nothing. Rejects
+   * with `too_many_requests` when too many wait already, and with what a claim throws. An abort takes the waiter out at
    * once.
    */
   wait(from: ReceiveFrom, limit: number, wait_ms: number, signal: AbortSignal | undefined): Promise<Received>;
-  /** Does somebody wait for the same already? A later one must not pass him over. */
-  isAwaited(from: ReceiveFrom): boolean;
   /** Something in this queue became ready, or may have. Cheap when nobody waits for it. */
   wake(queue_id: string): void;
   wakeAll(): void;
@@ -62,22 +62,39 @@ export function createWakeups(
   let poll_ms = poll_ms_listening;
   let poll_timer: ReturnType<typeof setTimeout> | undefined;
   const due_timers = new Map<string, { at_ms: number; timer: ReturnType<typeof setTimeout> }>();
+  const to_look = new Set<string>();
+  let look_timer: ReturnType<typeof setTimeout> | undefined;
+  /** Per queue, when the first of its ready messages became so that the waiters have been woken for already. */
+  const woken_for = new Map<string, string>();
 
-  // For all queues with waiters at once: is something ready, and if not, when will the first be?
+  // For all queues with waiters at once: is something ready, and when will the next be? Both, because what is ready may
+  // be for others (another label), and must not hide what comes.
   const due = db.orm
-    .$with("due", { queue_id: column<string>("queue_id"), in_ms: column<number | null>("in_ms") })
+    .$with("due", {
+      queue_id: column<string>("queue_id"),
+      ready_at: column<string | null>("ready_at"),
+      in_ms: column<number | null>("in_ms"),
+    })
     .as(sql`
-      select queue.id as queue_id,
-        (extract(epoch from first.visible_at - clock_timestamp()) * 1000)::float8 as in_ms
+      select queue.id as queue_id, ready.visible_at as ready_at,
+        (extract(epoch from next.visible_at - clock_timestamp()) * 1000)::float8 as in_ms
       from unnest(${value("queue_ids")}::text[], ${value("floors")}::text[]::timestamptz[]) as given (queue_id, floor)
       cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
       left join lateral (
         select message.visible_at
         from ${messages} as message
         where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at >= given.floor
+          and message.visible_at <= now()
         order by message.visible_at, message.id collate "POSIX"
         limit 1
-      ) as first on true`);
+      ) as ready on true
+      left join lateral (
+        select message.visible_at
+        from ${messages} as message
+        where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at > now()
+        order by message.visible_at, message.id collate "POSIX"
+        limit 1
+      ) as next on true`);
   const findDue = db.orm.with(due).select().from(due).prepare("find_due");
 
   const keyOf = ({ queue_id, label, lease_seconds }: ReceiveFrom) =>
@@ -106,6 +123,7 @@ export function createWakeups(
       groups_of.delete(group.from.queue_id);
       clearTimeout(due_timers.get(group.from.queue_id)?.timer);
       due_timers.delete(group.from.queue_id);
+      woken_for.delete(group.from.queue_id);
     }
   }
 
@@ -134,6 +152,7 @@ export function createWakeups(
       }
     } while (group.is_woken);
     group.is_claiming = false;
+    if (group.waiters.size > 0) lookSoon(group.from.queue_id);
   }
 
   function answer(group: Group, waiter: Waiter, result: Received | BrokerError | undefined): void {
@@ -164,12 +183,24 @@ export function createWakeups(
     const timer = setTimeout(() => {
       due_timers.delete(queue_id);
       wake(queue_id);
-      void look([queue_id]);
     }, at_ms - performance.now());
     due_timers.set(queue_id, { at_ms, timer });
   }
 
-  async function look(queue_ids: string[]): Promise<void> {
+  /** One look for the queues of many claims. */
+  function lookSoon(queue_id: string): void {
+    to_look.add(queue_id);
+    look_timer ??= setTimeout(() => {
+      look_timer = undefined;
+      const queue_ids = [...to_look];
+      to_look.clear();
+      look(queue_ids, false).catch(() => {
+        // The database is away; the claims themselves tell the waiters.
+      });
+    }, look_gather_ms);
+  }
+
+  async function look(queue_ids: string[], is_poll: boolean): Promise<void> {
     const waited_for = queue_ids.filter((queue_id) => groups_of.has(queue_id));
     if (waited_for.length === 0) return;
     const values = { queue_ids: waited_for, floors: waited_for.map(floorOf) };
@@ -177,10 +208,13 @@ export function createWakeups(
     // A queue that is gone has no row: its waiters are told.
     const known = new Set(rows.map(({ queue_id }) => queue_id));
     for (const queue_id of waited_for) if (!known.has(queue_id)) wake(queue_id);
-    for (const { queue_id, in_ms } of rows) {
-      if (in_ms === null) continue;
-      if (in_ms <= 0) wake(queue_id);
-      else if (groups_of.has(queue_id)) setDueTimer(queue_id, in_ms);
+    for (const { queue_id, ready_at, in_ms } of rows) {
+      // What stays ready after a claim is for others, and a claim for it again and again would be a busy loop.
+      if (ready_at !== null && (is_poll || woken_for.get(queue_id) !== ready_at)) {
+        woken_for.set(queue_id, ready_at);
+        wake(queue_id);
+      }
+      if (in_ms !== null && groups_of.has(queue_id)) setDueTimer(queue_id, in_ms);
     }
   }
 
@@ -190,7 +224,7 @@ export function createWakeups(
       () => {
         poll_timer = undefined;
         if (waiting === 0) return;
-        look([...groups_of.keys()])
+        look([...groups_of.keys()], true)
           .catch(() => {
             // The database is away; the claims themselves tell the waiters.
           })
@@ -226,13 +260,10 @@ export function createWakeups(
         group.waiters.add(waiter);
         waiting += 1;
         signal?.addEventListener("abort", end, { once: true });
-        // Between the receive that found nothing and now, something may have come.
         void claim(group);
-        if (group.waiters.size === 1) look([from.queue_id]).catch(() => {});
         schedulePoll();
       });
     },
-    isAwaited: (from) => groups.has(keyOf(from)),
     wake,
     wakeAll() {
       for (const queue_id of groups_of.keys()) wake(queue_id);
@@ -243,6 +274,7 @@ export function createWakeups(
     stop() {
       is_stopped = true;
       clearTimeout(poll_timer);
+      clearTimeout(look_timer);
       for (const group of [...groups.values()]) {
         for (const waiter of [...group.waiters]) {
           leave(group, waiter);

@@ -1,0 +1,61 @@
+import { sql } from "drizzle-orm";
+import type { Db, Prepared } from "../db/db.ts";
+import { messages, queues } from "../db/schema.ts";
+import { column, value } from "./sql.ts";
+
+/** A place in the table of messages, in the order of its primary key. */
+export type Place = { queue_no: number; id: string };
+
+/** One row without a message when there is none; `last_id` is null at the end of the table. */
+export type Overdue = {
+  last_queue_no: number | null;
+  last_id: string | null;
+  queue_id: string | null;
+  id: string | null;
+  verdict: "expired" | "dead_expired" | "dead" | null;
+};
+
+/** Rows that one look reads. */
+const page_rows = 2000;
+
+/**
+ * One page of a walk along the primary key: what has expired or used up its deliveries, and nobody holds. The net below
+ * the sweeps, which look where such messages usually are (the oldest; those whose lease ended a moment ago): one with a
+ * short life may stand behind one with a long life, and no server may have run when a last lease ended.
+ */
+export function prepareFindOverdue(db: Db): Prepared<Overdue[]> {
+  const page = db.orm.$with("page", {}).as(sql`
+    select message.queue_no, message.id, message.expires_at <= now() as is_expired, message.delivery_attempts,
+      message.visible_at <= now() as is_visible, coalesce(message.lease_expires_at <= now(), true) as is_free
+    from ${messages} as message
+    where (message.queue_no, message.id) > (${value("queue_no")}::int, ${value("id")}::text)
+    order by message.queue_no, message.id
+    limit ${page_rows}`);
+  const overdue = db.orm
+    .$with("overdue", {
+      last_queue_no: column<number | null>("last_queue_no"),
+      last_id: column<string | null>("last_id"),
+      queue_id: column<string | null>("queue_id"),
+      id: column<string | null>("id"),
+      verdict: column<Overdue["verdict"]>("verdict"),
+    })
+    .as(sql`
+      select edge.queue_no as last_queue_no, edge.id as last_id, found.queue_id, found.id, found.verdict
+      from (values (1)) as one
+      left join (
+        select page.queue_no, page.id from page order by page.queue_no desc, page.id desc limit 1
+      ) as edge on (select count(*) from page) = ${page_rows}
+      left join (
+        select queue.id as queue_id, page.id,
+          case
+            when not page.is_expired then 'dead'
+            when queue.dead_letter_on_expiry and queue.dead_queue_no is not null then 'dead_expired'
+            else 'expired'
+          end as verdict
+        from page
+        cross join lateral (select * from ${queues} as queue where queue.no = page.queue_no limit 1) as queue
+        where page.is_free
+          and (page.is_expired or page.is_visible and page.delivery_attempts >= queue.message_max_deliveries)
+      ) as found on true`);
+  return db.orm.with(page, overdue).select().from(overdue).prepare("find_overdue") as unknown as Prepared<Overdue[]>;
+}

@@ -1,0 +1,109 @@
+import { afterAll, describe, expect, test } from "bun:test";
+import { createMetrics } from "../src/metrics.ts";
+import { addObserver } from "../src/observe.ts";
+import { createQueue, serviceForFile } from "./harness.ts";
+import { verbsOf } from "./verbs.ts";
+
+const service = await serviceForFile({ receive_limit_max: 100 });
+const { call, elapse, broker } = service;
+const { put, take, receive, ack, nack } = verbsOf(service);
+
+const metricsOf = (queues_max: number) =>
+  createMetrics({ queues_max, listDepths: broker.listDepths, connectionsInUse: () => 0, waiters: () => 0 });
+const metrics = metricsOf(1000);
+afterAll(addObserver(metrics.observer));
+
+/** The samples of a scrape: `name{labels}` → number. */
+async function scrape(own = metrics): Promise<Map<string, number>> {
+  const lines = (await own.scrape()).split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+  return new Map(lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), Number(line.split(" ").at(-1))]));
+}
+
+const settings = { ack_deadline_seconds: 30, message_retention_seconds: 3600 };
+const countsOf = async (queue: string) => {
+  const samples = await scrape();
+  const events = [
+    "published",
+    "deduplicated",
+    "delivered",
+    "acked",
+    "nacked",
+    "lease_expired",
+    "expired",
+    "dead_lettered",
+  ];
+  return Object.fromEntries(
+    events.map((event) => [event, samples.get(`psqlqueue_messages_${event}_total{queue="${queue}"}`) ?? 0]),
+  );
+};
+
+describe("messages are counted by what happened to them", () => {
+  test("on the way of one that is delivered, nacked, delivered again after its lease, and acked", async () => {
+    const queue = await createQueue(service, settings);
+    await put(queue, { body: "x", dedup_id: "once" });
+    await put(queue, { body: "x", dedup_id: "once" });
+    await nack(queue, (await take(queue)).id);
+    await take(queue);
+    await elapse(31);
+    await ack(queue, (await take(queue)).id);
+    const counts = { published: 1, deduplicated: 1, delivered: 3, acked: 1, nacked: 1, lease_expired: 1 };
+    expect(await countsOf(queue)).toEqual({ ...counts, expired: 0, dead_lettered: 0 });
+  });
+
+  test("when it expires, met by a receive or by a sweep", async () => {
+    const queue = await createQueue(service, settings);
+    await put(queue, { body: "x", ttl_seconds: 5 });
+    await elapse(6);
+    expect(await receive(queue)).toEqual([]);
+    expect(await countsOf(queue)).toMatchObject({ expired: 1, delivered: 0 });
+    await put(queue, { body: "x", ttl_seconds: 5 });
+    await elapse(6);
+    await broker.sweepExpired();
+    expect(await countsOf(queue)).toMatchObject({ expired: 2, delivered: 0 });
+  });
+
+  test("when it is dead-lettered: rejected, met by a receive, or by a sweep", async () => {
+    const dead = await createQueue(service, settings);
+    const queue = await createQueue(service, { ...settings, dead_queue_id: dead, message_max_deliveries: 1 });
+    await nack(queue, await put(queue), { dead_letter: true });
+    await put(queue);
+    await take(queue);
+    await elapse(31);
+    expect(await receive(queue)).toEqual([]);
+    await put(queue);
+    await take(queue);
+    await elapse(31);
+    await broker.sweepExhausted(60);
+    expect(await countsOf(queue)).toMatchObject({ dead_lettered: 3, lease_expired: 1 });
+    expect(await countsOf(dead)).toMatchObject({ dead_lettered: 0, published: 0 });
+  });
+});
+
+test("the queues' labels are bounded: what comes later is counted together", async () => {
+  const narrow = metricsOf(1);
+  const stop = addObserver(narrow.observer);
+  const queues = [await createQueue(service), await createQueue(service), await createQueue(service)];
+  for (const queue of queues) await put(queue);
+  stop();
+  const samples = await scrape(narrow);
+  const published = [...samples].filter(([name]) => name.startsWith("psqlqueue_messages_published_total"));
+  expect(published).toEqual([
+    [`psqlqueue_messages_published_total{queue="${queues[0]}"}`, 1],
+    ['psqlqueue_messages_published_total{queue="_other"}', 2],
+  ]);
+});
+
+test("the depths of a queue are in the scrape, each state by itself", async () => {
+  const queue = await createQueue(service, settings);
+  for (let i = 0; i < 3; i++) await put(queue);
+  await take(queue);
+  await put(queue, { body: "x", delay_seconds: 60 });
+  const samples = await scrape(metricsOf(1000));
+  const depth = (state: string) => samples.get(`psqlqueue_queue_messages{queue="${queue}",state="${state}"}`);
+  expect({ ready: depth("ready"), leased: depth("leased"), delayed: depth("delayed") }).toEqual({
+    ready: 2,
+    leased: 1,
+    delayed: 1,
+  });
+  expect(await call("GET", "/v1/healthz")).toMatchObject({ status: 200 });
+});
