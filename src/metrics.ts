@@ -1,25 +1,24 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { MessageEvent, Observation, Observer } from "./observe.ts";
 
-/** A queue's depth as a scrape shows it; each state is counted up to a cap. */
+/** A queue's depth as a scrape shows it. */
 export type Depth = {
   queue_id: string;
   ready: number;
-  hidden: number;
   leased: number;
+  delayed: number;
+  backing_off: number;
   oldest_ready_age_seconds: number;
 };
 
 export type MetricsOptions = {
   /** Queues with a label of their own; the rest are counted together as `_other`. */
   queues_max: number;
-  listDepths: (queues_max: number, cap: number) => Promise<Depth[]>;
+  listDepths: (queues_max: number) => Promise<Depth[]>;
   connectionsInUse: () => number;
   waiters: () => number;
 };
 
-/** A number above this is shown as this: a scrape must stay cheap however much is stored. */
-const depth_cap = 100_000;
 /** A scrape within this time of another gets the same depths. */
 const depth_cache_ms = 5000;
 const other_queue = "_other";
@@ -109,7 +108,7 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
   const whole = " Describes the whole database and is the same on every server: use max(), not sum().";
   const depth = new Gauge({
     name: "psqlqueue_queue_messages",
-    help: `Messages by state, at most ${depth_cap} each.${whole}`,
+    help: `Messages by state; large numbers are estimates.${whole}`,
     labelNames: ["queue", "state"],
     registers,
   });
@@ -124,13 +123,13 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
   async function refreshDepths(): Promise<void> {
     if (performance.now() - depths_at_ms < depth_cache_ms) return;
     depths_at_ms = performance.now();
-    const rows = await options.listDepths(options.queues_max, depth_cap);
+    const rows = await options.listDepths(options.queues_max);
     depth.reset();
     age.reset();
     for (const row of rows) {
-      depth.set({ queue: row.queue_id, state: "ready" }, row.ready);
-      depth.set({ queue: row.queue_id, state: "leased" }, row.leased);
-      depth.set({ queue: row.queue_id, state: "delayed" }, row.hidden - row.leased);
+      for (const state of ["ready", "leased", "delayed", "backing_off"] as const) {
+        depth.set({ queue: row.queue_id, state }, row[state]);
+      }
       age.set({ queue: row.queue_id }, row.oldest_ready_age_seconds);
     }
   }

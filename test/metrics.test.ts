@@ -93,6 +93,23 @@ test("the queues' labels are bounded: what comes later is counted together", asy
   ]);
 });
 
+test("a queue with more than a scrape counts shows an estimate, and the others stay exact", async () => {
+  // So many queues that the share of each is a thousand entries.
+  await service.sql`
+    insert into psqlqueue.queues (id, ack_deadline_seconds, message_retention_seconds)
+    select 'many-' || n, 30, 3600 from generate_series(1, 600) as n`;
+  await service.sql`
+    insert into psqlqueue.messages (queue_no, id, body, visible_at, expires_at, created_at)
+    select queue.no, 'M' || lpad(n::text, 25, '0'), 'x', now() - interval '1 minute', now() + interval '1 hour', now()
+    from psqlqueue.queues as queue, generate_series(1, case when queue.id = 'many-1' then 20000 else 3 end) as n
+    where queue.id in ('many-1', 'many-2')`;
+  const samples = await scrape(metricsOf(1000));
+  const ready = (queue: string) => samples.get(`psqlqueue_queue_messages{queue="${queue}",state="ready"}`);
+  expect(ready("many-1")).toBeWithin(18_000, 22_000);
+  expect(ready("many-2")).toBe(3);
+  expect(ready("many-600")).toBe(0);
+});
+
 test("the depths of a queue are in the scrape, each state by itself", async () => {
   const queue = await createQueue(service, settings);
   for (let i = 0; i < 3; i++) await put(queue);

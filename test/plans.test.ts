@@ -55,7 +55,7 @@ async function callEverything(broker: ReturnType<typeof createBroker>): Promise<
   const nack = { visibility_timeout_seconds: 0, error: null, dead_letter: false };
   await ignore(broker.nack({ ...of(two?.id), ...nack }));
   await broker.getStats("q");
-  await broker.listDepths(10, 10);
+  await broker.listDepths(10);
   await broker.peek("q", { state: "ready", label: undefined, after: "", limit: 10, has_body: true });
   await broker.peek("q", { state: "acked", label: undefined, after: "", limit: 10, has_body: true });
   await ignore(broker.getMessage("q", two?.id ?? ""));

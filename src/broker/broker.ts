@@ -184,7 +184,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createTopics(db),
     ...createSubscriptions(db),
     ...createLook(db, onReady),
-    ...createStats(db),
+    ...createStats(db, floors.floorOf),
     ...createOutbox(db, onReady),
     ...createTasks(db, housekeeping, onReady),
     ...createUpkeep(db, housekeeping, settle, note),

@@ -1,11 +1,18 @@
-import { sql } from "drizzle-orm";
+import { asc, sql } from "drizzle-orm";
 import type { Db } from "../db/db.ts";
 import { messages, queues, rates } from "../db/schema.ts";
 import { BrokerError } from "../errors.ts";
+import type { Floors } from "./floors.ts";
 import { column, value } from "./sql.ts";
 
 /** Numbers up to this are exact; the walks along the receive index stop one later. */
 export const exact_max = 100_000;
+/**
+ * The metrics count so many entries of the index in all, divided among the queues, but a share of at least so many for
+ * each: a scrape costs the same with ten queues of millions as with a thousand.
+ */
+const depth_entries = 500_000;
+const depth_entries_min = 1000;
 /** Beyond it, so many pages of the table are looked at to estimate: a fixed effort, whatever is stored. */
 const sample_pages = 4000;
 
@@ -27,14 +34,19 @@ export type QueueStats = {
   approximate?: true;
 };
 
-/** States of one queue for the metrics; each number counts up to the scrape's cap. */
+/** States of one queue for the metrics: exact up to the queue's share of the work, estimated beyond. */
 export type QueueDepth = {
   queue_id: string;
   ready: number;
-  hidden: number;
   leased: number;
+  delayed: number;
+  backing_off: number;
   oldest_ready_age_seconds: number;
 };
+
+type States = Pick<QueueDepth, "ready" | "leased" | "delayed" | "backing_off">;
+type CountedDepth = States & { no: number; hidden: number; oldest_ready_age_seconds: number };
+type SampledDepth = States & { no: number; factor: number };
 
 type Counted = {
   ready: number;
@@ -73,8 +85,40 @@ const hidden_rows = sql`
     limit ${value("cap")}
   ) as seen`;
 
+const sample_size = sql`(
+  select greatest(1, pg_relation_size('psqlqueue.messages') / current_setting('block_size')::int) as pages
+)`;
+const sample_share = sql`least(100, 100.0 * ${sample_pages} / (select pages from size))`;
+const sample_factor = sql`greatest(1, (select pages from size)::float8 / ${sample_pages})::float8 as factor`;
+/** The states of the rows of a sample, each to be multiplied by the factor. */
+const sampled_states = sql`
+  (count(*) filter (where message.visible_at <= now() and message.expires_at > now()))::int as ready,
+  (count(*) filter (where message.visible_at > now() and message.lease_token is not null
+    and message.lease_expires_at > now()))::int as leased,
+  (count(*) filter (where message.visible_at > now() and message.delivery_attempts = 0
+    and message.lease_token is null and message.expires_at > now()))::int as delayed,
+  (count(*) filter (where message.visible_at > now() and message.delivery_attempts > 0
+    and coalesce(message.lease_expires_at <= now(), true) and message.expires_at > now()))::int as backing_off`;
+
+/** What was counted to its end stays; what was not is the estimate of a sample. */
+function depthOf(
+  { no: _, hidden, oldest_ready_age_seconds, ...row }: CountedDepth,
+  sample: SampledDepth | undefined,
+  cap: number,
+): Omit<QueueDepth, "queue_id"> {
+  const of = (name: keyof States, is_counted: boolean) =>
+    is_counted || sample === undefined ? row[name] : Math.max(row[name], Math.round(sample[name] * sample.factor));
+  return {
+    ready: of("ready", row.ready < cap),
+    leased: of("leased", hidden < cap),
+    delayed: of("delayed", hidden < cap),
+    backing_off: of("backing_off", hidden < cap),
+    oldest_ready_age_seconds,
+  };
+}
+
 /** Numbers about queues, each by a bounded walk along the receive index, never by counting all rows. */
-export function createStats(db: Db) {
+export function createStats(db: Db, floorOf: Floors["floorOf"]) {
   const { orm } = db;
   const counted = orm
     .$with("counted", {
@@ -104,6 +148,7 @@ export function createStats(db: Db) {
           select message.created_at, message.visible_at, message.dead is not null as is_dead
           from ${messages} as message
           where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at <= now()
+            and message.visible_at >= ${value("floor")}::timestamptz   -- past what has been consumed, vacuumed or not
             and message.expires_at > now()
           order by message.visible_at, message.id collate "POSIX"
           limit ${value("cap")}
@@ -130,35 +175,27 @@ export function createStats(db: Db) {
       dead: whole("dead"),
     })
     .as(sql`
-      with size as (
-        select greatest(1, pg_relation_size('psqlqueue.messages') / current_setting('block_size')::int) as pages
-      )
-      select
-        greatest(1, (select pages from size)::float8 / ${sample_pages})::float8 as factor,
-        (count(*) filter (where message.visible_at <= now() and message.expires_at > now()))::int as ready,
-        (count(*) filter (where message.visible_at > now() and message.lease_token is not null
-          and message.lease_expires_at > now()))::int as leased,
-        (count(*) filter (where message.visible_at > now() and message.delivery_attempts = 0
-          and message.lease_token is null and message.expires_at > now()))::int as delayed,
-        (count(*) filter (where message.visible_at > now() and message.delivery_attempts > 0
-          and coalesce(message.lease_expires_at <= now(), true) and message.expires_at > now()))::int as backing_off,
+      with size as ${sample_size}
+      select ${sample_factor}, ${sampled_states},
         (count(*) filter (where message.dead is not null and message.expires_at > now()))::int as dead
-      from ${messages} as message
-        tablesample system (least(100, 100.0 * ${sample_pages} / (select pages from size)))
+      from ${messages} as message tablesample system (${sample_share})
       where message.queue_no = (select queue.no from ${queues} as queue where queue.id = ${value("queue_id")})`);
   const sample = orm.with(sampled).select().from(sampled).prepare("sample_queue");
 
   const depth = orm
     .$with("depth", {
-      queue_id: column<string>("queue_id"),
+      no: whole("no"),
       ready: whole("ready"),
       hidden: whole("hidden"),
       leased: whole("leased"),
+      delayed: whole("delayed"),
+      backing_off: whole("backing_off"),
       oldest_ready_age_seconds: whole("oldest_ready_age_seconds"),
     })
     .as(sql`
-      select queue.id as queue_id, ready.count as ready, hidden.hidden, hidden.leased, ready.age as oldest_ready_age_seconds
-      from (select no, id from ${queues} order by id limit ${value("queues_max")}) as queue
+      select queue.no, ready.count as ready, hidden.hidden, hidden.leased, hidden.delayed, hidden.backing_off,
+        ready.age as oldest_ready_age_seconds
+      from unnest(${value("nos")}::int[], ${value("floors")}::text[]::timestamptz[]) as queue (no, floor)
       cross join lateral (
         select count(*)::int as count,
           coalesce(greatest(0, extract(epoch from now() - min(seen.visible_at))), 0)::float8 as age
@@ -166,12 +203,34 @@ export function createStats(db: Db) {
           select message.visible_at
           from ${messages} as message
           where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at <= now()
+            and message.visible_at >= queue.floor and message.expires_at > now()
           order by message.visible_at, message.id collate "POSIX"
           limit ${value("cap")}
         ) as seen
       ) as ready
       cross join lateral (${hidden_rows}) as hidden`);
   const depths = orm.with(depth).select().from(depth).prepare("queue_depths");
+  const listNumbers = orm
+    .select({ no: queues.no, queue_id: queues.id })
+    .from(queues)
+    .orderBy(asc(queues.id))
+    .limit(value("limit"))
+    .prepare("list_queue_numbers");
+  const sampledDepth = orm
+    .$with("sampled_depth", {
+      no: whole("no"),
+      factor: whole("factor"),
+      ready: whole("ready"),
+      leased: whole("leased"),
+      delayed: whole("delayed"),
+      backing_off: whole("backing_off"),
+    })
+    .as(sql`
+      with size as ${sample_size}
+      select message.queue_no as no, ${sample_factor}, ${sampled_states}
+      from ${messages} as message tablesample system (${sample_share})
+      group by message.queue_no`);
+  const sampleDepths = orm.with(sampledDepth).select().from(sampledDepth).prepare("sample_depths");
 
   /** What is beyond the exact count, estimated; what was counted to the end stays. */
   async function estimate(queue_id: string, row: Counted): Promise<Counted> {
@@ -195,7 +254,7 @@ export function createStats(db: Db) {
      * Throws `queue_not_found`.
      */
     async getStats(queue_id: string): Promise<QueueStats> {
-      const values = { queue_id, cap: exact_max + 1 };
+      const values = { queue_id, cap: exact_max + 1, floor: floorOf(queue_id) };
       const [exact] = (await db.run("queue_stats", () => stats.execute(values), true)) as Counted[];
       if (exact === undefined) throw new BrokerError("queue_not_found");
       const is_approximate = exact.ready > exact_max || exact.hidden > exact_max;
@@ -218,9 +277,21 @@ export function createStats(db: Db) {
       };
     },
 
-    /** The first `queues_max` queues by id, each state counted up to `cap`. */
-    async listDepths(queues_max: number, cap: number): Promise<QueueDepth[]> {
-      return await db.run("queue_depths", () => depths.execute({ queues_max, cap }), true);
+    /** The first `queues_max` queues by id. The work is bounded, however many there are and whatever they hold. */
+    async listDepths(queues_max: number): Promise<QueueDepth[]> {
+      const found = await db.run("list_queue_numbers", () => listNumbers.execute({ limit: queues_max }), true);
+      if (found.length === 0) return [];
+      const cap = Math.min(exact_max, Math.max(depth_entries_min, Math.floor(depth_entries / found.length)));
+      const asked = { nos: found.map(({ no }) => no), floors: found.map(({ queue_id }) => floorOf(queue_id)), cap };
+      const counted = (await db.run("queue_depths", () => depths.execute(asked), true)) as CountedDepth[];
+      const counted_of = new Map(counted.map((row) => [row.no, row]));
+      const has_more = counted.some(({ ready, hidden }) => ready === cap || hidden === cap);
+      const samples = has_more ? await db.run("sample_depths", () => sampleDepths.execute(), true) : [];
+      const sample_of = new Map((samples as SampledDepth[]).map((sample) => [sample.no, sample]));
+      return found.flatMap(({ no, queue_id }) => {
+        const row = counted_of.get(no);
+        return row === undefined ? [] : [{ queue_id, ...depthOf(row, sample_of.get(no), cap) }];
+      });
     },
   };
 }
