@@ -11,17 +11,47 @@ export type Depth = {
   oldest_ready_age_seconds: number;
 };
 
+/** What vacuum has to do, and what holds it up. */
+export type DatabaseState = {
+  oldest_snapshot: { age_seconds: number } | null;
+  tables: { name: string; dead_rows: number; table_bytes: number; index_bytes: number }[];
+};
+
 export type MetricsOptions = {
   /** Queues with a label of their own; the rest are counted together as `_other`. */
   queues_max: number;
   listDepths: (queues_max: number) => Promise<Depth[]>;
+  getMaintenance: () => Promise<DatabaseState>;
   connectionsInUse: () => number;
   waiters: () => number;
 };
 
-/** A scrape within this time of another gets the same depths. */
-const depth_cache_ms = 5000;
+/** A scrape within this time of another gets the same numbers of the database. */
+const database_cache_ms = 5000;
+/** How often the event loop is asked how late it is. */
+const lag_every_ms = 500;
 const other_queue = "_other";
+
+/** How late a timer of this process is at worst, since the last scrape. */
+function watchEventLoop(registers: Registry[]): void {
+  let worst_ms = 0;
+  let due_ms = performance.now() + lag_every_ms;
+  const look = () => {
+    const now = performance.now();
+    worst_ms = Math.max(worst_ms, now - due_ms);
+    due_ms = now + lag_every_ms;
+  };
+  setInterval(look, lag_every_ms).unref();
+  new Gauge({
+    name: "psqlqueue_event_loop_lag_seconds",
+    help: "How late a timer of this process was at worst since the last scrape.",
+    registers,
+    collect() {
+      this.set(Math.max(0, worst_ms) / 1000);
+      worst_ms = 0;
+    },
+  });
+}
 
 /** What this server counts, by queue. */
 const events: Record<MessageEvent | "delivered", string> = {
@@ -119,10 +149,51 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
     registers,
   });
 
-  let depths_at_ms = Number.NEGATIVE_INFINITY;
+  const snapshot_age = new Gauge({
+    name: "psqlqueue_oldest_snapshot_age_seconds",
+    help: `Age of the oldest snapshot: what died since then cannot be vacuumed. 0 when none is held.${whole}`,
+    registers,
+  });
+  const table_gauges = {
+    dead_rows: new Gauge({
+      name: "psqlqueue_table_dead_rows",
+      help: `Estimated rows that vacuum has to remove.${whole}`,
+      labelNames: ["table"],
+      registers,
+    }),
+    table_bytes: new Gauge({
+      name: "psqlqueue_table_bytes",
+      help: `Bytes of the table, without its indexes.${whole}`,
+      labelNames: ["table"],
+      registers,
+    }),
+    index_bytes: new Gauge({
+      name: "psqlqueue_table_index_bytes",
+      help: `Bytes of the table's indexes.${whole}`,
+      labelNames: ["table"],
+      registers,
+    }),
+  };
+  watchEventLoop(registers);
+
+  let asked_at_ms = Number.NEGATIVE_INFINITY;
+  async function askDatabase(): Promise<void> {
+    if (performance.now() - asked_at_ms < database_cache_ms) return;
+    asked_at_ms = performance.now();
+    await Promise.all([refreshDepths(), refreshTables()]);
+  }
+
+  async function refreshTables(): Promise<void> {
+    const { oldest_snapshot, tables } = await options.getMaintenance();
+    snapshot_age.set(oldest_snapshot?.age_seconds ?? 0);
+    for (const table of tables) {
+      for (const name of ["dead_rows", "table_bytes", "index_bytes"] as const) {
+        table_gauges[name].set({ table: table.name }, table[name]);
+      }
+    }
+  }
+
   async function refreshDepths(): Promise<void> {
-    if (performance.now() - depths_at_ms < depth_cache_ms) return;
-    depths_at_ms = performance.now();
     const rows = await options.listDepths(options.queues_max);
     depth.reset();
     age.reset();
@@ -183,7 +254,7 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
     },
     async scrape() {
       // Without the database the other numbers are still worth having.
-      await refreshDepths().catch(() => {});
+      await askDatabase().catch(() => {});
       return registry.metrics();
     },
   };

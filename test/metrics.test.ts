@@ -9,7 +9,13 @@ const { call, elapse, broker } = service;
 const { put, take, receive, ack, nack } = verbsOf(service);
 
 const metricsOf = (queues_max: number) =>
-  createMetrics({ queues_max, listDepths: broker.listDepths, connectionsInUse: () => 0, waiters: () => 0 });
+  createMetrics({
+    queues_max,
+    listDepths: broker.listDepths,
+    getMaintenance: broker.getMaintenance,
+    connectionsInUse: () => 0,
+    waiters: () => 0,
+  });
 const metrics = metricsOf(1000);
 afterAll(addObserver(metrics.observer));
 

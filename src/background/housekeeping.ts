@@ -2,6 +2,7 @@ import type { Broker } from "../broker/broker.ts";
 import type { Place } from "../broker/overdue.ts";
 import { observe } from "../observe.ts";
 import type { Job } from "./loop.ts";
+import { createSnapshotWatch } from "./snapshots.ts";
 
 const every_ms = 20_000;
 const archive_every_ms = 3_600_000;
@@ -12,10 +13,11 @@ const name = "housekeeping";
 
 /**
  * Archives expired messages, walks round the table for what the quick looks do not see, drops old archive days,
- * forgets old publish batches and client keys, removes what deleted queues left behind. One server of a database does
- * it; another takes over within 30 s when that one falls silent.
+ * forgets old publish batches and client keys, removes what deleted queues left behind, warns of old snapshots. One
+ * server of a database does it; another takes over within 30 s when that one falls silent.
  */
 export function housekeepingJob(broker: Broker, holder: string): Job & { resign(): Promise<void> } {
+  const watchSnapshots = createSnapshotWatch(broker);
   let archived_ms = Number.NEGATIVE_INFINITY;
   /** Where the walk round the table stands; undefined: at its beginning. */
   let place: Place | undefined;
@@ -40,6 +42,7 @@ export function housekeepingJob(broker: Broker, holder: string): Job & { resign(
         archived_ms = performance.now();
         if (kept.days_dropped > 0) observe({ kind: "job", job: "archive", details: kept });
       }
+      await watchSnapshots();
       const expired = await broker.sweepExpired();
       const overdue = await walk();
       const keys = await broker.sweepDeduplications();

@@ -8,6 +8,7 @@ import { createFloors } from "./floors.ts";
 import { createHousekeeping } from "./housekeeping.ts";
 import { nextFanoutId, nextId } from "./ids.ts";
 import { createLook } from "./look.ts";
+import { createMaintenance } from "./maintenance.ts";
 import { createNotifier } from "./notifier.ts";
 import { createOutbox } from "./outbox.ts";
 import { createPublish, type OptionedItem, type Published, type PublishItem, type PublishOptions } from "./publish.ts";
@@ -185,6 +186,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createSubscriptions(db),
     ...createLook(db, onReady),
     ...createStats(db, floors.floorOf),
+    ...createMaintenance(db),
     ...createOutbox(db, onReady),
     ...createTasks(db, housekeeping, onReady),
     ...createUpkeep(db, housekeeping, settle, note),

@@ -106,6 +106,7 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
   const metrics = createMetrics({
     queues_max: config.PSQLQUEUE_METRICS_MAX_QUEUES,
     listDepths: broker.listDepths,
+    getMaintenance: broker.getMaintenance,
     connectionsInUse: db.inFlight,
     waiters: broker.wakeups.size,
   });

@@ -7,6 +7,7 @@ import { createDoor, type DoorOptions, requestId } from "./door.ts";
 import { healthRoutes } from "./health.ts";
 import { limitBodies } from "./input.ts";
 import { infoRoutes, lookRoutes } from "./look.ts";
+import { maintenanceRoutes } from "./maintenance.ts";
 import { refusal } from "./output.ts";
 import { publishRoutes, topicPublishRoutes } from "./publish.ts";
 import { queueRoutes } from "./queues.ts";
@@ -62,6 +63,7 @@ const resources = (broker: Broker, options: AppOptions) =>
     .use(topicRoutes(broker))
     .use(subscriptionRoutes(broker))
     .use(infoRoutes(options.version))
+    .use(maintenanceRoutes(broker))
     .use(healthRoutes(broker, options.isStopping ?? (() => false)));
 
 /**
