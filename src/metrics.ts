@@ -29,7 +29,7 @@ export type MetricsOptions = {
 /** A scrape within this time of another gets the same numbers of the database. */
 const database_cache_ms = 5000;
 /** How often the event loop is asked how late it is. */
-const lag_every_ms = 500;
+const lag_every_ms = 1000;
 const other_queue = "_other";
 
 /** How late a timer of this process is at worst, since the last scrape. */
@@ -68,7 +68,8 @@ const events: Record<MessageEvent | "delivered", string> = {
 /** Makes the metrics: an observer that counts, and the text of a scrape. */
 export function createMetrics(options: MetricsOptions): { observer: Observer; scrape: () => Promise<string> } {
   const registry = new Registry();
-  collectDefaultMetrics({ register: registry, prefix: "" });
+  // Its monitor of the event loop would wake an idle process a hundred times a second.
+  collectDefaultMetrics({ register: registry, prefix: "", eventLoopMonitoringPrecision: 1000 });
   const registers = [registry];
 
   const duration = new Histogram({
