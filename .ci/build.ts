@@ -38,6 +38,9 @@ async function build(outfile: string, target?: string): Promise<void> {
     "build",
     "--compile",
     "--sourcemap",
+    // Parsed at build time: half the time to the first answer. Without the format it breaks workers.
+    "--bytecode",
+    "--format=esm",
     // The working directory of a user is not ours to configure us from.
     "--no-compile-autoload-bunfig",
     "--no-compile-autoload-dotenv",
@@ -47,12 +50,23 @@ async function build(outfile: string, target?: string): Promise<void> {
     `PSQLQUEUE_COMMIT=${JSON.stringify(await commit())}`,
     "--asset",
     "./drizzle",
+    "--asset",
+    "./dist/docs",
     ...(target === undefined ? [] : [`--target=bun-${target}`]),
     "src/main.ts",
     "src/db/embedded/worker.ts",
     "--outfile",
     outfile,
   ]);
+}
+
+/** Swagger UI's files as the server sends them: compressed they are a quarter. */
+async function packDocs(): Promise<void> {
+  await mkdir(path.join(dist, "docs"), { recursive: true });
+  for (const name of ["swagger-ui-bundle.js", "swagger-ui.css"]) {
+    const file = await Bun.file(path.join(root, "node_modules/swagger-ui-dist", name)).bytes();
+    await writeFile(path.join(dist, "docs", `${name}.gz`), Bun.gzipSync(file, { level: 9 }));
+  }
 }
 
 async function sha256(file: string): Promise<string> {
@@ -78,7 +92,7 @@ if (options.some((option) => option !== "--all")) {
   console.error("usage: bun run build [--all]");
   process.exit(2);
 }
-await mkdir(dist, { recursive: true });
+await packDocs();
 if (options.includes("--all")) {
   await buildAll();
 } else {

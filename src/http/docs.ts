@@ -1,6 +1,7 @@
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
 import { type AnyElysia, Elysia } from "elysia";
-import css_path from "swagger-ui-dist/swagger-ui.css" with { type: "file" };
-import bundle_path from "swagger-ui-dist/swagger-ui-bundle.js" with { type: "file" };
 
 const title = "PSQL Queue API";
 
@@ -34,6 +35,12 @@ const page_headers = {
   "x-content-type-options": "nosniff",
   "referrer-policy": "no-referrer",
 };
+
+/** A file of Swagger UI, gzipped: in the binary by its build, in a checkout when it is first asked for. */
+function packFile(name: string): Uint8Array<ArrayBuffer> {
+  if (Bun.isStandaloneExecutable) return new Uint8Array(readFileSync(path.join(import.meta.dir, "docs", `${name}.gz`)));
+  return Bun.gzipSync(readFileSync(fileURLToPath(import.meta.resolve(`swagger-ui-dist/${name}`))));
+}
 
 type Json = { [name: string]: unknown };
 
@@ -120,8 +127,16 @@ async function buildDocument(resources: AnyElysia, version: string): Promise<str
 export function docsRoutes(resources: () => AnyElysia, version: string) {
   // Made when somebody first asks: most servers never show it.
   let document: Promise<string> | undefined;
-  const asset = (type: string, content: Blob | string) =>
-    new Response(content, { headers: { ...page_headers, "content-type": type } });
+  const asset = (type: string, content: string | Uint8Array<ArrayBuffer>, headers?: Record<string, string>) =>
+    new Response(content, { headers: { ...page_headers, "content-type": type, ...headers } });
+  const packed = new Map<string, Uint8Array<ArrayBuffer>>();
+  const file = (request: Request, name: string, type: string) => {
+    const bytes = packed.get(name) ?? packFile(name);
+    packed.set(name, bytes);
+    const takes_gzip = /\bgzip\b/.test(request.headers.get("accept-encoding") ?? "");
+    if (!takes_gzip) return asset(type, Bun.gunzipSync(bytes), { vary: "accept-encoding" });
+    return asset(type, bytes, { vary: "accept-encoding", "content-encoding": "gzip" });
+  };
 
   return new Elysia({ prefix: "/v1/swagger", normalize: false })
     .get(
@@ -143,8 +158,12 @@ export function docsRoutes(resources: () => AnyElysia, version: string) {
     )
     .get("/index.html", () => asset("text/html; charset=utf-8", page), { detail: { hide: true } })
     .get("/start.js", () => asset("text/javascript; charset=utf-8", start_script), { detail: { hide: true } })
-    .get("/swagger-ui-bundle.js", () => asset("text/javascript; charset=utf-8", Bun.file(bundle_path)), {
+    .get(
+      "/swagger-ui-bundle.js",
+      ({ request }) => file(request, "swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
+      { detail: { hide: true } },
+    )
+    .get("/swagger-ui.css", ({ request }) => file(request, "swagger-ui.css", "text/css; charset=utf-8"), {
       detail: { hide: true },
-    })
-    .get("/swagger-ui.css", () => asset("text/css; charset=utf-8", Bun.file(css_path)), { detail: { hide: true } });
+    });
 }
