@@ -5,7 +5,6 @@ import { observe } from "../observe.ts";
 import { docsRoutes } from "./docs.ts";
 import { createDoor, type DoorOptions, requestId } from "./door.ts";
 import { healthRoutes } from "./health.ts";
-import { limitBodies } from "./input.ts";
 import { infoRoutes, lookRoutes } from "./look.ts";
 import { maintenanceRoutes } from "./maintenance.ts";
 import { refusal } from "./output.ts";
@@ -71,7 +70,6 @@ const resources = (broker: Broker, options: AppOptions) =>
  * so that both go the same way: through the door, which knows paths, methods and browsers before Elysia is asked.
  */
 export function createApp(broker: Broker, options: AppOptions) {
-  limitBodies(options.body_bytes_max);
   const door = createDoor(options);
   const app = new Elysia({
     normalize: false,

@@ -15,7 +15,7 @@ type Served = {
 };
 
 type Route = { path: string; methods: Set<string> };
-type Marked = Request & { request_id?: string };
+type Marked = Request & { request_id?: string; body_bytes_max?: number };
 
 const preflight_seconds = 600;
 
@@ -25,6 +25,9 @@ export function requestId(request: Request): string {
   marked.request_id ??= request.headers.get("x-request-id") || crypto.randomUUID();
   return marked.request_id;
 }
+
+/** Bytes that a body may have whose length was not announced: the door could not refuse it, so its reader must. */
+export const bodyBytesMax = (request: Request): number => (request as Marked).body_bytes_max ?? 0;
 
 /** `http://host:port` of an origin against the Host header; a default port counts as left out. */
 function isOwnOrigin(origin: string, request: Request): boolean {
@@ -159,6 +162,7 @@ export function createDoor(options: DoorOptions) {
       const found = path.includes("//") ? undefined : router.find("ANY", path)?.store;
       const route = found?.path ?? "";
       observe({ kind: "request_started", route });
+      if (!request.headers.has("content-length")) (asked as Marked).body_bytes_max = options.body_bytes_max;
       const response = refuse(request, found) ?? (await fetch(asked));
       return finish(request, response, route, started_ms);
     },

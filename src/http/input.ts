@@ -1,6 +1,7 @@
 import { Kind, type Static, type TObject, type TSchema, Type } from "@sinclair/typebox";
 import { TypeCompiler } from "@sinclair/typebox/compiler";
 import { BrokerError } from "../errors.ts";
+import { bodyBytesMax } from "./door.ts";
 import { describe, isMap, isNullable, isText, judge, judgeAll, member, type Problems } from "./schema.ts";
 
 // Reading requests: bytes to JSON, URL to parameters, both against their schema.
@@ -20,17 +21,10 @@ async function readChunked(request: Request, bytes_max: number): Promise<Uint8Ar
   return Buffer.concat(chunks);
 }
 
-let body_bytes_max = Number.MAX_SAFE_INTEGER;
-
-/** Sets the largest request body in bytes, for every route of this process. */
-export function limitBodies(bytes: number): void {
-  body_bytes_max = bytes;
-}
-
 async function readObject(request: Request, is_optional: boolean): Promise<Record<string, unknown>> {
   // A length that was announced has been checked at the door.
   const is_announced = request.headers.has("content-length");
-  const bytes = is_announced ? await request.bytes() : await readChunked(request, body_bytes_max);
+  const bytes = is_announced ? await request.bytes() : await readChunked(request, bodyBytesMax(request));
   if (bytes.length === 0 && is_optional) return {};
   let value: unknown;
   try {
