@@ -120,6 +120,22 @@ describe("a batch of publishes", () => {
     expect({ status: refusal.status, body: refusal.body }).toEqual({ status: 409, body: refused(17, "queue closed") });
     expect(await receive(all)).toEqual([]);
     expect((await call("POST", path, { messages: [messages[1]] })).status).toBe(201);
+    expect(await bodies(all)).toEqual([messages[1]?.body ?? ""]);
+
+    // Each for itself: what can be stored is, the others say why not.
+    const each = await call("POST", `${path}?atomic=false`, { messages: [messages[1], messages[2], { body: "" }] });
+    expect({ status: each.status, body: each.body }).toEqual({
+      status: 200,
+      body: {
+        data: [
+          { delivered_queues: 1 },
+          { error: refused(17, "queue closed") },
+          { error: invalid("body: cannot be blank.") },
+        ],
+      },
+    });
+    expect(await bodies(all)).toEqual([messages[1]?.body ?? ""]);
+    expect((await call("POST", `/v1/topics/nobody/messages/batch?atomic=false`, { messages })).body.code).toBe(8);
     expect((await call("POST", path, { messages: [{ body: "a" }, { body: "" }] })).body).toEqual(
       invalid("messages[1].body: cannot be blank."),
     );

@@ -205,7 +205,8 @@ describe("a pause", () => {
     expect(await receive(queue)).toEqual([]);
     const resumed = await call("PUT", `/v1/queues/${queue}/resume`);
     expect(resumed.status).toBe(200);
-    expect(resumed.body).not.toHaveProperty("paused");
+    expect(resumed.body.paused).toEqual({ publish: false, consume: false });
+    expect((await call("GET", `/v1/queues/${resumed.body.id}`)).body).not.toHaveProperty("paused");
     expect((await receive(queue)).map(({ id }) => id)).toContain(ids[3] as string);
   });
 

@@ -218,13 +218,16 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
       return fanned;
     },
 
-    /** The same for many messages of one topic, in one transaction. */
+    /**
+     * The same for many messages of one topic, in one transaction. `is_atomic`: a closed queue of one keeps all back.
+     */
     async publishBatchToTopic(
       topic_id: string,
       given: (Outgoing & PublishOptions)[],
+      is_atomic: boolean,
     ): Promise<(FannedOut | BrokerError)[]> {
       const items = given.map((message) => ({ ...message, topic_id, id: nextFanoutId() }));
-      const results = await fanOut(items, true);
+      const results = await fanOut(items, is_atomic);
       const copies = results.flatMap((result) => (result instanceof BrokerError ? [] : result.copies));
       for (const [queue_id, own] of Map.groupBy(copies, (copy) => copy.queue_id))
         note("published", queue_id, own.length);

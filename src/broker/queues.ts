@@ -280,12 +280,15 @@ export function createQueues(db: Db, housekeeping: Housekeeping) {
       throw await explainRefusal(id, input);
     },
 
-    /** Stops or allows publishing and consuming, on all servers at once. Repeatable. Throws `queue_not_found`. */
+    /**
+     * Stops or allows publishing and consuming, on all servers at once. The answer always says which. Repeatable.
+     * Throws `queue_not_found`.
+     */
     async pauseQueue(id: string, paused: { publish: boolean; consume: boolean }): Promise<Queue> {
       const values = { id, publish: String(paused.publish), consume: String(paused.consume) };
       const [row] = await db.run("pause_queue", () => pause.execute(values), true);
       if (row === undefined) throw new BrokerError("queue_not_found");
-      return present(row);
+      return { ...present(row), paused };
     },
 
     /** Throws `queue_not_found`. */

@@ -2,7 +2,7 @@ import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker, Outgoing } from "../broker/broker.ts";
 import { deduplicationKey, type Published, type PublishOptions } from "../broker/publish.ts";
-import { BrokerError } from "../errors.ts";
+import { BrokerError, type ErrorName } from "../errors.ts";
 import { judgesItem, readsBody } from "./input.ts";
 import { documents, errorBody, json, noContent, wantsRepresentation } from "./output.ts";
 import { attributesText, member, type Problems } from "./schema.ts";
@@ -55,13 +55,15 @@ const AtomicQuery = Type.Object({
 });
 
 const PublishedSchema = Type.Object({ id: Type.String(), deduplicated: Type.Boolean() });
+const itemError = Type.Optional(
+  Type.Object({ code: Type.Integer(), message: Type.String(), details: Type.Optional(Type.String()) }),
+);
 const ItemResult = Type.Object({
   id: Type.Optional(Type.String()),
   deduplicated: Type.Optional(Type.Boolean()),
-  error: Type.Optional(
-    Type.Object({ code: Type.Integer(), message: Type.String(), details: Type.Optional(Type.String()) }),
-  ),
+  error: itemError,
 });
+const TopicItemResult = Type.Object({ delivered_queues: Type.Optional(Type.Integer()), error: itemError });
 const FannedOutSchema = Type.Object({
   delivered_queues: Type.Integer(),
   data: Type.Array(Type.Object({ queue_id: Type.String(), id: Type.String(), deduplicated: Type.Boolean() })),
@@ -110,24 +112,47 @@ function answerPublish(request: Request, published: Published): Response {
 
 const judgeItem = judgesItem(MessageInput, judgeMessage);
 
-/** Stores those items that can be, and says of each what became of it. */
-async function publishEach(
-  broker: Broker,
-  queue_id: string,
+type Item = Outgoing & PublishOptions;
+
+const itemsOf = (messages: Message[]): Item[] =>
+  messages.map((message) => ({ ...outgoing(message), ...optionsOf(message, message.dedup_id) }));
+
+/**
+ * Stores those items that can be, and says of each what became of it. `own` is the one refusal that a single item can
+ * meet; what else is refused is no matter of single items, and fails all.
+ */
+async function publishEach<Result extends object>(
   messages: Message[],
-): Promise<(Published | BrokerError)[]> {
+  own: ErrorName,
+  store: (items: Item[]) => Promise<(Result | BrokerError)[]>,
+): Promise<(Result | BrokerError)[]> {
   const refusals = messages.map(judgeItem);
-  const good = messages.filter((_, i) => refusals[i] === undefined);
-  const items = good.map((message) => ({ ...outgoing(message), ...optionsOf(message, message.dedup_id) }));
-  const results = items.length === 0 ? [] : await broker.publishBatch(queue_id, items, false);
-  // An unknown or closed queue is no matter of single items.
-  const failed = results.find((result) => result instanceof BrokerError && result.error !== "dedup_conflict");
+  const items = itemsOf(messages.filter((_, i) => refusals[i] === undefined));
+  const results = items.length === 0 ? [] : await store(items);
+  const failed = results.find((result) => result instanceof BrokerError && result.error !== own);
   if (failed !== undefined) throw failed;
-  return refusals.map((refusal) => refusal ?? (results.shift() as Published | BrokerError));
+  return refusals.map((refusal) => refusal ?? (results.shift() as Result | BrokerError));
 }
 
-const itemResult = (result: Published | BrokerError) =>
+/** The first refusal among them, thrown. */
+function assertAll<Result extends object>(results: (Result | BrokerError)[]): Result[] {
+  return results.map((result) => {
+    if (result instanceof BrokerError) throw result;
+    return result;
+  });
+}
+
+const itemResult = <Result extends object>(result: Result | BrokerError) =>
   result instanceof BrokerError ? { error: errorBody(result) } : result;
+
+const judgeBatch = (batch: { messages: unknown }, problems: Problems): void => {
+  for (const [i, message] of (batch.messages as Message[]).entries())
+    judgeMessage(message, problems, `messages[${i}].`);
+};
+
+/** A batch of publishes: all or nothing, or each for itself. */
+const readsBatch = () =>
+  readsBody(Batch, { query: AtomicQuery, isLoose: ({ atomic }) => atomic === false, rules: judgeBatch });
 
 /** `POST /v1/queues/:queue_id/messages` and its batch. */
 export const publishRoutes = (broker: Broker) =>
@@ -161,23 +186,12 @@ export const publishRoutes = (broker: Broker) =>
       "/batch",
       async ({ params, body, query: { atomic = true } }) => {
         const messages = body.messages as Message[];
-        if (!atomic) return json(200, { data: (await publishEach(broker, params.queue_id, messages)).map(itemResult) });
-        const items = messages.map((message) => ({ ...outgoing(message), ...optionsOf(message, message.dedup_id) }));
-        const results = await broker.publishBatch(params.queue_id, items, true);
-        const failed = results.find((result) => result instanceof BrokerError);
-        if (failed !== undefined) throw failed;
-        return json(201, { data: results });
+        const store = (items: Item[]) => broker.publishBatch(params.queue_id, items, atomic);
+        if (atomic) return json(201, { data: assertAll(await store(itemsOf(messages))) });
+        return json(200, { data: (await publishEach(messages, "dedup_conflict", store)).map(itemResult) });
       },
       {
-        ...readsBody(Batch, {
-          query: AtomicQuery,
-          isLoose: ({ atomic }) => atomic === false,
-          rules: (batch, problems) => {
-            for (const [i, message] of (batch.messages as Message[]).entries()) {
-              judgeMessage(message, problems, `messages[${i}].`);
-            }
-          },
-        }),
+        ...readsBatch(),
         detail: documents(
           "messages",
           "Publish up to 1000 messages, all or nothing",
@@ -227,24 +241,19 @@ export const topicPublishRoutes = (broker: Broker) =>
     )
     .post(
       "/batch",
-      async ({ params, body }) => {
+      async ({ params, body, query: { atomic = true } }) => {
         const messages = body.messages as Message[];
-        const items = messages.map((message) => ({ ...outgoing(message), ...optionsOf(message, message.dedup_id) }));
-        const results = await broker.publishBatchToTopic(params.topic_id, items);
-        const data = results.map((result) => {
-          if (result instanceof BrokerError) throw result;
-          return { delivered_queues: result.delivered_queues };
-        });
-        return json(201, { data });
+        const store = async (items: Item[]) => {
+          const results = await broker.publishBatchToTopic(params.topic_id, items, atomic);
+          return results.map((result) =>
+            result instanceof BrokerError ? result : { delivered_queues: result.delivered_queues },
+          );
+        };
+        if (atomic) return json(201, { data: assertAll(await store(itemsOf(messages))) });
+        return json(200, { data: (await publishEach(messages, "queue_closed", store)).map(itemResult) });
       },
       {
-        ...readsBody(Batch, {
-          rules: (batch, problems) => {
-            for (const [i, message] of (batch.messages as Message[]).entries()) {
-              judgeMessage(message, problems, `messages[${i}].`);
-            }
-          },
-        }),
+        ...readsBatch(),
         detail: documents(
           "topics",
           "Publish up to 1000 messages to a topic, in one transaction",
@@ -253,6 +262,11 @@ export const topicPublishRoutes = (broker: Broker) =>
               status: 201,
               schema: Type.Object({ data: Type.Array(Type.Object({ delivered_queues: Type.Integer() })) }),
               description: "One per message",
+            },
+            {
+              status: 200,
+              schema: Type.Object({ data: Type.Array(TopicItemResult) }),
+              description: "With atomic=false",
             },
           ],
           ["malformed_body", "validation_failed", "topic_not_found", "queue_closed"],
