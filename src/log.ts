@@ -23,9 +23,11 @@ export function createLog(least: Level, write: (line: string) => void = (line) =
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   // Our own errors are sentences; the name of a language error is half of what it says.
-  const is_language_error = /^(Type|Range|Reference|Syntax)Error$/.test(error.name);
+  const is_language_error = /^(Type|Range|Reference|Syntax)Error$/.test(error.name) && !("code" in error);
   const own = is_language_error ? `${error.name}: ${error.message}` : error.message;
-  const text = error.cause instanceof Error ? `${own}: ${describeError(error.cause)}` : own;
+  const cause = error.cause instanceof Error ? describeError(error.cause) : undefined;
+  // Behind a sentence in brackets, else behind a colon.
+  const text = cause === undefined ? own : own.endsWith(".") ? `${own} (${cause})` : `${own}: ${cause}`;
   return text.replace(/([a-z]+:\/\/[^:@/\s]*):\S*@/gi, "$1:***@");
 }
 
