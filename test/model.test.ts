@@ -153,10 +153,20 @@ class Model {
 type Command = fc.AsyncCommand<Model, object>;
 type TokenKind = "valid" | "stale" | "foreign" | "none";
 
+/**
+ * The embedded database's clock has milliseconds. What two commands make ready within one is ready at the same time, and
+ * comes in order of publication; the model knows which command came first.
+ */
+async function nextMillisecond(): Promise<void> {
+  const now_ms = Date.now();
+  while (Date.now() <= now_ms + 1) await new Promise(setImmediate);
+}
+
 const command = (text: string, run: (model: Model) => Promise<unknown>): Command => ({
   check: () => true,
   async run(model) {
     model.statements += 1;
+    if (is_embedded) await nextMillisecond();
     await run(model);
   },
   toString: () => text,
