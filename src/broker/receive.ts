@@ -122,7 +122,8 @@ function prepareLease(db: Db, name: string, is_labelled: boolean): Statement {
   // that no job is needed when the lease runs out.
   const leased = orm.$with("leased", {}).as(sql`
     update ${messages} as message
-    set lease_token = (${value("lease_tokens")}::text[]::bigint[])[pick.n],
+    -- A sub-select, so that the list is cast once and not for every row of it.
+    set lease_token = (select ${value("lease_tokens")}::text[]::bigint[])[pick.n],
       leased_at = now(),
       lease_expires_at = now() + pick.lease_seconds * interval '1 second',
       visible_at = now() + pick.lease_seconds * interval '1 second' + case
