@@ -98,12 +98,28 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
     },
   });
   const countInFlight = (route: string, by: number) => in_flight.set(route, (in_flight.get(route) ?? 0) + by);
-  const counters = Object.fromEntries(
-    Object.entries(events).map(([event, help]) => [
-      event,
-      new Counter({ name: `psqlqueue_messages_${event}_total`, help, labelNames: ["queue"], registers }),
-    ]),
+  // Counted here and handed over at a scrape too: a batch may be of as many queues as it has messages.
+  const counts = Object.fromEntries(
+    Object.entries(events).map(([event, help]) => {
+      const by_queue = new Map<string, number>();
+      new Counter({
+        name: `psqlqueue_messages_${event}_total`,
+        help,
+        labelNames: ["queue"],
+        registers,
+        collect() {
+          for (const [queue, count] of by_queue) this.inc({ queue }, count);
+          by_queue.clear();
+        },
+      });
+      return [event, by_queue];
+    }),
   );
+  function countMessages(event: keyof typeof events, queue_id: string, count: number): void {
+    const by_queue = counts[event];
+    const queue = labelOf(queue_id);
+    by_queue?.set(queue, (by_queue.get(queue) ?? 0) + count);
+  }
   const delivery_latency = new Histogram({
     name: "psqlqueue_delivery_latency_seconds",
     help: "From visible to delivered, of the first message of each receive.",
@@ -243,11 +259,11 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
       if (observation.kind === "request_started") countInFlight(observation.route, 1);
       else if (observation.kind === "request") countRequest(observation);
       else if (observation.kind === "messages") {
-        counters[observation.event]?.inc({ queue: labelOf(observation.queue_id) }, observation.count);
+        countMessages(observation.event, observation.queue_id, observation.count);
       } else if (observation.kind === "delivered") {
         const [first] = observation.messages;
         if (first === undefined) return;
-        counters["delivered"]?.inc({ queue: labelOf(observation.queue_id) }, observation.messages.length);
+        countMessages("delivered", observation.queue_id, observation.messages.length);
         // The first waited longest; one of a receive is enough to see.
         delivery_latency.observe((Date.parse(first.now) - Date.parse(first.ready_at)) / 1000);
       } else if (observation.kind === "batch") batch_items.observe({ verb: observation.verb }, observation.items);
