@@ -269,16 +269,28 @@ describe("many waiters", () => {
     expect((await look(queue, second)).body).toMatchObject({ state: "ready", delivery_attempts: 0 });
   });
 
-  test("one whose client left before it was asked gives back what it got, uncounted", async () => {
+  test("one whose client leaves while its claim runs gives back what it got, uncounted", async () => {
     const queue = await createQueue(service);
     const id = await put(queue);
     const leaving = new AbortController();
-    const url = `http://localhost/v1/queues/${queue}/messages?wait_seconds=20`;
-    const answer = service.app.handle(new Request(url, { signal: leaving.signal }));
-    leaving.abort();
-    await (await answer).text();
-    await until(async () => (await look(queue, id)).body.state === "ready");
-    expect((await look(queue, id)).body.delivery_attempts).toBe(0);
+    let found: unknown[] = [];
+    const leavesLate: Db = {
+      ...service.db,
+      async run(name, statement, is_repeatable) {
+        const rows = await service.db.run(name, statement, is_repeatable);
+        if (name === "receive") {
+          found = rows as unknown[];
+          leaving.abort();
+        }
+        return rows;
+      },
+    };
+    const waits = { lease_seconds: undefined, limit: 1, wait_ms: 20_000, wait_ms_max: 20_000, signal: leaving.signal };
+    const late = createBroker(leavesLate, limits);
+    expect(await late.receive({ queue_id: queue, label: undefined, ...waits })).toEqual([]);
+    expect(found).toMatchObject([{ id, delivery_attempts: 1 }]);
+    await until(async () => (await look(queue, id)).body.delivery_attempts === 0);
+    expect((await look(queue, id)).body.state).toBe("ready");
   });
 });
 
