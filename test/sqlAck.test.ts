@@ -1,13 +1,13 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import type postgres from "postgres";
 import { createMigratedDatabase, createQueue, openService } from "./harness.ts";
-import { rollBack, verbsOf } from "./verbs.ts";
+import { type Delivered, rollBack, verbsOf } from "./verbs.ts";
 
 // Transactions of one's own need sessions of one's own, so this is for PostgreSQL only.
 const service = await openService({ url: await createMigratedDatabase() });
 afterAll(() => service.close());
 const { sql } = service;
-const { put, take, ack, look, update } = verbsOf(service);
+const { put, take, receive, ack, look, update } = verbsOf(service);
 
 type Session = postgres.Sql | postgres.TransactionSql;
 
@@ -72,5 +72,28 @@ describe("psqlqueue.ack", () => {
     const { lease_token } = await take(queue);
     expect(await sqlAck(sql, queue, id, lease_token)).toBe(true);
     expect(await sqlAck(sql, queue, id, lease_token)).toBe(false);
+  });
+
+  test("in a transaction that stays open it holds up that message, and no other of its batch", async () => {
+    const impatient = await openService({ url: service.url, statement_timeout_ms: 500 });
+    const queue = await createQueue(impatient);
+    for (let i = 0; i < 4; i++) await put(queue);
+    const [held, ...others] = (await receive(queue, "?limit=4")) as [Delivered, ...Delivered[]];
+    const settle = (verb: "ack" | "nack" | "extend", { id, lease_token }: Delivered) => {
+      const body = { lease_token, ...(verb === "extend" && { ack_deadline_seconds: 20 }) };
+      return impatient.call("PUT", `/v1/queues/${queue}/messages/${id}/${verb}`, body);
+    };
+    await rollBack(sql, async (session) => {
+      expect(await sqlAck(session, queue, held.id, held.lease_token)).toBe(true);
+      for (const [i, verb] of (["extend", "nack", "ack"] as const).entries()) {
+        const together = [held, others[i] as Delivered].map((message) => settle(verb, message));
+        const [refusal, answer] = await Promise.all(together);
+        expect({ verb, status: answer?.status }).toEqual({ verb, status: 204 });
+        expect(refusal).toMatchObject({ status: 503, body: { code: 19 } });
+        expect(refusal?.body.details).toContain("locked by another transaction");
+      }
+    });
+    expect((await settle("ack", held)).status).toBe(204);
+    await impatient.close();
   });
 });

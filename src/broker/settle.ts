@@ -75,6 +75,31 @@ function prepareExplain(db: Db): Prepared<Miss[]> {
   return db.orm.with(misses).select().from(misses).prepare("explain_misses") as unknown as Prepared<Miss[]>;
 }
 
+/**
+ * Which items' rows a transaction of somebody else has locked right now: `psqlqueue.ack` in one that stays open, say.
+ * The sub-select without a lock tells a locked row from one that is not there.
+ */
+function prepareFindHeld(db: Db): Prepared<{ n: string }[]> {
+  const held = db.orm.$with("held", { n: column<string>("n") }).as(sql`
+    select given.n
+    from unnest(${value("queue_ids")}::text[], ${value("ids")}::text[]) with ordinality as given (queue_id, id, n)
+    cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
+    cross join lateral (
+      select 1 as there
+      from ${messages} as message
+      where message.queue_no = queue.no and message.id = given.id
+      limit 1
+    ) as there
+    left join lateral (
+      select 1 as free
+      from ${messages} as message
+      where message.queue_no = queue.no and message.id = given.id
+      for update skip locked
+    ) as own on true
+    where own.free is null`);
+  return db.orm.with(held).select().from(held).prepare("find_held") as unknown as Prepared<{ n: string }[]>;
+}
+
 export type Settle = {
   /** Ends messages for good. Item i is undefined, or why not. Repeatable: an ended message answers as ended. */
   ack(items: SettleItem[]): Promise<(undefined | BrokerError)[]>;
@@ -103,6 +128,10 @@ const columns = (items: SettleItem[]) => ({
 });
 
 const lost = () => new BrokerError("lease_lost");
+const held = () => new BrokerError("unavailable", "the message is locked by another transaction, open for too long");
+
+/** SQLSTATE: `lock_timeout` is over. Nothing happened. */
+const lock_not_available = "55P03";
 
 /** What an archived or vanished message means to each verb. */
 function explainTo(verb: "ack" | "nack" | "extend", item: SettleItem, reason: Exclude<Reason, "again">) {
@@ -119,12 +148,24 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
   const release = prepareNack(db);
   const prolong = prepareExtend(db);
   const explain = prepareExplain(db);
+  const findHeld = prepareFindHeld(db);
   const bury = prepareDeadLetter(db);
   const giveBack = prepareUnlease(db);
   const itemsOf = (queue_id: string, leased: { id: string; lease_token: string | null }[]) =>
     leased.map(({ id, lease_token }) => ({ queue_id, id, lease_token }));
 
-  /** Runs `change` for all items, then for those again that lost a race, until each is done or explained. */
+  /** The places of items whose rows are locked, after a statement that has waited for one of them in vain. */
+  async function placesHeld(items: SettleItem[], error: unknown): Promise<Set<number>> {
+    if (!(error instanceof DatabaseError) || error.code !== lock_not_available) throw error;
+    const { queue_ids, ids } = columns(items);
+    const rows = await db.run("find_held", () => findHeld.execute({ queue_ids, ids }), true);
+    return new Set(rows.map(({ n }) => Number(n) - 1));
+  }
+
+  /**
+   * Runs `change` for all items, then for those again that lost a race, until each is done or explained. An item whose
+   * row somebody keeps locked fails alone.
+   */
   async function settleAll<Item extends SettleItem, Done>(
     verb: "ack" | "nack" | "extend",
     items: Item[],
@@ -133,7 +174,17 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
     const results: (Done | undefined | BrokerError)[] = new Array(items.length).fill(undefined);
     let open = items.map((_, i) => i);
     for (let round = 0; open.length > 0; round++) {
-      const resultOf = await change(open.map((i) => items[i] as Item));
+      const batch = open.map((i) => items[i] as Item);
+      let resultOf: Awaited<ReturnType<typeof change>>;
+      try {
+        resultOf = await change(batch);
+      } catch (error) {
+        const places = await placesHeld(batch, error);
+        for (const k of places) results[open[k] as number] = held();
+        open = open.filter((_, k) => !places.has(k));
+        if (round === rounds_max) throw error;
+        continue;
+      }
       const missed: number[] = [];
       for (const [k, i] of open.entries()) {
         const result = resultOf(k);

@@ -53,7 +53,8 @@ const sessionSettings = (statement_timeout_ms: number) => ({
   enable_bitmapscan: "off",
   jit: "off",
   statement_timeout: String(statement_timeout_ms),
-  lock_timeout: String(Math.min(2000, statement_timeout_ms)),
+  // Below the other, or that one would always come first.
+  lock_timeout: String(Math.min(2000, Math.ceil(statement_timeout_ms / 2))),
   idle_in_transaction_session_timeout: "10000",
   tcp_keepalives_idle: "15",
   tcp_keepalives_interval: "5",
