@@ -2,7 +2,8 @@ import { expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { settings } from "../src/config.ts";
-import { openService } from "./harness.ts";
+import { is_embedded, openService, uniqueId, until } from "./harness.ts";
+import { verbsOf } from "./verbs.ts";
 
 const file = path.resolve(import.meta.dir, "../README.md");
 const readme = readFileSync(file, "utf8");
@@ -55,6 +56,38 @@ test.if(Bun.which("curl") !== null)(
   },
   30_000,
 );
+
+test.if(!is_embedded)("the SQL does what the README says, as the role it is granted to", async () => {
+  const service = await openService();
+  const { put, take, look, receive } = verbsOf(service);
+  const [block = ""] = [...readme.matchAll(/^```sql\n(.*?)^```/gms)].map(([, text]) => text);
+  const [grants = "", publishing = "", acking = ""] = block.split(/^begin;$/m);
+  await service.call("POST", "/v1/queues", { id: "orders", ack_deadline_seconds: 30, message_retention_seconds: 1000 });
+  const role = uniqueId("shop").replaceAll("-", "_");
+  const asRole = async (text: string) => {
+    await service.sql.begin(async (session) => {
+      await session.unsafe(`set local role ${role}`);
+      await session.unsafe(text.replace("commit;", ""));
+    });
+  };
+  await service.sql.unsafe(`create role ${role}; create table orders (id int, total numeric, paid_at timestamptz);
+    grant all on orders to ${role}; ${grants.replaceAll("to shop;", `to ${role};`)}`);
+  await asRole(publishing);
+  await until(async () => {
+    await service.broker.moveOutbox();
+    const [message] = await receive("orders");
+    return message?.label === "created" && message.body === '{"order":4711}';
+  });
+  await put("orders");
+  const { id, lease_token } = await take("orders");
+  await asRole(acking.replace(ulid, id).replace(/'\d{19}'/, `'${lease_token}'`));
+  expect((await look("orders", id)).body.state).toBe("acked");
+  expect([...(await service.sql`select total, paid_at is not null as is_paid from orders`)]).toEqual([
+    { total: "99.50", is_paid: true },
+  ]);
+  await service.sql.unsafe(`drop owned by ${role}; drop role ${role}`);
+  await service.close();
+});
 
 const table = [
   "| name | default | allowed | meaning |",
