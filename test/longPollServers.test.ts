@@ -81,7 +81,8 @@ async function claimTooLate(service: Service, wait_seconds: number, leave: (abor
       select no, ${id}, 'x', clock_timestamp(), now() + interval '1 hour', now() from psqlqueue.queues where id = ${queue}`;
     service.broker.wakeups.wake(queue);
     await until(async () => {
-      const [row] = await session`select count(*)::int as count from pg_stat_activity
+      // Not in the transaction, which would see the same activity all the time.
+      const [row] = await service.sql`select count(*)::int as count from pg_stat_activity
         where datname = current_database() and wait_event_type = 'Lock'`;
       return row?.["count"] > 0;
     });
