@@ -416,11 +416,13 @@ describe("a running server", () => {
     const goodbye = "server shutting down gracefully, press Ctrl+C again to force";
     expect(server.lines().find((line) => line.msg === goodbye)).toEqual({ time, level: "INFO", msg: goodbye });
     expect(server.lines().at(-1)).toEqual({ time, level: "INFO", msg: "server exiting" });
-    const left = await withSql(
-      url,
-      (sql) => sql`select pid from pg_stat_activity where application_name = 'psqlqueue'`,
+    await withSql(url, (sql) =>
+      until(async () => {
+        const left = await sql`select from pg_stat_activity
+          where application_name = 'psqlqueue' and datname = current_database()`;
+        return left.length === 0;
+      }),
     );
-    expect(left.filter((row) => row["pid"] === -1)).toEqual([]);
   });
 });
 
