@@ -8,6 +8,7 @@ import { createBroker } from "../broker/broker.ts";
 import type { Config } from "../config.ts";
 import { openPostgres } from "../db/db.ts";
 import { checkMigrated, migrateDatabase } from "../db/migrate.ts";
+import { checkSession } from "../db/session.ts";
 import { createApp } from "../http/app.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
@@ -52,15 +53,18 @@ const handler_seconds_min = 30;
 
 /**
  * Opens everything in order: database, broker, listeners, background jobs. Throws MigrationError for a database that is
- * not at this version, ListenError for a port that is taken, DatabaseError when the database cannot be reached.
+ * not at this version or whose sessions do not get our settings, ListenError for a port that is taken, DatabaseError
+ * when the database cannot be reached.
  */
 export async function startServer(config: Config, log: Log): Promise<RunningServer> {
   const store = await openStore(config);
   try {
     // Nobody else can have migrated the embedded database: it has one process at a time.
     if (store.is_embedded) await migrateDatabase(store.server);
+    const url = config.database_url;
+    const statement_timeout_ms = config.PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS;
     // Asked while the service is being put together, and answered before it listens.
-    const is_ready = store.is_embedded ? Promise.resolve() : checkMigrated(store.server);
+    const is_ready = Promise.all(url === "" ? [] : [checkMigrated(url), checkSession(url, statement_timeout_ms)]);
     is_ready.catch(() => {});
     return await serve(config, log, store, is_ready);
   } catch (error) {
@@ -69,7 +73,7 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
   }
 }
 
-async function serve(config: Config, log: Log, store: Store, is_ready: Promise<void>): Promise<RunningServer> {
+async function serve(config: Config, log: Log, store: Store, is_ready: Promise<unknown>): Promise<RunningServer> {
   const holder = `${os.hostname()}:${process.pid}:${crypto.randomUUID()}`;
   const db = openPostgres({
     server: store.server,

@@ -3,6 +3,7 @@ import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
 import postgres from "postgres";
 import { DatabaseError } from "../errors.ts";
 import { classify, isRefused } from "./failures.ts";
+import { sessionSettings } from "./session.ts";
 
 export type DatabaseOptions = {
   /** A postgres:// URL, or the private socket of the embedded database. */
@@ -42,25 +43,6 @@ type InFlight = { name: string; started_at_ms: number; reject: (error: DatabaseE
 
 const watch_interval_ms = 250;
 const deadline_slack_ms = 2000;
-
-// Startup parameters of every connection. The planner settings make plans independent of statistics: a queue is empty
-// most of the time, and a plan made for an empty table stays in the connection while the backlog grows.
-const sessionSettings = (statement_timeout_ms: number) => ({
-  application_name: "psqlqueue",
-  TimeZone: "UTC",
-  plan_cache_mode: "force_generic_plan",
-  enable_seqscan: "off",
-  enable_bitmapscan: "off",
-  jit: "off",
-  statement_timeout: String(statement_timeout_ms),
-  // Below the other, or that one would always come first.
-  lock_timeout: String(Math.min(2000, Math.ceil(statement_timeout_ms / 2))),
-  idle_in_transaction_session_timeout: "10000",
-  tcp_keepalives_idle: "15",
-  tcp_keepalives_interval: "5",
-  tcp_keepalives_count: "3",
-  tcp_user_timeout: "10000",
-});
 
 /**
  * Gives a statement that gets no answer an end. postgres.js has no deadline of its own: on a connection that went

@@ -1,0 +1,88 @@
+// A connection pooler before the database, as PgBouncer is: it knows few startup parameters. Those it does not know it
+// refuses, or drops when it is told to.
+
+import { afterAll, expect, test } from "bun:test";
+import { connect, createServer, type Socket } from "node:net";
+import postgres from "postgres";
+import { sessionSettings } from "../src/db/session.ts";
+import { killChildren, type LogLine, runChild, startServerChild } from "./child.ts";
+import { createMigratedDatabase } from "./harness.ts";
+
+const known = new Set(["user", "database", "application_name", "TimeZone", "client_encoding"]);
+const sockets = new Set<Socket>();
+let drops = false;
+
+/** The startup message with the parameters that a pooler passes on, and the name of the first that it does not know. */
+function readStartup(message: Buffer): { passed: Buffer; unknown: string | undefined } {
+  const texts = message.toString("utf8", 8, message.readUInt32BE(0) - 2).split("\0");
+  const pairs = Array.from({ length: texts.length / 2 }, (_, i) => texts.slice(2 * i, 2 * i + 2));
+  const kept = pairs.filter(([name = ""]) => known.has(name));
+  const body = Buffer.from(`${kept.flat().join("\0")}\0\0`);
+  const head = Buffer.alloc(8);
+  head.writeUInt32BE(8 + body.length, 0);
+  head.writeUInt32BE(message.readUInt32BE(4), 4);
+  return {
+    passed: Buffer.concat([head, body]),
+    unknown: pairs.map(([name]) => name).find((name) => !known.has(name ?? "")),
+  };
+}
+
+function refusal(parameter: string): Buffer {
+  const body = Buffer.from(`SFATAL\0C08P01\0Munsupported startup parameter: ${parameter}\0\0`);
+  const head = Buffer.from("E\0\0\0\0");
+  head.writeUInt32BE(4 + body.length, 1);
+  return Buffer.concat([head, body]);
+}
+
+const url = await createMigratedDatabase();
+const { hostname, port } = new URL(url);
+const pooler = createServer((client) => {
+  sockets.add(client);
+  client.on("error", () => {});
+  client.once("data", (startup: Buffer) => {
+    const { passed, unknown } = readStartup(startup);
+    if (unknown !== undefined && !drops) return client.end(refusal(unknown));
+    const server = connect(Number(port), hostname);
+    sockets.add(server);
+    server.on("error", () => client.destroy());
+    server.write(passed);
+    client.pipe(server).pipe(client);
+  });
+});
+await new Promise<void>((resolve) => pooler.listen(0, "127.0.0.1", resolve));
+afterAll(() => {
+  for (const socket of sockets) socket.destroy();
+  pooler.close();
+  return killChildren();
+});
+
+test("a server is told what to do about a pooler that keeps its settings from the database, and then works", async () => {
+  const pooled = new URL(url);
+  pooled.port = String((pooler.address() as { port: number }).port);
+  for (const does of ["refuses", "drops"]) {
+    drops = does === "drops";
+    const { code, lines } = await runChild(["server"], { env: { PSQLQUEUE_DATABASE_URL: pooled.href } });
+    expect(code).toBe(1);
+    const { msg, error } = lines.at(-1) as LogLine & { error: string };
+    expect(msg).toBe("cli app failed");
+    expect(error).toStartWith(`a connection pooler stands before the database and ${does} the settings`);
+    // Whoever does what it says has told the pooler of every parameter that it does not know.
+    const ignored = /ignore_startup_parameters = (\S+)\)/.exec(error)?.[1]?.split(",");
+    expect(ignored?.toSorted()).toEqual(
+      Object.keys(sessionSettings(0))
+        .filter((name) => !known.has(name))
+        .toSorted(),
+    );
+    const remedy = /have the database set them \((.*)\), and/.exec(error)?.[1] ?? "";
+    if (!drops) continue;
+    const direct = postgres(url, { max: 1 });
+    // For the database instead of the role, which other tests have too.
+    await direct.unsafe(remedy.replaceAll("role ROLE", `database ${pooled.pathname.slice(1)}`));
+    await direct.end();
+  }
+  const server = await startServerChild(pooled.href);
+  const body = JSON.stringify({ id: "pooled", ack_deadline_seconds: 30, message_retention_seconds: 60 });
+  expect((await fetch(`${server.url}/v1/queues`, { method: "POST", body })).status).toBe(201);
+  server.signal("SIGTERM");
+  expect(await server.exited).toBe(0);
+});
