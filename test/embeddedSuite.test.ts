@@ -14,7 +14,7 @@ describe.if(process.env["PSQLQUEUE_TEST_STORE"] !== "embedded")("on the embedded
   test.each(files)(
     "%s",
     async (name) => {
-      const child = Bun.spawn([process.execPath, "test", `./test/${name}`], {
+      const child = Bun.spawn([process.execPath, "test", "--timeout", "30000", `./test/${name}`], {
         cwd: path.resolve(import.meta.dir, ".."),
         env: { ...process.env, PSQLQUEUE_TEST_STORE: "embedded" },
         stdout: "pipe",
