@@ -2,7 +2,9 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import postgres from "postgres";
+import { openPostgres } from "../src/db/db.ts";
 import { migrateDatabase } from "../src/db/migrate.ts";
+import type { DatabaseError } from "../src/errors.ts";
 import { type FaultProxy, startFaultProxy } from "./faultProxy.ts";
 import { type Answer, createQueue, openService, type Service, until } from "./harness.ts";
 import { type Cluster, startCluster } from "./postgres.ts";
@@ -251,6 +253,33 @@ describe("a database that is away", () => {
     expect(data.map((message: { body: string }) => message.body)).toEqual(["kept", "later"]);
   }, 30_000);
 
+  test("on one connection of two: the one that answers is kept", async () => {
+    const db = openPostgres({ server: directUrl(), connections_max: 2, statement_timeout_ms: 200 });
+    const pidOf = () =>
+      db.run(
+        "pid",
+        async () => (await db.client`select pg_backend_pid() as pid, pg_sleep(0.02)`)[0]?.["pid"] as number,
+      );
+    const pids = await Promise.all([pidOf(), pidOf()]);
+    const [stopped, other] = pids;
+    expect(stopped).not.toBe(other);
+    process.kill(stopped, "SIGSTOP");
+    const outcomes: unknown[] = [];
+    const failed = () => outcomes.filter((outcome) => typeof outcome === "string");
+    await Promise.all(
+      pids.map(async () => {
+        while (failed().length === 0) outcomes.push(await pidOf().catch((error: DatabaseError) => error.code));
+      }),
+    );
+    process.kill(stopped, "SIGCONT");
+    expect(failed()).toEqual(["DEADLINE"]);
+    expect(new Set(outcomes)).toEqual(new Set([other, "DEADLINE"]));
+    const kept = await Promise.all([pidOf(), pidOf()]);
+    expect(kept).toContain(other);
+    expect(kept).not.toContain(stopped);
+    await db.close(0);
+  }, 15_000);
+
   test("refusing connections, or resetting them, is 503 and passes with it", async () => {
     for (const mode of ["refuse", "reset"] as const) {
       await proxy.setMode(mode);
@@ -280,7 +309,7 @@ describe("a database that is away", () => {
   }, 15_000);
 });
 
-// postgres.js as published crashes, hangs, or runs a dead transaction's statements outside of it (STACK 5.1).
+// postgres.js as published crashes, hangs, or runs a dead transaction's statements outside of it.
 describe("the driver's patch: a backend that dies", () => {
   const pidOf = async (sql: postgres.ISql) => (await sql`select pg_backend_pid() as pid`)[0]?.["pid"] as number;
   const kill = async (pid: number) => {

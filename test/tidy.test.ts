@@ -72,7 +72,7 @@ const ours = all_imports.filter((item) => item.from.startsWith("src/") && names.
 /** `src/http/queues.ts` → `http`; `src/log.ts` → `log`. */
 const roomOf = (file: string) => path.posix.relative("src", file).split("/")[0]?.replace(/\.ts$/, "") ?? "";
 
-// The picture of DESIGN.md section 2: who may import whom. A room may always import itself; what is not listed is a
+// The picture in CONTRIBUTING.md: who may import whom. A room may always import itself; what is not listed is a
 // leaf.
 const leaves = ["errors", "observe"];
 const may_import: Record<string, string[]> = {

@@ -38,7 +38,8 @@ export type Db = {
   close(seconds?: number): Promise<void>;
 };
 
-type Tracked = net.Socket & { heard_at_ms: number };
+/** A connection, and when it was last seen to have heard more. Counted in bytes: TLS takes a socket's listeners off. */
+type Tracked = { socket: net.Socket; bytes: number; heard_at_ms: number };
 type InFlight = { name: string; started_at_ms: number; reject: (error: DatabaseError) => void };
 
 const watch_interval_ms = 250;
@@ -57,6 +58,11 @@ function createWatchdog(deadline_ms: number) {
 
   const look = () => {
     const now = performance.now();
+    for (const tracked of sockets) {
+      const { bytesRead, destroyed } = tracked.socket;
+      if (destroyed) sockets.delete(tracked);
+      else if (bytesRead !== tracked.bytes) Object.assign(tracked, { bytes: bytesRead, heard_at_ms: now });
+    }
     let is_stuck = false;
     for (const entry of in_flight) {
       if (now - entry.started_at_ms < deadline_ms) break; // in order of start
@@ -66,7 +72,9 @@ function createWatchdog(deadline_ms: number) {
     }
     if (is_stuck) {
       gave_up_at_ms = now;
-      for (const socket of sockets) if (now - socket.heard_at_ms >= deadline_ms - watch_interval_ms) socket.destroy();
+      // What was heard just before the statement was seen up to a look after it.
+      const silent_ms = deadline_ms - 2 * watch_interval_ms;
+      for (const { socket, heard_at_ms } of sockets) if (now - heard_at_ms >= silent_ms) socket.destroy();
     }
     if (in_flight.size === 0) {
       clearInterval(timer);
@@ -81,20 +89,15 @@ function createWatchdog(deadline_ms: number) {
       timer ??= setInterval(look, watch_interval_ms);
     },
     track(socket: net.Socket): net.Socket {
-      const tracked = socket as Tracked;
-      tracked.heard_at_ms = performance.now();
-      tracked.on("data", () => {
-        tracked.heard_at_ms = performance.now();
-      });
-      tracked.once("close", () => sockets.delete(tracked));
-      sockets.add(tracked);
+      for (const tracked of sockets) if (tracked.socket.destroyed) sockets.delete(tracked);
+      sockets.add({ socket, bytes: 0, heard_at_ms: performance.now() });
       return socket;
     },
     /** Has a connection been given up since then? What was lost with it has waited long enough. */
     hasGivenUpSince: (at_ms: number) => gave_up_at_ms >= at_ms,
     /** Cuts every connection: for the end of the process, when waiting is over. */
     destroyAll(): void {
-      for (const socket of sockets) socket.destroy();
+      for (const { socket } of sockets) socket.destroy();
       clearInterval(timer);
     },
   };
