@@ -254,7 +254,7 @@ describe("a database that is away", () => {
   }, 30_000);
 
   test("on one connection of two: the one that answers is kept", async () => {
-    const db = openPostgres({ server: directUrl(), connections_max: 2, statement_timeout_ms: 200 });
+    const db = openPostgres({ server: directUrl(), connections_max: 2, statement_timeout_ms });
     const pidOf = () =>
       db.run(
         "pid",

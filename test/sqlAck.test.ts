@@ -75,7 +75,7 @@ describe("psqlqueue.ack", () => {
   });
 
   test("in a transaction that stays open it holds up that message, and no other of its batch", async () => {
-    const impatient = await openService({ url: service.url, statement_timeout_ms: 500 });
+    const impatient = await openService({ url: service.url, statement_timeout_ms: 1000 });
     const queue = await createQueue(impatient);
     for (let i = 0; i < 4; i++) await put(queue);
     const [held, ...others] = (await receive(queue, "?limit=4")) as [Delivered, ...Delivered[]];
