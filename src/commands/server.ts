@@ -61,10 +61,8 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
   try {
     // Nobody else can have migrated the embedded database: it has one process at a time.
     if (store.is_embedded) await migrateDatabase(store.server);
-    const url = config.database_url;
-    const statement_timeout_ms = config.PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS;
     // Asked while the service is being put together, and answered before it listens.
-    const is_ready = Promise.all(url === "" ? [] : [checkMigrated(url), checkSession(url, statement_timeout_ms)]);
+    const is_ready = store.is_embedded ? Promise.resolve() : checkMigrated(store.server);
     is_ready.catch(() => {});
     return await serve(config, log, store, is_ready);
   } catch (error) {
@@ -73,13 +71,14 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
   }
 }
 
-async function serve(config: Config, log: Log, store: Store, is_ready: Promise<unknown>): Promise<RunningServer> {
+async function serve(config: Config, log: Log, store: Store, is_ready: Promise<void>): Promise<RunningServer> {
   const holder = `${os.hostname()}:${process.pid}:${crypto.randomUUID()}`;
+  const statement_timeout_ms = config.PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS;
   const db = openPostgres({
     server: store.server,
     connections_max: store.connections_max,
     connections_min: Math.min(config.PSQLQUEUE_DATABASE_MIN_CONNS, store.connections_max),
-    statement_timeout_ms: config.PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS,
+    statement_timeout_ms,
     onAvailability: (is_up) => {
       if (is_up) broker.forgetFloors();
       observe({ kind: "database_up", is_up });
@@ -92,7 +91,7 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<u
       items_max: config.PSQLQUEUE_BATCH_MAX_ITEMS,
       bytes_max: config.PSQLQUEUE_BATCH_MAX_BYTES,
       waiting_max: config.PSQLQUEUE_BATCH_MAX_WAITING,
-      statement_ms_max: config.PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS,
+      statement_ms_max: statement_timeout_ms,
       waiters_max: config.PSQLQUEUE_MAX_WAITERS,
     },
     holder,
@@ -118,6 +117,8 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<u
 
   try {
     await is_ready;
+    // On a connection of the pool, which the first request finds open.
+    if (!store.is_embedded) await checkSession(db.client, statement_timeout_ms);
     const metrics_host = config.PSQLQUEUE_METRICS_HOST;
     const metrics_server = listen("metrics", () =>
       Bun.serve({

@@ -1,20 +1,10 @@
-import postgres from "postgres";
+import type postgres from "postgres";
 import { MigrationError } from "../errors.ts";
 
-/**
- * Startup parameters of every connection. The planner settings make plans independent of statistics: a queue is empty
- * most of the time, and a plan made for an empty table stays in the connection while the backlog grows.
- */
-export const sessionSettings = (statement_timeout_ms: number) => ({
-  application_name: "psqlqueue",
-  ...settingsThatMatter(statement_timeout_ms),
-  tcp_keepalives_idle: "15",
-  tcp_keepalives_interval: "5",
-  tcp_keepalives_count: "3",
-  tcp_user_timeout: "10000",
-});
+type Settings = Record<string, string>;
 
-const settingsThatMatter = (statement_timeout_ms: number): Record<string, string> => ({
+/** Without these, statements have no deadline, times no fixed form, and plans are made for empty tables. */
+const settingsThatMatter = (statement_timeout_ms: number): Settings => ({
   TimeZone: "UTC",
   plan_cache_mode: "force_generic_plan",
   enable_seqscan: "off",
@@ -26,40 +16,50 @@ const settingsThatMatter = (statement_timeout_ms: number): Record<string, string
   idle_in_transaction_session_timeout: "10000",
 });
 
-/** Startup parameters that PgBouncer knows and passes on. */
-const tracked = new Set(["application_name", "TimeZone"]);
+/**
+ * Startup parameters of every connection. The planner settings make plans independent of statistics: a queue is empty
+ * most of the time, and a plan made for an empty table stays in the connection while the backlog grows.
+ */
+export const sessionSettings = (statement_timeout_ms: number): Settings => ({
+  application_name: "psqlqueue",
+  ...settingsThatMatter(statement_timeout_ms),
+  tcp_keepalives_idle: "15",
+  tcp_keepalives_interval: "5",
+  tcp_keepalives_count: "3",
+  tcp_user_timeout: "10000",
+});
+
+/** PgBouncer passes on only a few startup parameters, these among ours. */
+const isPassedOn = (name: string) => name === "application_name" || name === "TimeZone";
 
 /** SQLSTATE: what PgBouncer answers to a startup parameter that it does not know. */
 const protocol_violation = "08P01";
 
 /**
- * Throws MigrationError, saying what to do, when sessions of the server at `url` do not get our settings: a pooler
- * stands between that refuses or drops them. Statements would have no deadline then, and plans made for empty tables.
+ * Throws MigrationError, saying what to do, when sessions of a pool opened with `sessionSettings` do not get them: a
+ * pooler stands between that refuses or drops them.
  */
-export async function checkSession(url: string, statement_timeout_ms: number): Promise<void> {
-  const asked = settingsThatMatter(statement_timeout_ms);
-  const connection = sessionSettings(statement_timeout_ms);
-  const client = postgres(url, { max: 1, connect_timeout: 10, onnotice() {}, connection });
+export async function checkSession(client: postgres.Sql, statement_timeout_ms: number): Promise<void> {
+  const settings = sessionSettings(statement_timeout_ms);
+  const names = Object.keys(settingsThatMatter(statement_timeout_ms));
   try {
-    const rows = await client`select name, setting from pg_settings where name = any(${Object.keys(asked)})`;
+    const rows = await client`select name, setting from pg_settings where name = any(${names})`;
     const actual = new Map(rows.map(({ name, setting }) => [name, setting]));
-    const dropped = Object.keys(asked).filter((name) => actual.get(name) !== asked[name]);
-    if (dropped.length > 0) throw new MigrationError(advice("drops", asked, dropped));
+    const dropped = names.filter((name) => actual.get(name) !== settings[name]);
+    if (dropped.length > 0) throw new MigrationError(advice("drops", settings, dropped));
   } catch (error) {
-    const untracked = Object.keys(asked).filter((name) => !tracked.has(name));
-    const is_refused = (error as { code?: unknown }).code === protocol_violation;
-    throw is_refused ? new MigrationError(advice("refuses", asked, untracked), { cause: error }) : error;
-  } finally {
-    await client.end({ timeout: 5 });
+    if ((error as { code?: unknown }).code !== protocol_violation) throw error;
+    const refused = names.filter((name) => !isPassedOn(name));
+    throw new MigrationError(advice("refuses", settings, refused), { cause: error });
   }
 }
 
-function advice(does: "drops" | "refuses", asked: Record<string, string>, names: string[]): string {
-  const ignored = Object.keys(sessionSettings(0)).filter((name) => !tracked.has(name));
-  const settings = names.map((name) => `alter role ROLE set ${name} = '${asked[name]}'`).join("; ");
+function advice(does: "drops" | "refuses", settings: Settings, missing: string[]): string {
+  const ignored = Object.keys(settings).filter((name) => !isPassedOn(name));
+  const remedy = missing.map((name) => `alter role ROLE set ${name} = '${settings[name]}'`).join("; ");
   return (
     `a connection pooler stands before the database and ${does} the settings of our sessions: connect to PostgreSQL ` +
     `itself; or let the pooler pass over them (PgBouncer: ignore_startup_parameters = ${ignored.join(",")}), have the ` +
-    `database set them (${settings}), and reload the pooler`
+    `database set them (${remedy}), and reload the pooler`
   );
 }
