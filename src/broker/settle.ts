@@ -154,11 +154,9 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
   const itemsOf = (queue_id: string, leased: { id: string; lease_token: string | null }[]) =>
     leased.map(({ id, lease_token }) => ({ queue_id, id, lease_token }));
 
-  /** The places of items whose rows are locked, after a statement that has waited for one of them in vain. */
-  async function placesHeld(items: SettleItem[], error: unknown): Promise<Set<number>> {
-    if (!(error instanceof DatabaseError) || error.code !== lock_not_available) throw error;
-    const { queue_ids, ids } = columns(items);
-    const rows = await db.run("find_held", () => findHeld.execute({ queue_ids, ids }), true);
+  /** The places of items whose rows are locked. */
+  async function placesHeld(items: SettleItem[]): Promise<Set<number>> {
+    const rows = await db.run("find_held", () => findHeld.execute(columns(items)), true);
     return new Set(rows.map(({ n }) => Number(n) - 1));
   }
 
@@ -179,10 +177,11 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
       try {
         resultOf = await change(batch);
       } catch (error) {
-        const places = await placesHeld(batch, error);
+        const has_waited = error instanceof DatabaseError && error.code === lock_not_available;
+        if (!has_waited || round === rounds_max) throw error;
+        const places = await placesHeld(batch);
         for (const k of places) results[open[k] as number] = held();
         open = open.filter((_, k) => !places.has(k));
-        if (round === rounds_max) throw error;
         continue;
       }
       const missed: number[] = [];

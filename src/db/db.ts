@@ -89,7 +89,6 @@ function createWatchdog(deadline_ms: number) {
       timer ??= setInterval(look, watch_interval_ms);
     },
     track(socket: net.Socket): net.Socket {
-      for (const tracked of sockets) if (tracked.socket.destroyed) sockets.delete(tracked);
       sockets.add({ socket, bytes: 0, heard_at_ms: performance.now() });
       return socket;
     },
