@@ -1,4 +1,4 @@
-// What our patch mends in postgres.js: a session that ended in the middle of an answer must not be felt by the next.
+// What our patch mends in postgres.js.
 
 import { afterAll, describe, expect, test } from "bun:test";
 import postgres from "postgres";
@@ -36,6 +36,7 @@ async function whileStuck(act: (pid: number) => Promise<unknown>): Promise<strin
   return await code;
 }
 
+// As published it gives what was left of a broken answer to the next query.
 describe("the query after one that", () => {
   test.each([
     ["failed half-way", () => codeOf(sql`select 1 / (4 - n) as x from generate_series(1, 10) as n`), ["22012"]],
@@ -52,4 +53,76 @@ describe("the query after one that", () => {
       expect([...(await sql`select 1 as one`)]).toEqual([{ one: 1 }]);
     }
   });
+});
+
+// postgres.js as published crashes, hangs, or runs a dead transaction's statements outside of it.
+describe("a backend that dies", () => {
+  const pidOf = async (sql: postgres.ISql) => (await sql`select pg_backend_pid() as pid`)[0]?.["pid"] as number;
+  const kill = async (pid: number) => {
+    await admin`select pg_terminate_backend(${pid})`;
+    await until(async () => (await admin`select from pg_stat_activity where pid = ${pid}`).length === 0);
+  };
+
+  test("inside begin ends the transaction, and nothing of it runs outside", async () => {
+    await admin`create table if not exists public.traces (trace text)`;
+    for (const pool of [1, 2, 4]) {
+      // The driver's own backoff grows to 20 s; ours does not.
+      const sql = postgres(url, { max: pool, onnotice() {}, backoff: () => 0.05 } as object);
+      let is_done = false;
+      // A busy pool: the connection is given to somebody else as soon as it is back.
+      const busy = Array.from({ length: pool }, async () => {
+        while (!is_done) await sql`select pg_sleep(0.001)`.catch(() => {});
+      });
+      const later: unknown[] = [];
+      const transaction = sql.begin(async (own) => {
+        await own`insert into public.traces values ('before')`;
+        await kill(await pidOf(own));
+        for (let i = 0; i < 3; i++) {
+          later.push(
+            await own`insert into public.traces values ('after')`.then(
+              () => "ran",
+              (error) => error.code,
+            ),
+          );
+        }
+      });
+      expect(
+        await transaction.then(
+          () => "committed",
+          (error) => error.code,
+        ),
+      ).toMatch(/^(CONNECTION_CLOSED|57P01)$/);
+      await until(() => later.length === 3);
+      expect(later).not.toContain("ran");
+      is_done = true;
+      await Promise.all(busy);
+      expect((await sql`select 1 as one`)[0]).toEqual({ one: 1 });
+      await sql.end({ timeout: 1 });
+      expect([...(await admin`select trace from public.traces`)]).toEqual([]);
+    }
+  }, 30_000);
+
+  test("while it is reserved fails what is asked of it, and the pool lives on", async () => {
+    const sql = postgres(url, { max: 1, onnotice() {} });
+    const reserved = await sql.reserve();
+    await kill(await pidOf(reserved));
+    const codes: string[] = [];
+    for (let i = 0; i < 2; i++) {
+      codes.push(
+        await reserved`select 1`.then(
+          () => "ran",
+          (error) => error.code,
+        ),
+      );
+    }
+    expect(codes).not.toContain("ran");
+    // Not released: the driver would take the dead connection for a living one. The first query may still meet it.
+    const works = () =>
+      sql`select 1`.then(
+        () => true,
+        () => false,
+      );
+    await until(works, 5000);
+    await sql.end({ timeout: 1 });
+  }, 15_000);
 });

@@ -11,6 +11,16 @@ const { publish, put, receive, take, nack, extend, look, bodies, stats } = verbs
 const seconds = (since_ms: number) => (performance.now() - since_ms) / 1000;
 const poll = (queue: string, query = "") => receive(queue, `?wait_seconds=20${query}`);
 
+/** What a long poll asks the broker for. */
+const waitFor = (queue_id: string): ReceiveRequest => ({
+  queue_id,
+  label: undefined,
+  lease_seconds: undefined,
+  limit: 1,
+  wait_ms: 20_000,
+  wait_ms_max: 20_000,
+});
+
 /** Starts a long poll and comes back when it waits. */
 async function waiting<T>(start: () => Promise<T>): Promise<{ answer: Promise<T> }> {
   const before = broker.wakeups.size();
@@ -285,9 +295,8 @@ describe("many waiters", () => {
         return rows;
       },
     };
-    const waits = { lease_seconds: undefined, limit: 1, wait_ms: 20_000, wait_ms_max: 20_000, signal: leaving.signal };
     const late = createBroker(leavesLate, limits);
-    expect(await late.receive({ queue_id: queue, label: undefined, ...waits })).toEqual([]);
+    expect(await late.receive({ ...waitFor(queue), signal: leaving.signal })).toEqual([]);
     expect(found).toMatchObject([{ id, delivery_attempts: 1 }]);
     await until(async () => (await look(queue, id)).body.delivery_attempts === 0);
     expect((await look(queue, id)).body.state).toBe("ready");
@@ -326,15 +335,7 @@ test("5,000 waiters on 50 idle queues cost fewer than two queries a second, and 
   };
   const counted = createBroker(counting, limits);
   const queues = await Promise.all(Array.from({ length: 50 }, () => createQueue(service)));
-  const request = (queue_id: string): ReceiveRequest => ({
-    queue_id,
-    label: undefined,
-    lease_seconds: undefined,
-    limit: 1,
-    wait_ms: 20_000,
-    wait_ms_max: 20_000,
-  });
-  const answers = Array.from({ length: 5000 }, (_, i) => counted.receive(request(queues[i % 50] as string)));
+  const answers = Array.from({ length: 5000 }, (_, i) => counted.receive(waitFor(queues[i % 50] as string)));
   await until(() => counted.wakeups.size() === 5000);
   // Each came with a look of its own; those have ended when no query comes for a while.
   let [seen, since_ms] = [-1, 0];

@@ -4,6 +4,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { connect, createServer, type Socket } from "node:net";
 import postgres from "postgres";
+import { fatalError } from "../src/db/embedded/wire.ts";
 import { sessionSettings } from "../src/db/session.ts";
 import { killChildren, type LogLine, runChild, startServerChild } from "./child.ts";
 import { createMigratedDatabase } from "./harness.ts";
@@ -27,13 +28,6 @@ function readStartup(message: Buffer): { passed: Buffer; unknown: string | undef
   };
 }
 
-function refusal(parameter: string): Buffer {
-  const body = Buffer.from(`SFATAL\0C08P01\0Munsupported startup parameter: ${parameter}\0\0`);
-  const head = Buffer.from("E\0\0\0\0");
-  head.writeUInt32BE(4 + body.length, 1);
-  return Buffer.concat([head, body]);
-}
-
 const url = await createMigratedDatabase();
 const { hostname, port } = new URL(url);
 const pooler = createServer((client) => {
@@ -41,7 +35,9 @@ const pooler = createServer((client) => {
   client.on("error", () => {});
   client.once("data", (startup: Buffer) => {
     const { passed, unknown } = readStartup(startup);
-    if (unknown !== undefined && !drops) return client.end(refusal(unknown));
+    if (unknown !== undefined && !drops) {
+      return client.end(fatalError("08P01", `unsupported startup parameter: ${unknown}`));
+    }
     const server = connect(Number(port), hostname);
     sockets.add(server);
     server.on("error", () => client.destroy());
