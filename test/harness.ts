@@ -42,6 +42,7 @@ export const limits: Limits = {
   waiting_max: 20_000,
   statement_ms_max: 5000,
   waiters_max: 10_000,
+  removal_ms_max: 30_000,
 };
 
 /** The suite runs on a PostgreSQL server, and once more on the embedded database. */

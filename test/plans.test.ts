@@ -25,7 +25,7 @@ const ordered_walks = [
   "first.expires_at <= now()", // the oldest message of each queue
   'insert into "psqlqueue"."tasks"', // an estimate that stops at its cap
   "tablesample", // a bounded sample
-  "order by message.id desc limit 1",
+  "order by row.id desc limit 1",
 ];
 
 /** Calls everything the broker can do once, so that every statement is prepared on this connection. */
@@ -70,7 +70,6 @@ async function callEverything(broker: ReturnType<typeof createBroker>): Promise<
   await broker.sweepDeletedQueues();
   await broker.moveOutbox();
   await broker.findWork();
-  await broker.expireOldest(1);
   await broker.cleanup("dead");
   await broker.purge("dead");
 }

@@ -1,10 +1,10 @@
 import { describe, expect, test } from "bun:test";
-import { createQueue, serviceForFile, uniqueId, until } from "./harness.ts";
+import { createQueue, serviceForFile, uniqueId } from "./harness.ts";
 import { refused, verbsOf } from "./verbs.ts";
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, elapse, broker, sql } = service;
-const { put, receive, take, ack, nack, stats, look } = verbsOf(service);
+const { put, receive, take, ack, nack, stats } = verbsOf(service);
 
 const empty = {
   num_undelivered_messages: 0,
@@ -129,58 +129,6 @@ describe("the rates", () => {
     const sums = await sql`select sum(published)::int as published, sum(acked)::int as acked
       from psqlqueue.rates where queue_id = ${queue}`;
     expect([...sums]).toEqual([{ published: 6, acked: 5 }]);
-  });
-});
-
-describe("in the background", () => {
-  const task = async (id: string) => (await call("GET", `/v1/tasks/${id}`)).body;
-  const finish = () => until(async () => (await broker.runTasks()).running === 0);
-  const started = async (method: string, path: string) => {
-    const answer = await call(method, path);
-    expect({ status: answer.status, members: Object.keys(answer.body) }).toEqual({ status: 202, members: ["task_id"] });
-    return answer.body.task_id as string;
-  };
-
-  test("a purge removes every message", async () => {
-    const queue = await createQueue(service);
-    const id = await put(queue);
-    const task_id = await started("PUT", `/v1/queues/${queue}/purge?async=true`);
-    expect(await task(task_id)).toMatchObject({ kind: "purge", queue_id: queue, state: "running", total_estimate: 1 });
-    expect((await call("PUT", `/v1/queues/${queue}/purge?async=true`)).body).toMatchObject({ code: 12 });
-    await finish();
-    expect(await task(task_id)).toMatchObject({ state: "completed", error: null });
-    expect((await look(queue, id)).status).toBe(404);
-  });
-
-  test("a cleanup removes what has ended", async () => {
-    const queue = await createQueue(service);
-    const [acked, ready] = [await put(queue), await put(queue)];
-    await ack(queue, acked);
-    const task_id = await started("PUT", `/v1/queues/${queue}/cleanup?async=true`);
-    await finish();
-    expect(await task(task_id)).toMatchObject({ kind: "cleanup", state: "completed" });
-    expect([(await look(queue, acked)).status, (await look(queue, ready)).status]).toEqual([404, 200]);
-  });
-
-  test("a delete makes the queue unknown at once, and removes its messages by and by", async () => {
-    const queue = await createQueue(service);
-    const id = await put(queue);
-    const task_id = await started("DELETE", `/v1/queues/${queue}?async=true`);
-    for (const path of ["", "/messages", "/stats", `/messages/${id}`]) {
-      expect((await call("GET", `/v1/queues/${queue}${path}`)).body.code).toBe(5);
-    }
-    expect(await task(task_id)).toMatchObject({ kind: "delete", queue_id: queue, state: "running" });
-    await finish();
-    expect(await task(task_id)).toMatchObject({ state: "completed" });
-    expect(await sql`select from psqlqueue.messages where id = ${id}`).toHaveLength(0);
-  });
-
-  test("a task of a queue that was deleted meanwhile fails, and says why", async () => {
-    const queue = await createQueue(service);
-    const task_id = await started("PUT", `/v1/queues/${queue}/purge?async=true`);
-    await call("DELETE", `/v1/queues/${queue}`);
-    await finish();
-    expect(await task(task_id)).toMatchObject({ state: "failed", error: "queue not found" });
   });
 });
 

@@ -15,6 +15,7 @@ import { createPublish, type OptionedItem, type Published, type PublishItem, typ
 import { createQueues } from "./queues.ts";
 import { createRates } from "./rates.ts";
 import { createReceive, type LeasedMessage, type Received, type ReceiveFrom, type ReceiveItem } from "./receive.ts";
+import { createRemovals } from "./removal.ts";
 import {
   createSettle,
   type Extended,
@@ -43,6 +44,8 @@ export type Limits = {
   statement_ms_max: number;
   /** Consumers that wait for messages. */
   waiters_max: number;
+  /** Milliseconds after which a purge, cleanup or delete goes on as a task instead of keeping its caller. */
+  removal_ms_max: number;
 };
 
 export type Outgoing = {
@@ -78,6 +81,7 @@ const bytesOf = (message: Outgoing) =>
 export function createBroker(db: Db, limits: Limits, holder: string = crypto.randomUUID()) {
   const floors = createFloors(limits.statement_ms_max);
   const housekeeping = createHousekeeping(db);
+  const removals = createRemovals(db);
   const notifier = createNotifier(db, holder);
   const onReady: OnReady = (queue_id, label, at) => {
     floors.lower(queue_id, label, at);
@@ -181,16 +185,15 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   }
 
   return {
-    ...createQueues(db, housekeeping),
+    ...createQueues(db),
     ...createTopics(db),
     ...createSubscriptions(db),
     ...createLook(db, onReady),
     ...createStats(db, floors.floorOf),
     ...createMaintenance(db),
     ...createOutbox(db, onReady),
-    ...createTasks(db, housekeeping, onReady),
-    ...createUpkeep(db, housekeeping, settle, note),
-    ...housekeeping,
+    ...createTasks(db, removals, onReady, limits.removal_ms_max),
+    ...createUpkeep(db, housekeeping, removals, settle, note),
 
     /** Stores one message; committed and flushed when it resolves. Throws `queue_not_found`, `queue_closed`. */
     publish(message: Outgoing & { queue_id: string }, options?: PublishOptions): Promise<Published> {

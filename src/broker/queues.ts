@@ -2,7 +2,6 @@ import { asc, eq, type SQL, sql } from "drizzle-orm";
 import type { Db } from "../db/db.ts";
 import { deleted_queues, queues } from "../db/schema.ts";
 import { BrokerError, DatabaseError } from "../errors.ts";
-import type { Housekeeping } from "./housekeeping.ts";
 import {
   type BaseSettings,
   type LaterInput,
@@ -120,7 +119,7 @@ function valuesOf(id: string, base: BaseSettings, input: LaterInput, is_new: boo
 }
 
 /** What can be done with queues. Every call may run concurrently with any other. */
-export function createQueues(db: Db, housekeeping: Housekeeping) {
+export function createQueues(db: Db) {
   const { orm } = db;
   const base = {
     ack_deadline_seconds: sql`${value("ack_deadline_seconds")}::int`,
@@ -321,11 +320,6 @@ export function createQueues(db: Db, housekeeping: Housekeeping) {
         });
       if (row === undefined) throw new BrokerError("queue_not_found");
       return row.no;
-    },
-
-    /** The queue, its subscriptions and its messages, archive included. Throws as removeQueue. */
-    async deleteQueue(id: string, is_forced: boolean): Promise<void> {
-      await housekeeping.purgeNumber(await this.removeQueue(id, is_forced));
     },
   };
 }

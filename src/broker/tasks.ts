@@ -1,13 +1,17 @@
 import { desc, eq, sql } from "drizzle-orm";
-import type { Db, Prepared } from "../db/db.ts";
+import type { Db } from "../db/db.ts";
 import { messages, queues, tasks } from "../db/schema.ts";
-import { BrokerError, type DatabaseError } from "../errors.ts";
-import type { Housekeeping } from "./housekeeping.ts";
+import { BrokerError } from "../errors.ts";
 import { nextId } from "./ids.ts";
+import { prepareRedrive, type RedriveOptions, type RedriveStep } from "./redrive.ts";
+import { type Removal, type RemovalKind, type Removals, removalOfQueue } from "./removal.ts";
 import type { OnReady } from "./settle.ts";
 import { column, rfc3339, value } from "./sql.ts";
 
-export type TaskKind = "redrive" | "purge" | "cleanup" | "delete";
+// A task is a row: running → completed | failed | cancelled. Its position moves with its work, so that any server can
+// go on with it after a restart; what has ended stays as it is.
+
+export type TaskKind = "redrive" | RemovalKind;
 export type TaskState = "running" | "completed" | "cancelled" | "failed";
 
 export type Task = {
@@ -23,140 +27,31 @@ export type Task = {
   error: string | null;
 };
 
-export type RedriveOptions = {
-  /** null: each message's own source. */
-  destination_queue_id: string | null;
-  label: string | null;
-  reason: string | null;
-  source_queue_id: string | null;
-  limit: number | null;
-  rate_per_second: number | null;
-  delay_seconds: number;
-  reset_attempts: boolean;
-};
-
 /** Rows that one statement looks at. */
 const chunk_rows = 1000;
+/** Milliseconds that one step of a removal takes, give or take a page, and its pages. */
+const step_ms_max = 200;
+const step_pages_max = 20;
 const estimate_max = 100_000;
 
 type Row = Omit<Task, "created_at" | "finished_at"> & {
   queue_no: number;
+  /** The request's, and for a removal its bounds `to` and `until`. */
   options: Record<string, unknown>;
+  position: string;
+  has_queue: boolean;
   created_at: string;
   finished_at: string | null;
 };
 
-type Step = {
-  moved: number;
-  failed: number;
-  is_last: boolean;
-  is_closed: boolean;
-  queue_ids: string | null;
-  now: string;
-};
-
-function prepareRedrive(db: Db): Prepared<Step[]> {
-  const option = (name: keyof RedriveOptions) => sql`task.options ->> ${name}::text`;
-  // The position moves in the statement that moves the messages: interrupted anywhere, each is moved exactly once.
-  const task = db.orm.$with("task", {}).as(sql`
-    select task.*, open.moves, least(open.moves, ${value("moves_max")}::bigint) as moves_now
-    from ${tasks} as task
-    cross join lateral (
-      select coalesce((${option("limit")})::bigint - task.moved, 9223372036854775807) as moves
-    ) as open
-    where task.id = ${value("id")} and task.state = 'running'
-    for update of task`);
-  const page = db.orm.$with("page", {}).as(sql`
-    select message.ctid as tid, message.id, message.label, message.dead, message.lease_token, message.lease_expires_at
-    from task
-    cross join lateral (
-      select message.ctid, message.*
-      from ${messages} as message
-      where message.queue_no = task.queue_no and message.id > task.position
-      order by message.id
-      limit ${value("limit")}::bigint
-      for update skip locked
-    ) as message`);
-  const pick = db.orm.$with("pick", {}).as(sql`
-    select page.tid, page.id, page.dead, destination.no, destination.id as queue_id, destination.message_retention_seconds,
-      coalesce(destination.publish_paused, false) as is_closed
-    from page
-    cross join task
-    left join lateral (
-      select * from ${queues} as queue
-      where queue.id = coalesce(${option("destination_queue_id")}, page.dead ->> 'source_queue_id')
-      limit 1
-    ) as destination on true
-    where (page.lease_token is null or page.lease_expires_at <= now())
-      and (${option("label")} is null or page.label = ${option("label")})
-      and (${option("reason")} is null or page.dead ->> 'reason' = ${option("reason")})
-      and (${option("source_queue_id")} is null or page.dead ->> 'source_queue_id' = ${option("source_queue_id")})
-      -- Published here directly: it has no place to go back to.
-      and (page.dead is not null or ${option("destination_queue_id")} is not null)
-    order by page.id
-    limit (select task.moves_now from task)`);
-  const moved = db.orm.$with("moved", {}).as(sql`
-    update ${messages} as message
-    set queue_no = pick.no, lease_token = null, leased_at = null, lease_expires_at = null, dead = null, last_error = null,
-      has_ttl = false, visible_at = now() + (${option("delay_seconds")})::int * interval '1 second',
-      expires_at = now() + pick.message_retention_seconds * interval '1 second',
-      delivery_attempts = case
-        when (${option("reset_attempts")})::boolean then 0 else coalesce((pick.dead ->> 'attempts')::int, 0)
-      end
-    from pick, task
-    where message.ctid = pick.tid and pick.no is not null and not (select coalesce(bool_or(pick.is_closed), false) from pick)
-    returning pick.queue_id`);
-  const done = db.orm.$with("done", {}).as(sql`
-    select
-      (select count(*) from moved)::int as moved,
-      (select count(*) from pick where pick.no is null)::int as failed,
-      task.moves <= (select count(*) from moved) or (
-        (select count(*) from page) < ${value("limit")}::bigint and (select count(*) from pick) < task.moves_now
-      ) as is_last,
-      (select coalesce(bool_or(pick.is_closed), false) from pick) as is_closed,
-      -- Not past what was left for another step.
-      case
-        when (select count(*) from pick) < task.moves_now then (select max(page.id) from page)
-        else (select max(pick.id) from pick)
-      end as position
-    from task`);
-  const noted = db.orm.$with("noted", {}).as(sql`
-    update ${tasks} as task
-    set moved = task.moved + done.moved, failed = task.failed + done.failed,
-      position = case when done.is_closed then task.position else coalesce(done.position, task.position) end,
-      state = case when done.is_closed then 'failed' when done.is_last then 'completed' else task.state end,
-      error = case when done.is_closed then 'queue closed: publishing to the destination is paused' end,
-      finished_at = case when done.is_closed or done.is_last then now() end
-    from done
-    where task.id = ${value("id")}`);
-  const answer = db.orm
-    .$with("answer", {
-      moved: column<number>("moved"),
-      failed: column<number>("failed"),
-      is_last: column<boolean>("is_last"),
-      is_closed: column<boolean>("is_closed"),
-      queue_ids: column<string | null>("queue_ids"),
-      now: column<string>("now"),
-    })
-    .as(sql`
-      select done.moved, done.failed, done.is_last, done.is_closed, now() as now,
-        (select string_agg(distinct moved.queue_id, ',') from moved) as queue_ids
-      from done`);
-  return db.orm
-    .with(task, page, pick, moved, done, noted, answer)
-    .select()
-    .from(answer)
-    .prepare("redrive") as unknown as Prepared<Step[]>;
-}
-
-const present = ({ queue_no: _, options: __, ...row }: Row): Task => ({
+const present = ({ queue_no: _, options: __, position: ___, has_queue: ____, ...row }: Row): Task => ({
   ...row,
   created_at: rfc3339(row.created_at),
   finished_at: row.finished_at === null ? null : rfc3339(row.finished_at),
 });
 
 /** Long work that a request started: kept in the database, done in bounded steps by one server at a time. */
-export function createTasks(db: Db, housekeeping: Housekeeping, onReady: OnReady) {
+export function createTasks(db: Db, removals: Removals, onReady: OnReady, removal_ms_max: number) {
   const { orm } = db;
   const redrive = prepareRedrive(db);
   const fields = {
@@ -172,6 +67,8 @@ export function createTasks(db: Db, housekeeping: Housekeeping, onReady: OnReady
     error: tasks.error,
     queue_no: tasks.queue_no,
     options: tasks.options,
+    position: tasks.position,
+    has_queue: sql<boolean>`exists (select from ${queues} as queue where queue.no = ${tasks.queue_no})`.as("has_queue"),
   };
   const get = orm
     .select(fields)
@@ -185,15 +82,32 @@ export function createTasks(db: Db, housekeeping: Housekeeping, onReady: OnReady
     .orderBy(desc(tasks.created_at))
     .prepare("list_running_tasks");
   const started = orm.$with("started", { id: column<string>("id") }).as(sql`
-    insert into ${tasks} (id, kind, queue_no, queue_id, options, total_estimate)
+    insert into ${tasks} as task (id, kind, queue_no, queue_id, options, position, total_estimate)
     select ${value("id")}, ${value("kind")}, ${value("queue_no")}::int, ${value("queue_id")}, ${value("options")}::text::jsonb,
-      (
+      ${value("position")}, (
         select count(*) from (
           select from ${messages} as message where message.queue_no = ${value("queue_no")}::int limit ${estimate_max}
         ) as counted
       )
+    -- What a call could not finish joins the task of the kind that runs, which begins again with the later bounds.
+    on conflict (queue_no, kind) where state = 'running' do update
+      set options = excluded.options, position = ''
+      where ${value("may_join")}::text::boolean
     returning id`);
   const start = orm.with(started).select().from(started).prepare("start_task");
+  const advance = orm
+    .update(tasks)
+    .set({
+      moved: sql`${tasks.moved} + ${value("removed")}::bigint`,
+      position: sql`${value("position")}`,
+      state: sql`case when ${value("is_done")}::text::boolean then 'completed' else ${tasks.state} end`,
+      finished_at: sql`case when ${value("is_done")}::text::boolean then now() end`,
+    })
+    // Other bounds: a call has joined it meanwhile, and it begins again.
+    .where(
+      sql`${tasks.id} = ${value("id")} and ${tasks.state} = 'running' and ${tasks.options} = ${value("options")}::text::jsonb`,
+    )
+    .prepare("advance_task");
   const finish = orm
     .update(tasks)
     .set({ state: sql`${value("state")}`, error: sql`${value("error")}`, finished_at: sql`now()` })
@@ -216,26 +130,38 @@ export function createTasks(db: Db, housekeeping: Housekeeping, onReady: OnReady
     return queue.no;
   }
 
-  async function begin(kind: TaskKind, queue_id: string, queue_no: number, options: object): Promise<string> {
-    const id = nextId();
-    const values = { id, kind, queue_id, queue_no, options: JSON.stringify(options) };
-    await db
-      .run("start_task", () => start.execute(values))
-      .catch((error: DatabaseError) => {
-        if (error.code !== "23505") throw error;
-        throw new BrokerError("queue_in_use", `a ${kind} of this queue is running`);
-      });
-    return id;
+  type Start = { kind: TaskKind; queue_id: string; queue_no: number; options: object; position?: string };
+
+  async function begin({ position = "", options, ...given }: Start, may_join = false): Promise<string> {
+    const values = {
+      ...given,
+      id: nextId(),
+      position,
+      options: JSON.stringify(options),
+      may_join: String(may_join),
+    };
+    const [row] = await db.run("start_task", () => start.execute(values));
+    if (row === undefined) throw new BrokerError("queue_in_use", `a ${given.kind} of this queue is running`);
+    return row.id;
   }
 
-  async function stepRedrive(id: string, moves_max: number): Promise<Step | undefined> {
+  const beginRemoval = (queue_id: string, { kind, queue_no, to, until, position }: Removal, may_join = false) =>
+    begin({ kind, queue_id, queue_no, options: { to, until }, position }, may_join);
+
+  /** Removes at once, or what takes longer as a task; answers its id. */
+  async function removeOrBegin(queue_id: string, removal: Removal): Promise<string | undefined> {
+    const { is_done, position } = await removals.proceed(removal, removal_ms_max);
+    return is_done ? undefined : await beginRemoval(queue_id, { ...removal, position }, true);
+  }
+
+  async function stepRedrive(id: string, moves_max: number): Promise<RedriveStep | undefined> {
     const values = { id, moves_max, limit: chunk_rows };
     const [step] = await db.run("redrive", () => redrive.execute(values), true);
     for (const queue_id of step?.queue_ids?.split(",") ?? []) onReady(queue_id, null, step?.now ?? "");
     return step;
   }
 
-  // What the slow ones may move by now; how often their steps are run, others decide.
+  /** Rows that each rate-limited redrive may have moved by now. */
   const allowances = new Map<string, { moves: number; at_ms: number }>();
 
   function allow(task: Row): number {
@@ -248,29 +174,39 @@ export function createTasks(db: Db, housekeeping: Housekeeping, onReady: OnReady
     return Math.floor(moves);
   }
 
-  /** One step of a task; false when there is nothing to do at once. */
-  async function runStep(task: Row): Promise<boolean> {
-    if (task.kind === "redrive") {
-      const moves_max = allow(task);
-      if (moves_max === 0) return false;
-      const step = await stepRedrive(task.id, moves_max);
-      const goes_on = step !== undefined && !step.is_last && !step.is_closed;
-      const allowance = allowances.get(task.id);
-      if (allowance !== undefined) allowance.moves -= step?.moved ?? 0;
-      if (!goes_on) allowances.delete(task.id);
-      return goes_on;
-    }
-    try {
-      if (task.kind === "purge") await housekeeping.purge(task.queue_id);
-      else if (task.kind === "cleanup") await housekeeping.cleanup(task.queue_id);
-      else await housekeeping.purgeNumber(task.queue_no);
-      await db.run("finish_task", () => finish.execute({ id: task.id, state: "completed", error: null }), true);
-    } catch (error) {
-      if (!(error instanceof BrokerError)) throw error;
-      const values = { id: task.id, state: "failed", error: error.message };
+  /** Redrives up to the task's rate; answers whether there is more to do at once. */
+  async function runRedrive(task: Row): Promise<boolean> {
+    const moves_max = allow(task);
+    if (moves_max === 0) return false;
+    const step = await stepRedrive(task.id, moves_max);
+    const goes_on = step !== undefined && !step.is_last && !step.is_closed;
+    const allowance = allowances.get(task.id);
+    if (allowance !== undefined) allowance.moves -= step?.moved ?? 0;
+    return goes_on;
+  }
+
+  async function runRemoval(task: Row): Promise<boolean> {
+    const kind = task.kind as RemovalKind;
+    if (kind !== "delete" && !task.has_queue) {
+      const values = { id: task.id, state: "failed", error: "queue not found: it was deleted meanwhile" };
       await db.run("finish_task", () => finish.execute(values), true);
+      return false;
     }
-    return false;
+    // A task of a server before 0.6 has no bounds; its own id and time are at least those of its call.
+    const { to = task.id, until = task.created_at } = task.options as Partial<Removal>;
+    const { queue_no } = task;
+    const bounds = kind === "delete" ? removalOfQueue(queue_no) : { kind, queue_no, to, until };
+    const removal = { ...bounds, position: task.position };
+    const { removed, position, is_done } = await removals.proceed(removal, step_ms_max, step_pages_max);
+    const values = {
+      id: task.id,
+      removed,
+      position,
+      is_done: String(is_done),
+      options: JSON.stringify(task.options),
+    };
+    await db.run("advance_task", () => advance.execute(values), true);
+    return !is_done;
   }
 
   return {
@@ -280,12 +216,14 @@ export function createTasks(db: Db, housekeeping: Housekeeping, onReady: OnReady
      */
     async redrive(
       queue_id: string,
-      options: RedriveOptions,
+      options: Omit<RedriveOptions, "destination_queue_no">,
       is_awaited: boolean,
     ): Promise<{ task_id: string; moved: number }> {
       const queue_no = await numberOf(queue_id);
-      if (options.destination_queue_id !== null) await numberOf(options.destination_queue_id);
-      const task_id = await begin("redrive", queue_id, queue_no, options);
+      const { destination_queue_id } = options;
+      const destination_queue_no = destination_queue_id === null ? null : await numberOf(destination_queue_id);
+      const asked = { ...options, destination_queue_no };
+      const task_id = await begin({ kind: "redrive", queue_id, queue_no, options: asked });
       for (let goes_on = is_awaited; goes_on; ) {
         const step = await stepRedrive(task_id, chunk_rows);
         if (step?.is_closed) throw new BrokerError("queue_closed");
@@ -296,13 +234,34 @@ export function createTasks(db: Db, housekeeping: Housekeeping, onReady: OnReady
       return { task_id, moved: row?.moved ?? 0 };
     },
 
-    /** Starts a purge or cleanup in the background. Throws `queue_not_found`, `queue_in_use`. */
-    async startTask(kind: "purge" | "cleanup", queue_id: string): Promise<string> {
-      return await begin(kind, queue_id, await numberOf(queue_id), {});
+    /**
+     * Removes every message that the queue holds at the call, whatever its state, and its client keys. What takes
+     * longer than `removal_ms_max` goes on as a task, whose id is the answer. Throws `queue_not_found`. Repeatable.
+     */
+    async purge(queue_id: string): Promise<string | undefined> {
+      return await removeOrBegin(queue_id, await removals.plan("purge", queue_id));
     },
 
+    /** Removes acked messages, and expired ones that nobody holds under a live lease. Otherwise as purge. */
+    async cleanup(queue_id: string): Promise<string | undefined> {
+      return await removeOrBegin(queue_id, await removals.plan("cleanup", queue_id));
+    },
+
+    /**
+     * Starts a purge or cleanup in the background, of what the queue holds now. Throws `queue_not_found`,
+     * `queue_in_use` while another one runs.
+     */
+    async startTask(kind: "purge" | "cleanup", queue_id: string): Promise<string> {
+      return await beginRemoval(queue_id, await removals.plan(kind, queue_id));
+    },
+
+    /** Removes what a deleted queue left; what takes long goes on as a task, whose id is the answer. Repeatable. */
+    removeDeleted: (queue_id: string, queue_no: number): Promise<string | undefined> =>
+      removeOrBegin(queue_id, removalOfQueue(queue_no)),
+
     /** Removes in the background what a deleted queue left. */
-    startDelete: (queue_id: string, queue_no: number): Promise<string> => begin("delete", queue_id, queue_no, {}),
+    startDelete: (queue_id: string, queue_no: number): Promise<string> =>
+      beginRemoval(queue_id, removalOfQueue(queue_no)),
 
     /** Throws `task_not_found`. */
     async getTask(id: string): Promise<Task> {
@@ -318,17 +277,30 @@ export function createTasks(db: Db, housekeeping: Housekeeping, onReady: OnReady
       await db.run("finish_task", () => finish.execute({ id, state: "cancelled", error: null }), true);
     },
 
-    /** One step of every running task, by the server that leads; answers whether there is more to do at once. */
+    /**
+     * One bounded step of every running task, by the server that leads; answers whether there is more to do at once. A
+     * task that fails holds up no other: its error is thrown when the others have had their step.
+     */
     async runTasks(): Promise<{ is_busy: boolean; running: number }> {
       const rows = (await db.run("list_running_tasks", () => running.execute(), true)) as Row[];
+      const ids = new Set(rows.map(({ id }) => id));
+      for (const id of allowances.keys()) if (!ids.has(id)) allowances.delete(id);
+      const failures: unknown[] = [];
       let is_busy = false;
       for (const task of rows) {
-        const goes_on = await runStep(task);
-        is_busy ||= goes_on && (task.options as Partial<RedriveOptions>).rate_per_second == null;
+        const is_redrive = task.kind === "redrive";
+        try {
+          const goes_on = await (is_redrive ? runRedrive(task) : runRemoval(task));
+          is_busy ||= goes_on && (task.options as Partial<RedriveOptions>).rate_per_second == null;
+        } catch (error) {
+          failures.push(error);
+        }
       }
+      if (failures.length > 0) throw failures[0];
       return { is_busy, running: rows.length };
     },
 
+    /** Forgets tasks that ended a week ago. Repeatable. */
     async forgetTasks(): Promise<void> {
       await db.run("forget_tasks", () => forget.execute(), true);
     },

@@ -4,6 +4,7 @@ import { deleted_queues, leaders, messages, publish_batches, queues } from "../d
 import type { NoteMessages } from "../observe.ts";
 import type { Housekeeping } from "./housekeeping.ts";
 import { type Place, prepareFindOverdue } from "./overdue.ts";
+import { type Removals, removalOfQueue } from "./removal.ts";
 import type { Settle } from "./settle.ts";
 import { column, value } from "./sql.ts";
 
@@ -17,8 +18,17 @@ const archive_days_ahead = 2;
 /** A publish that saw a queue before its deletion has committed long before this. */
 const deleted_queue_seconds = 60;
 
+/** How long one deleted queue may hold up the next in a run; the next run goes on. */
+const removal_ms_max = 2000;
+
 /** What background jobs do. Nothing's correctness depends on them having run; every call may be repeated. */
-export function createUpkeep(db: Db, housekeeping: Housekeeping, settle: Settle, note: NoteMessages) {
+export function createUpkeep(
+  db: Db,
+  housekeeping: Housekeeping,
+  removals: Removals,
+  settle: Settle,
+  note: NoteMessages,
+) {
   const { orm } = db;
   const findOverdue = prepareFindOverdue(db);
   const lead = orm
@@ -249,8 +259,8 @@ export function createUpkeep(db: Db, housekeeping: Housekeeping, settle: Settle,
     async sweepDeletedQueues(): Promise<number> {
       const rows = await db.run("list_deleted_queues", () => doomed.execute(), true);
       for (const { no } of rows) {
-        await housekeeping.purgeNumber(no);
-        await db.run("forget_deleted_queue", () => forget.execute({ no }), true);
+        const { is_done } = await removals.proceed(removalOfQueue(no), removal_ms_max);
+        if (is_done) await db.run("forget_deleted_queue", () => forget.execute({ no }), true);
       }
       return rows.length;
     },

@@ -48,8 +48,19 @@ function listen<T>(listener: "http" | "metrics", start: () => T): T {
   }
 }
 
-/** A slow request must not be cut as an idle connection: twice the longest statement. */
-const handler_seconds_min = 30;
+/** A purge, cleanup or delete that takes longer goes on as a task. */
+const removal_ms_max = 30_000;
+/** Bun's own limit. */
+const idle_seconds_max = 255;
+
+/**
+ * A slow request must not be cut as an idle connection: one that waits for its statement, runs it twice, and a removal
+ * that runs into its last page.
+ */
+function handlerSeconds(statement_timeout_ms: number): number {
+  const slowest_ms = removal_ms_max + 3 * (statement_timeout_ms + 2000);
+  return Math.min(idle_seconds_max, Math.ceil(slowest_ms / 1000));
+}
 
 /**
  * Opens everything in order: database, broker, listeners, background jobs. Throws MigrationError for a database that is
@@ -93,6 +104,7 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
       waiting_max: config.PSQLQUEUE_BATCH_MAX_WAITING,
       statement_ms_max: statement_timeout_ms,
       waiters_max: config.PSQLQUEUE_MAX_WAITERS,
+      removal_ms_max,
     },
     holder,
   );
@@ -143,7 +155,10 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
         // The door refuses what is too large, with a body that says so; Bun's own refusal has none. What nobody reads
         // is not kept either: Bun stops reading the socket.
         maxRequestBodySize: Number.MAX_SAFE_INTEGER,
-        idleTimeout: Math.max(config.PSQLQUEUE_SERVER_READ_HEADER_TIMEOUT_SECONDS, handler_seconds_min),
+        idleTimeout: Math.min(
+          idle_seconds_max,
+          Math.max(config.PSQLQUEUE_SERVER_READ_HEADER_TIMEOUT_SECONDS, handlerSeconds(statement_timeout_ms)),
+        ),
         development: false,
       }),
     );

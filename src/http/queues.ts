@@ -77,6 +77,9 @@ const PauseInput = Type.Object({ publish: Type.Optional(Type.Boolean()), consume
 const AsyncQuery = Type.Object({
   async: Type.Optional(member.flag("Answer at once with a task that does it")),
 });
+/** Done, or a task that goes on with it. */
+const answerRemoval = (task_id: string | undefined) => (task_id === undefined ? noContent() : json(202, { task_id }));
+
 const Started = Type.Object({ task_id: Type.String() });
 const DeleteQuery = Type.Object({
   ...AsyncQuery.properties,
@@ -210,12 +213,9 @@ export const queueRoutes = (broker: Broker) =>
       "/:queue_id",
       async ({ params, query }) => {
         const { force = false } = query;
-        if (!query.async) {
-          await broker.deleteQueue(params.queue_id, force);
-          return noContent();
-        }
         const queue_no = await broker.removeQueue(params.queue_id, force);
-        return json(202, { task_id: await broker.startDelete(params.queue_id, queue_no) });
+        const remove = query.async ? broker.startDelete : broker.removeDeleted;
+        return answerRemoval(await remove(params.queue_id, queue_no));
       },
       {
         ...readsQuery(DeleteQuery),
@@ -224,7 +224,11 @@ export const queueRoutes = (broker: Broker) =>
           "Delete a queue, its messages and its subscriptions",
           [
             { status: 204, description: "Deleted" },
-            { status: 202, schema: Started, description: "With async=true" },
+            {
+              status: 202,
+              schema: Started,
+              description: "With async=true, or when it takes longer than 30 s: goes on as a task",
+            },
           ],
           ["validation_failed", "queue_not_found", "queue_in_use"],
         ),
@@ -269,9 +273,8 @@ export const queueRoutes = (broker: Broker) =>
     .put(
       "/:queue_id/purge",
       async ({ params, query }) => {
-        if (query.async) return json(202, { task_id: await broker.startTask("purge", params.queue_id) });
-        await broker.purge(params.queue_id);
-        return noContent();
+        const { queue_id } = params;
+        return answerRemoval(query.async ? await broker.startTask("purge", queue_id) : await broker.purge(queue_id));
       },
       {
         ...readsQuery(AsyncQuery),
@@ -280,7 +283,11 @@ export const queueRoutes = (broker: Broker) =>
           "Remove every message",
           [
             { status: 204, description: "Removed" },
-            { status: 202, schema: Started, description: "With async=true" },
+            {
+              status: 202,
+              schema: Started,
+              description: "With async=true, or when it takes longer than 30 s: goes on as a task",
+            },
           ],
           ["validation_failed", "queue_not_found", "queue_in_use"],
         ),
@@ -289,9 +296,10 @@ export const queueRoutes = (broker: Broker) =>
     .put(
       "/:queue_id/cleanup",
       async ({ params, query }) => {
-        if (query.async) return json(202, { task_id: await broker.startTask("cleanup", params.queue_id) });
-        await broker.cleanup(params.queue_id);
-        return noContent();
+        const { queue_id } = params;
+        return answerRemoval(
+          query.async ? await broker.startTask("cleanup", queue_id) : await broker.cleanup(queue_id),
+        );
       },
       {
         ...readsQuery(AsyncQuery),
@@ -300,7 +308,11 @@ export const queueRoutes = (broker: Broker) =>
           "Remove acked and expired messages",
           [
             { status: 204, description: "Removed" },
-            { status: 202, schema: Started, description: "With async=true" },
+            {
+              status: 202,
+              schema: Started,
+              description: "With async=true, or when it takes longer than 30 s: goes on as a task",
+            },
           ],
           ["validation_failed", "queue_not_found", "queue_in_use"],
         ),

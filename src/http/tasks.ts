@@ -1,7 +1,7 @@
 import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import type { RedriveOptions } from "../broker/tasks.ts";
+import type { RedriveOptions } from "../broker/redrive.ts";
 import { BrokerError } from "../errors.ts";
 import { readsOptionalBody } from "./input.ts";
 import { documents, json, noContent } from "./output.ts";
@@ -37,7 +37,7 @@ const TaskSchema = Type.Object({
 });
 const Started = Type.Object({ task_id: Type.String() });
 
-const optionsOf = (body: Static<typeof RedriveInput>): RedriveOptions => ({
+const optionsOf = (body: Static<typeof RedriveInput>): Omit<RedriveOptions, "destination_queue_no"> => ({
   destination_queue_id: body.destination_queue_id ?? null,
   label: body.label ?? null,
   reason: body.reason ?? null,
