@@ -1,13 +1,13 @@
-import { BrokerError, DatabaseError } from "./errors.ts";
+import { BrokerError, DatabaseError, type Failure } from "./errors.ts";
 
 export type BatcherOptions<Item, Result> = {
   /** For errors and metrics. */
   name: string;
   /**
-   * Does the work for many items and answers with one result per item, in order. An item that fails alone has its
-   * BrokerError as its result; only infrastructure failures throw.
+   * Does the work for many items and answers with one result per item, in order. An item that fails alone has its error
+   * as its result; it throws only when nothing was done, or nobody knows what.
    */
-  flush: (items: Item[]) => Promise<(Result | BrokerError)[]>;
+  flush: (items: Item[]) => Promise<(Result | Failure)[]>;
   /** Flushes in flight at once, 1 or more. */
   lanes: number;
   /** Items of one flush at most. */
@@ -87,8 +87,8 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
     try {
       const results = await options.flush(batch.map((entry) => entry.item));
       for (const [i, entry] of batch.entries()) {
-        const result = results[i] as Result | BrokerError;
-        if (result instanceof BrokerError) entry.reject(result);
+        const result = results[i] as Result | Failure;
+        if (result instanceof Error) entry.reject(result);
         else entry.resolve(result);
       }
     } catch (error) {

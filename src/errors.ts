@@ -72,6 +72,26 @@ export class DatabaseError extends Error {
   }
 }
 
+/** Why one item of many has no result. */
+export type Failure = BrokerError | DatabaseError;
+
+/**
+ * Runs what explains or completes some of the results of a statement that has committed. When the database fails only
+ * now, it fails those items and no other: what succeeded has succeeded, and a caller told otherwise would do it twice.
+ */
+export async function completeResults<Result>(
+  results: (Result | Failure)[],
+  places: Iterable<number>,
+  complete: () => Promise<void>,
+): Promise<void> {
+  try {
+    await complete();
+  } catch (error) {
+    if (!(error instanceof DatabaseError)) throw error;
+    for (const i of places) results[i] = error;
+  }
+}
+
 /** A database that this program must not or cannot work with. The message says what, why, and what to do. */
 export class MigrationError extends Error {
   override readonly name = "MigrationError";

@@ -1,7 +1,7 @@
 import { sql } from "drizzle-orm";
 import { type Batcher, type BatcherOptions, createBatcher } from "../batcher.ts";
 import type { Db } from "../db/db.ts";
-import { BrokerError } from "../errors.ts";
+import type { Failure } from "../errors.ts";
 import { type MessageEvent, type NoteMessages, observe } from "../observe.ts";
 import { createFanout, type FannedOut, type FanoutItem } from "./fanout.ts";
 import { createFloors } from "./floors.ts";
@@ -111,7 +111,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
       const counts = new Map<string, number>();
       const repeats = new Map<string, number>();
       for (const [i, result] of results.entries()) {
-        if (result instanceof BrokerError) continue;
+        if (result instanceof Error) continue;
         const { queue_id } = items[i] as Item;
         const own = (result as { deduplicated?: boolean } | undefined)?.deduplicated ? repeats : counts;
         own.set(queue_id, (own.get(queue_id) ?? 0) + 1);
@@ -209,7 +209,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
       queue_id: string,
       given: (Outgoing & PublishOptions)[],
       is_atomic: boolean,
-    ): Promise<(Published | BrokerError)[]> {
+    ): Promise<(Published | Failure)[]> {
       const items = given.map((message) => ({ ...message, queue_id, id: nextId() }));
       return await counted("published", (all: OptionedItem[]) => publish.optioned(all, is_atomic))(items);
     },
@@ -228,10 +228,10 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
       topic_id: string,
       given: (Outgoing & PublishOptions)[],
       is_atomic: boolean,
-    ): Promise<(FannedOut | BrokerError)[]> {
+    ): Promise<(FannedOut | Failure)[]> {
       const items = given.map((message) => ({ ...message, topic_id, id: nextFanoutId() }));
       const results = await fanOut(items, is_atomic);
-      const copies = results.flatMap((result) => (result instanceof BrokerError ? [] : result.copies));
+      const copies = results.flatMap((result) => (result instanceof Error ? [] : result.copies));
       for (const [queue_id, own] of Map.groupBy(copies, (copy) => copy.queue_id))
         note("published", queue_id, own.length);
       return results;

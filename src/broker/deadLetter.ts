@@ -1,6 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../db/db.ts";
 import { messages, queues } from "../db/schema.ts";
+import { is_unchanged } from "./fenced.ts";
 import { column, value } from "./sql.ts";
 
 export type DeadReason = "max_deliveries" | "rejected" | "expired";
@@ -13,15 +14,17 @@ export type Buried = { dead_queue_id: string; label: string | null; ready_at: st
  * void. A null token means: only if nobody holds it, and if it still is what `reason` says.
  */
 export function prepareDeadLetter(db: Db): Prepared<Buried[]> {
-  const target = db.orm.$with("target", {}).as(sql`
-    select found.tid, found.delivery_attempts, found.last_error, given.queue_id, dead.no as dead_no, dead.id as dead_queue_id,
+  const found = db.orm.$with("fenced", {}).as(sql`
+    select found.tid, found.queue_no, found.id, found.token as found_token, found.delivery_attempts, found.last_error,
+      given.queue_id, dead.no as dead_no, dead.id as dead_queue_id,
       dead.message_retention_seconds
     from unnest(${value("queue_ids")}::text[], ${value("ids")}::text[], ${value("lease_tokens")}::text[]::bigint[])
       as given (queue_id, id, lease_token)
     cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as source
     cross join lateral (select * from ${queues} as queue where queue.no = source.dead_queue_no limit 1) as dead
     cross join lateral (
-      select message.ctid as tid, message.delivery_attempts, message.last_error
+      select message.ctid as tid, message.queue_no, message.id, message.lease_token as token, message.delivery_attempts,
+        message.last_error
       from ${messages} as message
       where message.queue_no = source.no and message.id = given.id
         and case
@@ -41,12 +44,12 @@ export function prepareDeadLetter(db: Db): Prepared<Buried[]> {
     })
     .as(sql`
       update ${messages} as message
-      set queue_no = target.dead_no, delivery_attempts = 0, lease_token = null, leased_at = null, lease_expires_at = null,
+      set queue_no = fenced.dead_no, delivery_attempts = 0, lease_token = null, leased_at = null, lease_expires_at = null,
         visible_at = now(), has_ttl = false,
-        expires_at = now() + target.message_retention_seconds * interval '1 second',
-        dead = psqlqueue.dead_letter(target.queue_id, ${value("reason")}, target.last_error, target.delivery_attempts)
-      from target
-      where message.ctid = target.tid
-      returning target.dead_queue_id, message.label, message.visible_at as ready_at`);
-  return db.orm.with(target, moved).select().from(moved).prepare("dead_letter") as unknown as Prepared<Buried[]>;
+        expires_at = now() + fenced.message_retention_seconds * interval '1 second',
+        dead = psqlqueue.dead_letter(fenced.queue_id, ${value("reason")}, fenced.last_error, fenced.delivery_attempts)
+      from fenced
+      where ${is_unchanged}
+      returning fenced.dead_queue_id, message.label, message.visible_at as ready_at`);
+  return db.orm.with(found, moved).select().from(moved).prepare("dead_letter") as unknown as Prepared<Buried[]>;
 }

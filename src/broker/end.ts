@@ -1,8 +1,8 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../db/db.ts";
 import { archived_messages, messages } from "../db/schema.ts";
+import { fenced, is_unchanged } from "./fenced.ts";
 import { column, type Tally, value } from "./sql.ts";
-import { target } from "./target.ts";
 
 /** Ends messages: deletes, and archives unless the queue keeps no archive. */
 export function prepareEnd(db: Db): Prepared<Tally[]> {
@@ -14,12 +14,12 @@ export function prepareEnd(db: Db): Prepared<Tally[]> {
       message.expires_at <= now() and (given.lease_token is not null or coalesce(message.lease_expires_at <= now(), true))
     else given.lease_token is null or message.expires_at > now() or message.lease_expires_at > now()
   end`;
-  const found = db.orm.$with("target", {}).as(target({ names: sql``, arrays: sql``, columns: kept, where }));
+  const found = db.orm.$with("fenced", {}).as(fenced({ names: sql``, arrays: sql``, columns: kept, where }));
   const gone = db.orm.$with("gone", {}).as(sql`
     delete from ${messages} as message
-    using target
-    where message.ctid = target.tid
-    returning message.*, target.n, target.kept_seconds, target.lease_token as used_token`);
+    using fenced
+    where ${is_unchanged}
+    returning message.*, fenced.n, fenced.kept_seconds, fenced.lease_token as used_token`);
   // The token that did it stays: a repeated ack with it is a success, with another one a lost lease.
   const archived = db.orm.$with("archived", {}).as(sql`
     insert into ${archived_messages} (

@@ -1,8 +1,9 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../db/db.ts";
 import { messages } from "../db/schema.ts";
+import { fenced, is_unchanged } from "./fenced.ts";
+import { jitter_seed, notesDone } from "./nack.ts";
 import { column, value } from "./sql.ts";
-import { target } from "./target.ts";
 
 /** `seconds_left` null: extended. Otherwise what the longest lease of the queue leaves. */
 export type ExtendRow = {
@@ -15,8 +16,8 @@ export type ExtendRow = {
 
 /** Moves the end of leases; 0 seconds gives them back. */
 export function prepareExtend(db: Db): Prepared<ExtendRow[]> {
-  const found = db.orm.$with("target", {}).as(
-    target({
+  const found = db.orm.$with("fenced", {}).as(
+    fenced({
       names: sql`seconds,`,
       arrays: sql`, ${value("seconds")}::int[]`,
       columns: sql`queue.retry_min_seconds, queue.retry_max_seconds, queue.retry_multiplier, queue.retry_jitter,
@@ -37,17 +38,17 @@ export function prepareExtend(db: Db): Prepared<ExtendRow[]> {
   // 0 releases: visible at once, the delivery stays counted, the token is spent.
   const extended = db.orm.$with("extended", {}).as(sql`
     update ${messages} as message
-    set lease_expires_at = case when target.seconds > 0 then now() + target.seconds * interval '1 second' end,
-      lease_token = case when target.seconds > 0 then message.lease_token end,
-      leased_at = case when target.seconds > 0 then message.leased_at end,
-      visible_at = now() + target.seconds * interval '1 second' + case
-        when target.seconds = 0 or target.retry_min_seconds = 0 then interval '0'
-        else psqlqueue.backoff_seconds(target.delivery_attempts, target.retry_min_seconds, target.retry_max_seconds,
-          target.retry_multiplier, target.retry_jitter) * interval '1 second'
+    set lease_expires_at = case when fenced.seconds > 0 then now() + fenced.seconds * interval '1 second' end,
+      lease_token = case when fenced.seconds > 0 then message.lease_token end,
+      leased_at = case when fenced.seconds > 0 then message.leased_at end,
+      visible_at = now() + fenced.seconds * interval '1 second' + case
+        when fenced.seconds = 0 or fenced.retry_min_seconds = 0 then interval '0'
+        else psqlqueue.backoff_seconds(fenced.delivery_attempts, fenced.retry_min_seconds, fenced.retry_max_seconds,
+          fenced.retry_multiplier, fenced.retry_jitter, ${jitter_seed}) * interval '1 second'
       end
-    from target
-    where message.ctid = target.tid and target.seconds_left is null
-    returning target.n, coalesce(message.lease_expires_at, now()) as lease_expires_at, message.label,
+    from fenced
+    where ${is_unchanged} and fenced.seconds_left is null
+    returning fenced.n, fenced.seconds, coalesce(message.lease_expires_at, now()) as lease_expires_at, message.label,
       message.visible_at as ready_at`);
   const answer = db.orm
     .$with("answer", {
@@ -60,8 +61,9 @@ export function prepareExtend(db: Db): Prepared<ExtendRow[]> {
     .as(sql`
       select extended.n, extended.lease_expires_at, null::int as seconds_left, extended.label, extended.ready_at from extended
       union all
-      select target.n, now(), greatest(0, target.seconds_left), null, now() from target where target.seconds_left is not null`);
-  return db.orm.with(found, extended, answer).select().from(answer).prepare("extend") as unknown as Prepared<
+      select fenced.n, now(), greatest(0, fenced.seconds_left), null, now() from fenced where fenced.seconds_left is not null`);
+  const noted = notesDone(db, sql`select extended.n from extended where extended.seconds = 0`);
+  return db.orm.with(found, extended, noted, answer).select().from(answer).prepare("extend") as unknown as Prepared<
     ExtendRow[]
   >;
 }

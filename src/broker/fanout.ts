@@ -1,7 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../db/db.ts";
 import { messages, queues, subscriptions, topic_deduplications, topics } from "../db/schema.ts";
-import { BrokerError } from "../errors.ts";
+import { BrokerError, completeResults, type Failure } from "../errors.ts";
 import { nextId } from "./ids.ts";
 import { guard, type PublishOptions } from "./publish.ts";
 import type { OnReady } from "./settle.ts";
@@ -48,12 +48,16 @@ function prepareFanout(db: Db): Prepared<Row[]> {
       coalesce(bool_or(target.publish_paused) over (
         partition by case when ${value("is_batch")}::text::boolean then 0 else given.n end
       ), false) as is_closed
-    from unnest(
+    -- Which is the first of its key is told before the copies: afterwards it would be asked of every copy.
+    from (
+      select item.*, item.n = min(item.n) over (partition by item.topic_id, item.dedup_key) as is_first
+      from unnest(
       ${value("topic_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
       ${value("attributes")}::text[], ${value("delays")}::int[], ${value("deliver_ats")}::text[]::timestamptz[],
       ${value("ttls")}::int[], ${value("expires_ats")}::text[]::timestamptz[], ${value("dedup_keys")}::text[]
-    ) with ordinality as given (
-      topic_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, n)
+      ) with ordinality as item (
+        topic_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, n)
+    ) as given
     cross join lateral (select topic.id from ${topics} as topic where topic.id = given.topic_id limit 1) as topic
     left join lateral (
       select queue.no as queue_no, queue.id as queue_id, queue.delivery_delay_seconds, queue.message_retention_seconds,
@@ -65,13 +69,14 @@ function prepareFanout(db: Db): Prepared<Row[]> {
     ) as target on true`);
   // Decided once per topic, before the copies: all or none. Of items with one key in a batch, the first.
   const claimed = orm.$with("claimed", {}).as(sql`
-    insert into ${topic_deduplications} as seen (topic_id, key, created_at, delivered_queues)
-    select distinct on (copy.topic_id, copy.dedup_key) copy.topic_id, copy.dedup_key, now(), copy.delivered_queues
+    insert into ${topic_deduplications} as seen (topic_id, key, created_at, delivered_queues, id)
+    select copy.topic_id, copy.dedup_key, now(), copy.delivered_queues, copy.id
     from copy
-    where copy.dedup_key is not null and copy.copy_n = 1 and not copy.is_closed and exists (select from once)
-    order by copy.topic_id, copy.dedup_key, copy.n
+    where copy.dedup_key is not null and copy.is_first and copy.copy_n = 1 and not copy.is_closed
+      and exists (select from once)
+    order by copy.topic_id, copy.dedup_key   -- one lock order for all
     on conflict (topic_id, key) do update
-      set created_at = excluded.created_at, delivered_queues = excluded.delivered_queues
+      set created_at = excluded.created_at, delivered_queues = excluded.delivered_queues, id = excluded.id
       where seen.created_at <= now() - ${dedup_window_seconds} * interval '1 second'
     returning seen.topic_id, seen.key`);
   const fresh = orm.$with("fresh", {}).as(sql`
@@ -79,10 +84,7 @@ function prepareFanout(db: Db): Prepared<Row[]> {
     from copy
     where exists (select from once) and not copy.is_closed and (
       copy.dedup_key is null
-      or (copy.topic_id, copy.dedup_key) in (select claimed.topic_id, claimed.key from claimed)
-        and copy.n = (
-          select min(first.n) from copy as first where first.topic_id = copy.topic_id and first.dedup_key = copy.dedup_key
-        )
+      or copy.is_first and (copy.topic_id, copy.dedup_key) in (select claimed.topic_id, claimed.key from claimed)
     )`);
   const stored = orm.$with("stored", {}).as(sql`
     insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at)
@@ -114,6 +116,12 @@ function prepareFanout(db: Db): Prepared<Row[]> {
         case
           when copy.is_closed then 'closed'
           when copy.dedup_key is null or copy.n in (select fresh.n from fresh) then 'stored'
+          -- Its own id: the first try of this very statement, whose answer was lost, stored it.
+          when copy.id = (
+            select seen.id from ${topic_deduplications} as seen
+            where seen.topic_id = copy.topic_id and seen.key = copy.dedup_key
+            limit 1
+          ) then 'stored'
           else 'seen'
         end as status
       from copy`);
@@ -149,15 +157,11 @@ function prepareOriginals(db: Db): Prepared<{ n: string; delivered_queues: numbe
 export function createFanout(
   db: Db,
   onReady: OnReady,
-): (items: FanoutItem[], is_batch?: boolean) => Promise<(FannedOut | BrokerError)[]> {
+): (items: FanoutItem[], is_batch?: boolean) => Promise<(FannedOut | Failure)[]> {
   const statement = prepareFanout(db);
   const originals = prepareOriginals(db);
 
-  async function repeatAnswers(
-    items: FanoutItem[],
-    results: (FannedOut | BrokerError)[],
-    seen: number[],
-  ): Promise<void> {
+  async function repeatAnswers(items: FanoutItem[], results: (FannedOut | Failure)[], seen: number[]): Promise<void> {
     const asked = {
       topic_ids: seen.map((i) => items[i]?.topic_id),
       dedup_keys: seen.map((i) => items[i]?.dedup_key),
@@ -184,7 +188,7 @@ export function createFanout(
       dedup_keys: items.map((item) => item.dedup_key),
     };
     const rows = await db.run("fanout", () => statement.execute(values), true);
-    const results: (FannedOut | BrokerError)[] = items.map(() => new BrokerError("topic_not_found"));
+    const results: (FannedOut | Failure)[] = items.map(() => new BrokerError("topic_not_found"));
     const seen = new Set<number>();
     for (const row of rows) {
       const i = Number(row.n) - 1;
@@ -192,7 +196,7 @@ export function createFanout(
       else if (row.status === "seen") seen.add(i);
       else {
         let result = results[i];
-        if (result === undefined || result instanceof BrokerError) {
+        if (result === undefined || result instanceof Error) {
           result = { delivered_queues: row.delivered_queues, deduplicated: false, copies: [] };
           results[i] = result;
         }
@@ -201,7 +205,7 @@ export function createFanout(
         onReady(row.queue_id, items[i]?.label ?? null, row.now);
       }
     }
-    if (seen.size > 0) await repeatAnswers(items, results, [...seen]);
+    if (seen.size > 0) await completeResults(results, seen, () => repeatAnswers(items, results, [...seen]));
     return results;
   };
 }

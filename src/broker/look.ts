@@ -2,9 +2,9 @@ import { type SQL, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../db/db.ts";
 import { archived_messages, messages, queues } from "../db/schema.ts";
 import { BrokerError } from "../errors.ts";
+import { storedToken } from "./fenced.ts";
 import type { OnReady } from "./settle.ts";
 import { column, rfc3339, value } from "./sql.ts";
-import { storedToken } from "./target.ts";
 
 /** What a message can be, as a peek names it. */
 export const states = ["ready", "delayed", "leased", "backing_off", "acked", "expired"] as const;

@@ -1,7 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../db/db.ts";
 import { deduplications, messages, publish_batches, queues } from "../db/schema.ts";
-import { BrokerError } from "../errors.ts";
+import { BrokerError, completeResults, type Failure } from "../errors.ts";
 import { nextId } from "./ids.ts";
 import type { OnReady } from "./settle.ts";
 import { column, isInTally, type Tally, value } from "./sql.ts";
@@ -217,16 +217,17 @@ function prepareWhy(db: Db): Prepared<{ n: string; is_closed: boolean }[]> {
 
 export type Publish = {
   /** Stores messages without options for any queues, in order. */
-  plain(items: PublishItem[]): Promise<(Published | BrokerError)[]>;
+  plain(items: PublishItem[]): Promise<(Published | Failure)[]>;
   /** The same with options. `is_atomic`: one item that is refused keeps all back. */
-  optioned(items: OptionedItem[], is_atomic?: boolean): Promise<(Published | BrokerError)[]>;
+  optioned(items: OptionedItem[], is_atomic?: boolean): Promise<(Published | Failure)[]>;
 };
 
 const no_options = { delay_seconds: null, deliver_at: null, ttl_seconds: null, expires_at: null, dedup_key: null };
 
 /**
  * Publishing on one database: many messages in one statement, visible after their queue's delay. Item i of an answer is
- * what was published, or `queue_not_found`, `queue_closed`, `dedup_conflict`. Answers after commit. Safe to repeat
+ * what was published, or `queue_not_found`, `queue_closed`, `dedup_conflict`, or the DatabaseError that only it met.
+ * Answers after commit. Safe to repeat
  * inside: a lost connection is answered by sending the same statement once more.
  */
 export function createPublish(db: Db, onReady: OnReady): Publish {
@@ -245,7 +246,7 @@ export function createPublish(db: Db, onReady: OnReady): Publish {
   });
 
   /** Fills in what the plain statement left out: refused, or for a queue that looks at bodies. */
-  async function explain(items: PublishItem[], results: (Published | BrokerError)[], missed: number[]): Promise<void> {
+  async function explain(items: PublishItem[], results: (Published | Failure)[], missed: number[]): Promise<void> {
     const queue_ids = missed.map((i) => items[i]?.queue_id);
     const rows = await db.run("explain_unpublished", () => why.execute({ queue_ids }), true);
     const known = new Map(rows.map((row) => [missed[Number(row.n) - 1] as number, row.is_closed]));
@@ -256,10 +257,10 @@ export function createPublish(db: Db, onReady: OnReady): Publish {
       again.map((i) => ({ ...(items[i] as PublishItem), ...no_options })),
       false,
     );
-    for (const [k, i] of again.entries()) results[i] = optioned[k] as Published | BrokerError;
+    for (const [k, i] of again.entries()) results[i] = optioned[k] as Published | Failure;
   }
 
-  async function publishOptioned(items: OptionedItem[], is_atomic: boolean): Promise<(Published | BrokerError)[]> {
+  async function publishOptioned(items: OptionedItem[], is_atomic: boolean): Promise<(Published | Failure)[]> {
     const body_hashes = items.map((item) => deduplicationKey("body", item.body));
     const dedup_keys = items.map((item) => item.dedup_key);
     const values = {
@@ -273,7 +274,7 @@ export function createPublish(db: Db, onReady: OnReady): Publish {
       is_atomic: String(is_atomic),
     };
     const rows = await db.run("publish_with_options", () => withOptions.execute(values), true);
-    const results: (Published | BrokerError)[] = items.map(() => new BrokerError("queue_not_found"));
+    const results: (Published | Failure)[] = items.map(() => new BrokerError("queue_not_found"));
     const seen: number[] = [];
     for (const { n, now, status } of rows) {
       const i = Number(n) - 1;
@@ -284,13 +285,15 @@ export function createPublish(db: Db, onReady: OnReady): Publish {
       if (status === "stored") onReady(item.queue_id, item.label, now);
       if (status === "seen") seen.push(i);
     }
-    if (seen.length > 0) await resolveOriginals(items, results, seen, dedup_keys, body_hashes);
+    if (seen.length > 0) {
+      await completeResults(results, seen, () => resolveOriginals(items, results, seen, dedup_keys, body_hashes));
+    }
     return results;
   }
 
   async function resolveOriginals(
     items: OptionedItem[],
-    results: (Published | BrokerError)[],
+    results: (Published | Failure)[],
     seen: number[],
     dedup_keys: (string | null)[],
     body_hashes: string[],
@@ -314,12 +317,12 @@ export function createPublish(db: Db, onReady: OnReady): Publish {
       const [tally] = await db.run("publish", () => plainly.execute(values), true);
       const isStored = isInTally(tally, items.length);
       const missed: number[] = [];
-      const results: (Published | BrokerError)[] = items.map((item, i) => {
+      const results: (Published | Failure)[] = items.map((item, i) => {
         if (!isStored(i)) missed.push(i);
         else onReady(item.queue_id, item.label, tally?.now ?? "");
         return { id: item.id, deduplicated: false };
       });
-      if (missed.length > 0) await explain(items, results, missed);
+      if (missed.length > 0) await completeResults(results, missed, () => explain(items, results, missed));
       return results;
     },
     optioned: (items, is_atomic = false) => publishOptioned(items, is_atomic),

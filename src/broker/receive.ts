@@ -129,7 +129,8 @@ function prepareLease(db: Db, name: string, is_labelled: boolean): Statement {
       visible_at = now() + pick.lease_seconds * interval '1 second' + case
         when queue.retry_min_seconds = 0 then interval '0'
         else psqlqueue.backoff_seconds(message.delivery_attempts + 1, queue.retry_min_seconds, queue.retry_max_seconds,
-          queue.retry_multiplier, queue.retry_jitter) * interval '1 second'
+          queue.retry_multiplier, queue.retry_jitter,
+          (select ${value("lease_tokens")}::text[]::bigint[])[pick.n]) * interval '1 second'
       end,
       delivery_attempts = message.delivery_attempts
         + (message.expires_at > now() and message.delivery_attempts < queue.deliveries_max)::int

@@ -1,14 +1,14 @@
-import { sql } from "drizzle-orm";
-import type { Db, Prepared } from "../db/db.ts";
-import { archived_messages, messages, queues } from "../db/schema.ts";
-import { BrokerError, DatabaseError } from "../errors.ts";
+import type { Db } from "../db/db.ts";
+import { BrokerError, completeResults, DatabaseError, type Failure } from "../errors.ts";
 import type { NoteMessages } from "../observe.ts";
 import { type DeadReason, prepareDeadLetter } from "./deadLetter.ts";
 import { prepareEnd } from "./end.ts";
 import { prepareExtend } from "./extend.ts";
+import { storedToken } from "./fenced.ts";
+import { nextId } from "./ids.ts";
+import { prepareExplain, prepareFindHeld, type Reason } from "./misses.ts";
 import { prepareNack, prepareUnlease } from "./nack.ts";
-import { column, isInTally, value } from "./sql.ts";
-import { storedToken } from "./target.ts";
+import { isInTally } from "./sql.ts";
 
 /** `lease_token` null: by id alone, as in v1. A text that is no token of ours is simply not the current one. */
 export type SettleItem = { queue_id: string; id: string; lease_token: string | null };
@@ -23,90 +23,19 @@ export type ExtendItem = SettleItem & { ack_deadline_seconds: number };
 
 export type Extended = { lease_expires_at: string };
 
-type Reason =
-  | "again"
-  | "token_required"
-  | "lease_lost"
-  | "acked"
-  | "archived"
-  | "message_not_found"
-  | "queue_not_found";
-type Miss = { n: string; reason: Reason };
-
 /** A row that became ready by a settlement. */
 export type OnReady = (queue_id: string, label: string | null, at: string) => void;
 
 /** A call that lost a race with another change of its row is sent again, at most this often. */
 const rounds_max = 20;
 
-/** Why a call left an item out. */
-function prepareExplain(db: Db): Prepared<Miss[]> {
-  const misses = db.orm.$with("misses", { n: column<string>("n"), reason: column<Reason>("reason") }).as(sql`
-    select given.n,
-      case
-        when queue.no is null then 'queue_not_found'
-        when given.lease_token is null and ${value("is_extend")}::text::boolean and not queue.allow_tokenless_extend
-          then 'token_required'
-        else coalesce((
-          select case
-            when message.lease_token is distinct from given.lease_token and given.lease_token is not null then 'lease_lost'
-            when given.lease_token is not null and queue.strict_leases and message.lease_expires_at <= now()
-              then 'lease_lost'
-            when message.expires_at <= now() and coalesce(message.lease_expires_at <= now(), true) then 'archived'
-            -- Without a token only a live lease can be extended, and there is none.
-            when given.lease_token is null and ${value("is_extend")}::text::boolean then 'lease_lost'
-            else 'again'
-          end
-          from ${messages} as message
-          where message.queue_no = queue.no and message.id = given.id
-        ), (
-          select case
-            when past.outcome = 'acked' and past.lease_token = given.lease_token then 'acked'
-            else 'archived'
-          end
-          from ${archived_messages} as past
-          where past.queue_no = queue.no and past.id = given.id and past.expires_at > now()
-          limit 1
-        ), 'message_not_found')
-      end as reason
-    from unnest(${value("queue_ids")}::text[], ${value("ids")}::text[], ${value("lease_tokens")}::text[]::bigint[])
-      with ordinality as given (queue_id, id, lease_token, n)
-    left join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue on true`);
-  return db.orm.with(misses).select().from(misses).prepare("explain_misses") as unknown as Prepared<Miss[]>;
-}
-
-/**
- * Which items' rows a transaction of somebody else has locked right now: `psqlqueue.ack` in one that stays open, say.
- * The sub-select without a lock tells a locked row from one that is not there.
- */
-function prepareFindHeld(db: Db): Prepared<{ n: string }[]> {
-  const held = db.orm.$with("held", { n: column<string>("n") }).as(sql`
-    select given.n
-    from unnest(${value("queue_ids")}::text[], ${value("ids")}::text[]) with ordinality as given (queue_id, id, n)
-    cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
-    cross join lateral (
-      select 1 as there
-      from ${messages} as message
-      where message.queue_no = queue.no and message.id = given.id
-      limit 1
-    ) as there
-    left join lateral (
-      select 1 as free
-      from ${messages} as message
-      where message.queue_no = queue.no and message.id = given.id
-      for update skip locked
-    ) as own on true
-    where own.free is null`);
-  return db.orm.with(held).select().from(held).prepare("find_held") as unknown as Prepared<{ n: string }[]>;
-}
-
 export type Settle = {
   /** Ends messages for good. Item i is undefined, or why not. Repeatable: an ended message answers as ended. */
-  ack(items: SettleItem[]): Promise<(undefined | BrokerError)[]>;
+  ack(items: SettleItem[]): Promise<(undefined | Failure)[]>;
   /** Makes messages visible after a delay, or dead-letters them. Without effect on ended ones. */
-  nack(items: NackItem[]): Promise<(undefined | BrokerError)[]>;
+  nack(items: NackItem[]): Promise<(undefined | Failure)[]>;
   /** Moves the end of leases; 0 seconds gives them back. */
-  extend(items: ExtendItem[]): Promise<(Extended | BrokerError)[]>;
+  extend(items: ExtendItem[]): Promise<(Extended | Failure)[]>;
   /**
    * Ends expired messages that a receive has just leased; answers how many. Without a token those that nobody holds, if
    * they are still expired.
@@ -133,14 +62,25 @@ const held = () => new BrokerError("unavailable", "the message is locked by anot
 /** SQLSTATE: `lock_timeout` is over. Nothing happened. */
 const lock_not_available = "55P03";
 
-/** What an archived or vanished message means to each verb. */
-function explainTo(verb: "ack" | "nack" | "extend", item: SettleItem, reason: Exclude<Reason, "again">) {
+/** What an archived or vanished message means to each verb; undefined: success. */
+function explainTo(verb: Verb, item: SettleItem, reason: Exclude<Reason, "again" | "done">) {
   if (reason === "token_required") return new BrokerError("validation_failed", "lease_token: cannot be blank.");
   if (reason === "queue_not_found" || reason === "message_not_found") return new BrokerError(reason);
   if (reason === "lease_lost" || verb === "extend") return lost();
   if (item.lease_token === null) return undefined;
   return verb === "ack" && reason === "acked" ? undefined : lost();
 }
+
+type Verb = "ack" | "nack" | "extend";
+
+/** One verb, for any number of items. */
+type Change<Item, Done> = {
+  verb: Verb;
+  /** Runs the statement; answers what became of item k, or false when it left the item out. */
+  run(items: Item[], batch_id: string): Promise<(k: number) => Done | BrokerError | undefined | false>;
+  /** What the first run of a statement did whose answer was lost. */
+  doneBefore(item: Item, now: string): Done | undefined;
+};
 
 /** Ack, nack, extend and their kin on one database. All calls may run concurrently, also for the same message. */
 export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Settle {
@@ -160,93 +100,153 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
     return new Set(rows.map(({ n }) => Number(n) - 1));
   }
 
+  type Results<Done> = (Done | undefined | Failure)[];
+
+  /** Says of each item that a statement left out why; answers those that only lost a race, to be asked again. */
+  async function explainMisses<Item extends SettleItem, Done>(
+    { verb, doneBefore }: Change<Item, Done>,
+    items: Item[],
+    missed: { i: number; place: number }[],
+    batch_id: string,
+    results: Results<Done>,
+  ): Promise<number[]> {
+    const asked = {
+      ...columns(missed.map(({ i }) => items[i] as Item)),
+      places: missed.map(({ place }) => place),
+      is_extend: String(verb === "extend"),
+      batch_id,
+    };
+    const again: number[] = [];
+    for (const miss of await db.run("explain_misses", () => explain.execute(asked), true)) {
+      const { i } = missed[Number(miss.n) - 1] as { i: number };
+      const item = items[i] as Item;
+      if (miss.reason === "again") again.push(i);
+      else if (miss.reason === "done") results[i] = doneBefore(item, miss.now);
+      else results[i] = explainTo(verb, item, miss.reason);
+    }
+    return again;
+  }
+
+  /** The statement for the items at `open`. Those whose row somebody keeps locked fail; the others are asked again. */
+  async function runOnce<Item extends SettleItem, Done>(
+    change: Change<Item, Done>,
+    items: Item[],
+    open: number[],
+    results: Results<Done>,
+  ): Promise<number[]> {
+    const batch = open.map((i) => items[i] as Item);
+    const batch_id = nextId();
+    let resultOf: Awaited<ReturnType<typeof change.run>>;
+    try {
+      resultOf = await change.run(batch, batch_id);
+    } catch (error) {
+      if (!(error instanceof DatabaseError && error.code === lock_not_available)) throw error;
+      const places = await placesHeld(batch);
+      for (const k of places) results[open[k] as number] = held();
+      return open.filter((_, k) => !places.has(k));
+    }
+    const missed: { i: number; place: number }[] = [];
+    for (const [k, i] of open.entries()) {
+      const result = resultOf(k);
+      if (result === false) missed.push({ i, place: k + 1 });
+      else results[i] = result;
+    }
+    if (missed.length === 0) return [];
+    let again: number[] = [];
+    // The statement has committed: what fails from here on fails the missed ones only.
+    const places = missed.map(({ i }) => i);
+    await completeResults(results, places, async () => {
+      again = await explainMisses(change, items, missed, batch_id, results);
+    });
+    return again;
+  }
+
   /**
-   * Runs `change` for all items, then for those again that lost a race, until each is done or explained. An item whose
-   * row somebody keeps locked fails alone.
+   * Runs a change for all items, then for those again that lost a race, until each is done or explained. Throws only
+   * when the first statement did: nothing is done then, or nobody knows what.
    */
   async function settleAll<Item extends SettleItem, Done>(
-    verb: "ack" | "nack" | "extend",
+    change: Change<Item, Done>,
     items: Item[],
-    change: (items: Item[]) => Promise<(i: number) => Done | BrokerError | undefined | false>,
-  ): Promise<(Done | undefined | BrokerError)[]> {
-    const results: (Done | undefined | BrokerError)[] = new Array(items.length).fill(undefined);
-    let open = items.map((_, i) => i);
-    for (let round = 0; open.length > 0; round++) {
-      const batch = open.map((i) => items[i] as Item);
-      let resultOf: Awaited<ReturnType<typeof change>>;
-      try {
-        resultOf = await change(batch);
-      } catch (error) {
-        const has_waited = error instanceof DatabaseError && error.code === lock_not_available;
-        if (!has_waited || round === rounds_max) throw error;
-        const places = await placesHeld(batch);
-        for (const k of places) results[open[k] as number] = held();
-        open = open.filter((_, k) => !places.has(k));
-        continue;
-      }
-      const missed: number[] = [];
-      for (const [k, i] of open.entries()) {
-        const result = resultOf(k);
-        if (result === false) missed.push(i);
-        else results[i] = result;
-      }
-      if (missed.length === 0) return results;
-      if (round === rounds_max) throw new DatabaseError("conflict", "ROUNDS", verb);
-      const asked = { ...columns(missed.map((i) => items[i] as Item)), is_extend: String(verb === "extend") };
-      const misses = await db.run("explain_misses", () => explain.execute(asked), true);
+  ): Promise<Results<Done>> {
+    const results: Results<Done> = new Array(items.length).fill(undefined);
+    let open = await runOnce(
+      change,
+      items,
+      items.map((_, i) => i),
+      results,
+    );
+    for (let round = 1; open.length > 0 && round <= rounds_max; round++) {
+      const asked = open;
       open = [];
-      for (const miss of misses) {
-        const i = missed[Number(miss.n) - 1] as number;
-        if (miss.reason === "again") open.push(i);
-        else results[i] = explainTo(verb, items[i] as Item, miss.reason);
-      }
+      await completeResults(results, asked, async () => {
+        open = await runOnce(change, items, asked, results);
+      });
     }
+    for (const i of open) results[i] = new DatabaseError("conflict", "ROUNDS", change.verb);
     return results;
   }
 
-  return {
-    ack: (items) =>
-      settleAll<SettleItem, undefined>("ack", items, async (batch) => {
-        const values = { ...columns(batch), outcome: "acked" };
-        const [tally] = await db.run("end_messages", () => end.execute(values), true);
-        const isDone = isInTally(tally, batch.length);
-        return (i) => (isDone(i) ? undefined : false);
-      }),
+  const acking: Change<SettleItem, undefined> = {
+    verb: "ack",
+    async run(batch) {
+      const [tally] = await db.run("end_messages", () => end.execute({ ...columns(batch), outcome: "acked" }), true);
+      const isDone = isInTally(tally, batch.length);
+      return (k) => (isDone(k) ? undefined : false);
+    },
+    doneBefore: () => undefined,
+  };
 
-    nack: (items) =>
-      settleAll<NackItem, undefined>("nack", items, async (batch) => {
-        const values = {
-          ...columns(batch),
-          seconds: batch.map((item) => item.visibility_timeout_seconds),
-          errors: batch.map((item) => item.error),
-          dead_letters: batch.map((item) => String(item.dead_letter)),
-        };
-        const rows = await db.run("nack", () => release.execute(values), true);
-        for (const row of rows) {
-          const { queue_id } = batch[Number(row.n) - 1] as NackItem;
-          onReady(row.dead_queue_id ?? queue_id, row.label, row.ready_at);
-          if (row.dead_queue_id !== null) note("dead_lettered", queue_id, 1);
+  const nacking: Change<NackItem, undefined> = {
+    verb: "nack",
+    async run(batch, batch_id) {
+      const values = {
+        ...columns(batch),
+        batch_id,
+        seconds: batch.map((item) => item.visibility_timeout_seconds),
+        errors: batch.map((item) => item.error),
+        dead_letters: batch.map((item) => String(item.dead_letter)),
+      };
+      const rows = await db.run("nack", () => release.execute(values), true);
+      for (const row of rows) {
+        const { queue_id } = batch[Number(row.n) - 1] as NackItem;
+        onReady(row.dead_queue_id ?? queue_id, row.label, row.ready_at);
+        if (row.dead_queue_id !== null) note("dead_lettered", queue_id, 1);
+      }
+      const places = new Set(rows.map((row) => Number(row.n)));
+      return (k) => (places.has(k + 1) ? undefined : false);
+    },
+    doneBefore: (item, now) => onReady(item.queue_id, null, now) as undefined,
+  };
+
+  const extending: Change<ExtendItem, Extended> = {
+    verb: "extend",
+    async run(batch, batch_id) {
+      const values = { ...columns(batch), batch_id, seconds: batch.map((item) => item.ack_deadline_seconds) };
+      const rows = await db.run("extend", () => prolong.execute(values), true);
+      const by_place = new Map(rows.map((row) => [Number(row.n), row]));
+      return (k) => {
+        const row = by_place.get(k + 1);
+        const item = batch[k] as ExtendItem;
+        if (row === undefined) return false;
+        if (row.seconds_left !== null) {
+          const bound = `ack_deadline_seconds: must be no greater than ${row.seconds_left}.`;
+          return new BrokerError("validation_failed", bound);
         }
-        const places = new Set(rows.map((row) => Number(row.n)));
-        return (i) => (places.has(i + 1) ? undefined : false);
-      }),
+        if (item.ack_deadline_seconds === 0) onReady(item.queue_id, row.label, row.ready_at);
+        return { lease_expires_at: row.lease_expires_at };
+      };
+    },
+    doneBefore(item, now) {
+      onReady(item.queue_id, null, now);
+      return { lease_expires_at: now };
+    },
+  };
 
-    extend: (items) =>
-      settleAll<ExtendItem, Extended>("extend", items, async (batch) => {
-        const values = { ...columns(batch), seconds: batch.map((item) => item.ack_deadline_seconds) };
-        const rows = await db.run("extend", () => prolong.execute(values), true);
-        const by_place = new Map(rows.map((row) => [Number(row.n), row]));
-        return (i) => {
-          const row = by_place.get(i + 1);
-          if (row === undefined) return false;
-          if (row.seconds_left !== null) {
-            const bound = `ack_deadline_seconds: must be no greater than ${row.seconds_left}.`;
-            return new BrokerError("validation_failed", bound);
-          }
-          if (batch[i]?.ack_deadline_seconds === 0) onReady(batch[i].queue_id, row.label, row.ready_at);
-          return { lease_expires_at: row.lease_expires_at };
-        };
-      }) as Promise<(Extended | BrokerError)[]>,
+  return {
+    ack: (items) => settleAll(acking, items),
+    nack: (items) => settleAll(nacking, items),
+    extend: (items) => settleAll(extending, items) as Promise<(Extended | Failure)[]>,
 
     async expire(queue_id, expired) {
       const values = { ...columns(itemsOf(queue_id, expired)), outcome: "expired" };

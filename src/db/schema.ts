@@ -156,6 +156,8 @@ export const archived_messages = psqlqueue.table(
 export const publish_batches = psqlqueue.table("publish_batches", {
   created_at: moment("created_at").notNull().defaultNow(),
   id: text("id").primaryKey(),
+  /** Places of the items that a nack or release let go; null for a publish. */
+  done: text("done"),
 });
 
 /** Queues whose messages a job still has to remove. */
@@ -224,6 +226,8 @@ export const topic_deduplications = psqlqueue.table(
     key: text("key").notNull(),
     /** What the first publish answered, repeated to its duplicates. */
     delivered_queues: integer("delivered_queues").notNull(),
+    /** Of that publish; null when a server before 0.6 made the row. */
+    id: text("id"),
   },
   (seen) => [
     primaryKey({ columns: [seen.topic_id, seen.key] }),

@@ -1,13 +1,13 @@
 import { Elysia, ParseError } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import { BrokerError, DatabaseError } from "../errors.ts";
+import { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
 import { docsRoutes } from "./docs.ts";
 import { createDoor, type DoorOptions, requestId } from "./door.ts";
 import { healthRoutes } from "./health.ts";
 import { infoRoutes, lookRoutes } from "./look.ts";
 import { maintenanceRoutes } from "./maintenance.ts";
-import { refusal } from "./output.ts";
+import { refusal, refusalOf } from "./output.ts";
 import { publishRoutes, topicPublishRoutes } from "./publish.ts";
 import { queueRoutes } from "./queues.ts";
 import { receiveRoutes } from "./receive.ts";
@@ -26,24 +26,14 @@ export type AppOptions = DoorOptions & {
   version: string;
 };
 
-/** Database failures that pass: the caller should come back. */
-const passing = new Set(["unavailable", "lost", "timeout", "conflict"]);
-
-/** The one place where an error becomes a response. What the caller did not cause is logged and told to nobody. */
+/** The one place where an error becomes a response. */
 function renderError(thrown: unknown, request: Request, where: string): Response {
   // Elysia wraps what a parser throws.
   const error = thrown instanceof ParseError ? thrown.cause : thrown;
-  if (error instanceof BrokerError) {
-    if (error.error === "malformed_body") {
-      observe({ kind: "malformed_request", reason: error.details ?? "", request_id: requestId(request) });
-    }
-    return refusal(error);
+  if (error instanceof BrokerError && error.error === "malformed_body") {
+    observe({ kind: "malformed_request", reason: error.details ?? "", request_id: requestId(request) });
   }
-  if (error instanceof DatabaseError && passing.has(error.failure)) {
-    return refusal(new BrokerError("unavailable", `the database does not answer (${error.code})`));
-  }
-  observe({ kind: "internal_error", where, error, request_id: requestId(request) });
-  return refusal(new BrokerError("internal"));
+  return refusal(refusalOf(error, where, requestId(request)));
 }
 
 // No id that exists has other characters: such a path is simply not found, and NUL would upset the database.

@@ -1,5 +1,6 @@
-import type { TSchema } from "@sinclair/typebox";
-import { type BrokerError, catalogue, type ErrorName } from "../errors.ts";
+import { type TSchema, Type } from "@sinclair/typebox";
+import { BrokerError, catalogue, DatabaseError, type ErrorName } from "../errors.ts";
+import { observe } from "../observe.ts";
 
 const json_type = "application/json; charset=utf-8";
 
@@ -37,6 +38,24 @@ export function errorBody(error: BrokerError): { code: number; message: string; 
   const { code, message } = catalogue[error.error];
   const has_details = error.details !== undefined && (code === 3 || code > 10);
   return { code, message, ...(has_details && { details: error.details }) } as ReturnType<typeof errorBody>;
+}
+
+/** Of one item of a batch: see errorBody. */
+export const itemError = Type.Optional(
+  Type.Object({ code: Type.Integer(), message: Type.String(), details: Type.Optional(Type.String()) }),
+);
+
+/** Database failures that pass: the caller should come back. */
+const passing = new Set(["unavailable", "lost", "timeout", "conflict"]);
+
+/** What the caller is told of an error. What it did not cause, and does not pass, is logged and told to nobody. */
+export function refusalOf(error: unknown, where: string, request_id?: string): BrokerError {
+  if (error instanceof BrokerError) return error;
+  if (error instanceof DatabaseError && passing.has(error.failure)) {
+    return new BrokerError("unavailable", `the database does not answer (${error.code})`);
+  }
+  observe({ kind: "internal_error", where, error, ...(request_id !== undefined && { request_id }) });
+  return new BrokerError("internal");
 }
 
 /** The response of a refusal: see errorBody. */

@@ -2,9 +2,9 @@ import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker, Outgoing } from "../broker/broker.ts";
 import { deduplicationKey, type Published, type PublishOptions } from "../broker/publish.ts";
-import { BrokerError, type ErrorName } from "../errors.ts";
+import { BrokerError, type ErrorName, type Failure } from "../errors.ts";
 import { judgesItem, readsBody } from "./input.ts";
-import { documents, errorBody, json, noContent, wantsRepresentation } from "./output.ts";
+import { documents, errorBody, itemError, json, noContent, refusalOf, wantsRepresentation } from "./output.ts";
 import { attributesText, member, type Problems } from "./schema.ts";
 
 const delay_seconds_max = 31_536_000;
@@ -55,9 +55,6 @@ const AtomicQuery = Type.Object({
 });
 
 const PublishedSchema = Type.Object({ id: Type.String(), deduplicated: Type.Boolean() });
-const itemError = Type.Optional(
-  Type.Object({ code: Type.Integer(), message: Type.String(), details: Type.Optional(Type.String()) }),
-);
 const ItemResult = Type.Object({
   id: Type.Optional(Type.String()),
   deduplicated: Type.Optional(Type.Boolean()),
@@ -118,32 +115,34 @@ const itemsOf = (messages: Message[]): Item[] =>
   messages.map((message) => ({ ...outgoing(message), ...optionsOf(message, message.dedup_id) }));
 
 /**
- * Stores those items that can be, and says of each what became of it. `own` is the one refusal that a single item can
- * meet; what else is refused is no matter of single items, and fails all.
+ * Stores those items that can be, and says of each what became of it. `whole`: refusals that are no matter of single
+ * items, and are thrown: nothing was stored.
  */
 async function publishEach<Result extends object>(
   messages: Message[],
-  own: ErrorName,
-  store: (items: Item[]) => Promise<(Result | BrokerError)[]>,
-): Promise<(Result | BrokerError)[]> {
+  whole: ErrorName[],
+  store: (items: Item[]) => Promise<(Result | Failure)[]>,
+): Promise<(Result | Failure)[]> {
   const refusals = messages.map(judgeItem);
   const items = itemsOf(messages.filter((_, i) => refusals[i] === undefined));
   const results = items.length === 0 ? [] : await store(items);
-  const failed = results.find((result) => result instanceof BrokerError && result.error !== own);
+  const failed = results.find((result) => result instanceof BrokerError && whole.includes(result.error));
   if (failed !== undefined) throw failed;
-  return refusals.map((refusal) => refusal ?? (results.shift() as Result | BrokerError));
+  return refusals.map((refusal) => refusal ?? (results.shift() as Result | Failure));
 }
 
-/** The first refusal among them, thrown. */
-function assertAll<Result extends object>(results: (Result | BrokerError)[]): Result[] {
-  return results.map((result) => {
-    if (result instanceof BrokerError) throw result;
-    return result;
-  });
+/**
+ * Of a batch that is stored as a whole or not at all: the refusal is thrown. A database that failed after the batch was
+ * stored is a matter of the items that it failed: to refuse all would have them published twice.
+ */
+function assertStored<Result extends object>(results: (Result | Failure)[]): (Result | Failure)[] {
+  const refused = results.find((result) => result instanceof BrokerError);
+  if (refused !== undefined) throw refused;
+  return results;
 }
 
-const itemResult = <Result extends object>(result: Result | BrokerError) =>
-  result instanceof BrokerError ? { error: errorBody(result) } : result;
+const itemResult = <Result extends object>(result: Result | Failure) =>
+  result instanceof Error ? { error: errorBody(refusalOf(result, "batch")) } : result;
 
 const judgeBatch = (batch: { messages: unknown }, problems: Problems): void => {
   for (const [i, message] of (batch.messages as Message[]).entries())
@@ -187,8 +186,10 @@ export const publishRoutes = (broker: Broker) =>
       async ({ params, body, query: { atomic = true } }) => {
         const messages = body.messages as Message[];
         const store = (items: Item[]) => broker.publishBatch(params.queue_id, items, atomic);
-        if (atomic) return json(201, { data: assertAll(await store(itemsOf(messages))) });
-        return json(200, { data: (await publishEach(messages, "dedup_conflict", store)).map(itemResult) });
+        if (atomic) return json(201, { data: assertStored(await store(itemsOf(messages))).map(itemResult) });
+        return json(200, {
+          data: (await publishEach(messages, ["queue_not_found", "queue_closed"], store)).map(itemResult),
+        });
       },
       {
         ...readsBatch(),
@@ -196,7 +197,7 @@ export const publishRoutes = (broker: Broker) =>
           "messages",
           "Publish up to 1000 messages, all or nothing",
           [
-            { status: 201, schema: Type.Object({ data: Type.Array(PublishedSchema) }), description: "One per message" },
+            { status: 201, schema: Type.Object({ data: Type.Array(ItemResult) }), description: "One per message" },
             {
               status: 200,
               schema: Type.Object({ data: Type.Array(ItemResult) }),
@@ -246,11 +247,11 @@ export const topicPublishRoutes = (broker: Broker) =>
         const store = async (items: Item[]) => {
           const results = await broker.publishBatchToTopic(params.topic_id, items, atomic);
           return results.map((result) =>
-            result instanceof BrokerError ? result : { delivered_queues: result.delivered_queues },
+            result instanceof Error ? result : { delivered_queues: result.delivered_queues },
           );
         };
-        if (atomic) return json(201, { data: assertAll(await store(itemsOf(messages))) });
-        return json(200, { data: (await publishEach(messages, "queue_closed", store)).map(itemResult) });
+        if (atomic) return json(201, { data: assertStored(await store(itemsOf(messages))).map(itemResult) });
+        return json(200, { data: (await publishEach(messages, ["topic_not_found"], store)).map(itemResult) });
       },
       {
         ...readsBatch(),
@@ -260,7 +261,7 @@ export const topicPublishRoutes = (broker: Broker) =>
           [
             {
               status: 201,
-              schema: Type.Object({ data: Type.Array(Type.Object({ delivered_queues: Type.Integer() })) }),
+              schema: Type.Object({ data: Type.Array(TopicItemResult) }),
               description: "One per message",
             },
             {

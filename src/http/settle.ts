@@ -2,9 +2,9 @@ import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import { rfc3339 } from "../broker/sql.ts";
-import { BrokerError } from "../errors.ts";
+import type { Failure } from "../errors.ts";
 import { readsBody, readsOptionalBody } from "./input.ts";
-import { documents, json, noContent, wantsRepresentation } from "./output.ts";
+import { documents, errorBody, itemError, json, noContent, refusalOf, wantsRepresentation } from "./output.ts";
 import { lease_seconds_max } from "./receive.ts";
 import { member } from "./schema.ts";
 
@@ -51,7 +51,11 @@ const Results = Type.Object({
   results: Type.Array(
     Type.Object({
       id: Type.String(),
-      status: Type.String({ enum: ["ok", "lease_lost", "not_found"] }),
+      status: Type.String({
+        enum: ["ok", "lease_lost", "not_found", "failed"],
+        description: "failed: `error` says why; the item may be sent again where its code is 19",
+      }),
+      error: itemError,
     }),
   ),
 });
@@ -84,21 +88,24 @@ const tokenOf = (body: Tokened, query: Tokened, request: Request): string | null
 async function settleBatch(
   queue_id: string,
   items: BatchItem[],
-  settle: (items: AskedItem[]) => Promise<unknown[]>,
+  settle: (items: AskedItem[]) => Promise<(object | undefined | Failure)[]>,
 ): Promise<Response> {
   const firsts = new Map<string, BatchItem>();
   for (const given of items) if (!firsts.has(given.id)) firsts.set(given.id, given);
   const asked = [...firsts.values()].map((given) => ({ ...given, queue_id, lease_token: given.lease_token ?? null }));
   const outcomes = await settle(asked);
-  const status = new Map(asked.map(({ id }, i) => [id, statusOf(outcomes[i])]));
-  return json(200, { results: items.map(({ id }) => ({ id, status: status.get(id) })) });
+  const results = new Map(asked.map(({ id }, i) => [id, { id, ...resultOf(outcomes[i]) }]));
+  return json(200, { results: items.map(({ id }) => results.get(id)) });
 }
 
-function statusOf(outcome: unknown): "ok" | "lease_lost" | "not_found" {
-  if (!(outcome instanceof BrokerError)) return "ok";
-  if (outcome.error === "lease_lost") return "lease_lost";
-  if (outcome.error === "message_not_found") return "not_found";
-  throw outcome;
+/** An item that fails never fails the others. Only the queue is a matter of all. */
+function resultOf(outcome: object | undefined | Failure) {
+  if (!(outcome instanceof Error)) return { status: "ok" };
+  const refusal = refusalOf(outcome, "batch");
+  if (refusal.error === "queue_not_found") throw refusal;
+  if (refusal.error === "lease_lost") return { status: "lease_lost" };
+  if (refusal.error === "message_not_found") return { status: "not_found" };
+  return { status: "failed", error: errorBody(refusal) };
 }
 
 const settled = (description: string) => [{ status: 204 as const, description }];
