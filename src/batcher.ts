@@ -1,3 +1,4 @@
+import type { Budget } from "./budget.ts";
 import { BrokerError, DatabaseError, type Failure } from "./errors.ts";
 
 export type BatcherOptions<Item, Result> = {
@@ -15,6 +16,8 @@ export type BatcherOptions<Item, Result> = {
   /** What an item adds to `weight_max` of its flush: bytes, or rows. An item heavier than the maximum goes alone. */
   weight: (item: Item) => number;
   weight_max: number;
+  /** What all items hold together, by weight; a call that finds no room is refused with `unavailable`. */
+  budget?: Budget;
   /** Callers that wait for a lane at most; one more is refused with `unavailable`. */
   waiting_max: number;
   /** Milliseconds after which a waiting caller is refused with `unavailable` instead of being sent. */
@@ -27,19 +30,19 @@ export type Batcher<Item, Result> = {
   /**
    * Joins the batch now gathering. Leaves at once when no flush is in flight, so nothing is added when idle and batches
    * grow exactly with load; a crowd, or one who has waited long, leaves on a further lane. Rejects with BrokerError or
-   * DatabaseError. An aborted `signal` takes an item that still waits out.
+   * DatabaseError.
    */
-  call(item: Item, signal?: AbortSignal): Promise<Result>;
+  call(item: Item): Promise<Result>;
   /** Callers that wait or are in flight. */
   size(): number;
 };
 
 type Entry<Item, Result> = {
   item: Item;
+  weight: number;
   resolve: (result: Result) => void;
   reject: (error: unknown) => void;
   since_ms: number;
-  is_gone: boolean;
 };
 
 const conflict_tries_max = 4;
@@ -68,14 +71,12 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
     let weight = 0;
     let taken = 0;
     for (const entry of waiting) {
-      if (!entry.is_gone) {
-        if (entry.since_ms < oldest_ms) {
-          entry.reject(new BrokerError("unavailable", `${options.name} waited too long for the database`));
-        } else {
-          weight += options.weight(entry.item);
-          if (batch.length > 0 && (weight > options.weight_max || batch.length >= options.items_max)) break;
-          batch.push(entry);
-        }
+      if (entry.since_ms < oldest_ms) {
+        entry.reject(new BrokerError("unavailable", `${options.name} waited too long for the database`));
+      } else {
+        weight += entry.weight;
+        if (batch.length > 0 && (weight > options.weight_max || batch.length >= options.items_max)) break;
+        batch.push(entry);
       }
       taken += 1;
     }
@@ -153,18 +154,34 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
 
   return {
     size: () => waiting.length + in_flight,
-    call(item, signal) {
+    call(item) {
       if (waiting.length >= options.waiting_max) {
         return Promise.reject(
           new BrokerError("unavailable", `too many requests wait for the database (${options.name})`),
         );
       }
+      const { budget } = options;
+      if (budget?.room() === 0) {
+        return Promise.reject(
+          new BrokerError("unavailable", "the bodies that wait for the database fill their memory"),
+        );
+      }
+      const weight = options.weight(item);
+      budget?.hold(weight);
       return new Promise((resolve, reject) => {
-        const entry: OwnEntry = { item, resolve, reject, since_ms: performance.now(), is_gone: false };
-        signal?.addEventListener("abort", () => {
-          entry.is_gone = true;
-          reject(signal.reason);
-        });
+        const entry: OwnEntry = {
+          item,
+          weight,
+          resolve(result) {
+            budget?.release(weight);
+            resolve(result);
+          },
+          reject(error) {
+            budget?.release(weight);
+            reject(error);
+          },
+          since_ms: performance.now(),
+        };
         waiting.push(entry);
         if (is_scheduled) return;
         if (mayLeave()) {

@@ -102,6 +102,24 @@ export const settings = {
   PSQLQUEUE_MAX_WAIT_SECONDS: whole(0, 240, 20, "longest time that a receive waits for a message"),
   PSQLQUEUE_MAX_WAITERS: whole(1, 1_000_000, 10_000, "receives that wait at once; one more is answered 429"),
   PSQLQUEUE_MAX_BODY_BYTES: whole(1024, 268_435_456, 16_777_216, "bytes of a request body"),
+  PSQLQUEUE_WAITING_MAX_BYTES: whole(
+    1_048_576,
+    1_099_511_627_776,
+    268_435_456,
+    "bytes of all message bodies together that wait to be stored; one more is answered 503",
+  ),
+  PSQLQUEUE_RECEIVE_MAX_BYTES: whole(
+    1024,
+    268_435_456,
+    67_108_864,
+    "bytes of the messages that one receive returns: fewer messages, but at least one",
+  ),
+  PSQLQUEUE_ANSWERS_MAX_BYTES: whole(
+    1_048_576,
+    1_099_511_627_776,
+    134_217_728,
+    "bytes of all received messages together that consumers have not read yet",
+  ),
   PSQLQUEUE_BATCH_LANES: whole(
     1,
     16,

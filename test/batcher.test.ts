@@ -126,22 +126,6 @@ describe("limits", () => {
     await first;
     expect(flushes.length).toBe(1);
   });
-
-  test("who went away before the flush is not in it", async () => {
-    const { call, flight } = start({ lanes: 1 });
-    const first = call(0);
-    const flying = await flight(0);
-    const leaving = new AbortController();
-    const gone = call(1, leaving.signal);
-    const stays = call(2);
-    leaving.abort(new Error("gone"));
-    await expect(gone).rejects.toThrow("gone");
-    flying.answer();
-    const second = await flight(1);
-    expect(second.items).toEqual([2]);
-    second.answer();
-    expect(await outcomes([first, stays])).toEqual([0, 4]);
-  });
 });
 
 describe("a flush that fails", () => {

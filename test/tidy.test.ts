@@ -80,9 +80,9 @@ const may_import: Record<string, string[]> = {
   commands: ["http", "background", "broker", "db", "config", "log", "metrics", "version", ...leaves],
   http: ["broker", ...leaves],
   background: ["broker", ...leaves],
-  broker: ["batcher", "db", ...leaves],
+  broker: ["batcher", "budget", "db", ...leaves],
   db: leaves,
-  batcher: ["errors"],
+  batcher: ["budget", "errors"],
   log: ["observe"],
   metrics: ["observe"],
 };

@@ -1,12 +1,15 @@
 import { sql } from "drizzle-orm";
-import { type Batcher, type BatcherOptions, createBatcher } from "../batcher.ts";
+import { type BatcherOptions, createBatcher } from "../batcher.ts";
+import { createBudget } from "../budget.ts";
 import type { Db } from "../db/db.ts";
 import type { Failure } from "../errors.ts";
 import { type MessageEvent, type NoteMessages, observe } from "../observe.ts";
+import { type Consumers, createConsumers } from "./consumers.ts";
 import { createFanout, type FannedOut, type FanoutItem } from "./fanout.ts";
 import { createFloors } from "./floors.ts";
 import { createHousekeeping } from "./housekeeping.ts";
 import { nextFanoutId, nextId } from "./ids.ts";
+import type { LeasedMessage } from "./lease.ts";
 import { createLook } from "./look.ts";
 import { createMaintenance } from "./maintenance.ts";
 import { createNotifier } from "./notifier.ts";
@@ -14,7 +17,7 @@ import { createOutbox } from "./outbox.ts";
 import { createPublish, type OptionedItem, type Published, type PublishItem, type PublishOptions } from "./publish.ts";
 import { createQueues } from "./queues.ts";
 import { createRates } from "./rates.ts";
-import { createReceive, type LeasedMessage, type Received, type ReceiveFrom, type ReceiveItem } from "./receive.ts";
+import { bytesOf as answerBytes, createReceive, type ReceiveFrom } from "./receive.ts";
 import { createRemovals } from "./removal.ts";
 import {
   createSettle,
@@ -40,6 +43,12 @@ export type Limits = {
   bytes_max: number;
   /** Requests that wait per verb. */
   waiting_max: number;
+  /** Bytes of all bodies together that wait to be stored. */
+  waiting_bytes_max: number;
+  /** Bytes of the messages of one receive; one message at least. */
+  answer_bytes_max: number;
+  /** Bytes of the messages of all receives together that are not written yet. */
+  answers_bytes_max: number;
   /** The longest life of a statement. */
   statement_ms_max: number;
   /** Consumers that wait for messages. */
@@ -66,8 +75,6 @@ export type ReceiveRequest = ReceiveFrom & {
 
 type Flush<Item, Result> = BatcherOptions<Item, Result>["flush"];
 
-/** Rows that one lease statement takes at most. */
-const lease_rows_max = 1000;
 /** What the row costs beside the text, roughly. */
 const row_bytes = 200;
 
@@ -79,13 +86,15 @@ const bytesOf = (message: Outgoing) =>
  * Rejects with BrokerError (the caller's fault) or DatabaseError. Every call may run concurrently with any other.
  */
 export function createBroker(db: Db, limits: Limits, holder: string = crypto.randomUUID()) {
+  const answers = createBudget(limits.answers_bytes_max);
+  const bodies = createBudget(limits.waiting_bytes_max);
   const floors = createFloors(limits.statement_ms_max);
   const housekeeping = createHousekeeping(db);
   const removals = createRemovals(db);
   const notifier = createNotifier(db, holder);
   const onReady: OnReady = (queue_id, label, at) => {
     floors.lower(queue_id, label, at);
-    wakeups.wake(queue_id);
+    consumers.wake(queue_id);
     notifier.note(queue_id);
   };
   const rates = createRates(db);
@@ -96,8 +105,24 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   const settle = createSettle(db, onReady, note);
   const publish = createPublish(db, onReady);
   const fanOut = createFanout(db, onReady);
-  const receive = createReceive(db, floors, settle, note);
-  const wakeups = createWakeups(db, receive, settle.unlease, limits.waiters_max, floors.floorOf);
+  const receive = createReceive(db, floors, settle, note, { answer_bytes_max: limits.answer_bytes_max, answers });
+
+  /** Gives messages back that nobody will see, as if they had not been delivered. */
+  async function giveBack(queue_id: string, leased: LeasedMessage[]): Promise<void> {
+    answers.release(answerBytes(leased));
+    await settle.unlease(queue_id, leased);
+  }
+  const consumers: Consumers = createConsumers({
+    receive,
+    giveBack,
+    answers,
+    waiting_max: limits.waiters_max,
+    unasked_max: limits.waiting_max,
+    room_ms_max: limits.statement_ms_max,
+    onWaiting: (queue_id) => wakeups.onWaiting(queue_id),
+    onForgotten: (queue_id) => wakeups.onForgotten(queue_id),
+  });
+  const wakeups = createWakeups(db, consumers, floors.floorOf);
   const ping = db.orm
     .select({ one: sql<number>`1`.as("one") })
     .from(sql`(values (1)) as one`)
@@ -134,7 +159,13 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     onFlush: (items: number, duration_ms: number) => observe({ kind: "batch", verb: name, items, duration_ms }),
   });
   const byBytes = <Item extends Outgoing, Result>(name: string, flush: Flush<Item, Result>) =>
-    createBatcher<Item, Result>({ ...shared(name), weight: bytesOf, weight_max: limits.bytes_max, flush });
+    createBatcher<Item, Result>({
+      ...shared(name),
+      weight: bytesOf,
+      weight_max: limits.bytes_max,
+      budget: bodies,
+      flush,
+    });
   const byCount = <Item, Result>(name: string, flush: Flush<Item, Result>) =>
     createBatcher<Item, Result>({ ...shared(name), weight: () => 1, weight_max: limits.items_max, flush });
 
@@ -144,45 +175,6 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   const acks = byCount<SettleItem, undefined>("ack", ackAll);
   const nacks = byCount<NackItem, undefined>("nack", nackAll);
   const extensions = byCount<ExtendItem, Extended>("extend", settle.extend);
-
-  // One per queue, label filter and lease time with a receive under way; dropped when it has none.
-  const receives = new Map<string, Batcher<ReceiveItem, Received>>();
-
-  async function receiveOnce(from: ReceiveFrom, limit: number): Promise<Received> {
-    const key = `${from.queue_id}\n${from.label ?? "\0"}\n${from.lease_seconds ?? ""}`;
-    let batcher = receives.get(key);
-    if (batcher === undefined) {
-      batcher = createBatcher<ReceiveItem, Received>({
-        ...shared("receive"),
-        weight: (item) => item.limit,
-        weight_max: lease_rows_max,
-        flush: (items) => receive(from, items),
-      });
-      receives.set(key, batcher);
-    }
-    try {
-      return await batcher.call({ limit });
-    } finally {
-      if (batcher.size() === 0) receives.delete(key);
-    }
-  }
-
-  /** Gives messages back that nobody will see, as if they had not been delivered. */
-  async function giveBack(queue_id: string, leased: LeasedMessage[]): Promise<void> {
-    await settle.unlease(queue_id, leased);
-  }
-
-  async function receiveOrWait(request: ReceiveRequest): Promise<LeasedMessage[]> {
-    const { limit, wait_ms, wait_ms_max, signal } = request;
-    const from = { queue_id: request.queue_id, label: request.label, lease_seconds: request.lease_seconds };
-    const waitFor = async (ms: number) => (await wakeups.wait(from, limit, Math.min(ms, wait_ms_max), signal)).messages;
-    // It looks at once, and joins the line behind those who wait for the same: nobody is passed over.
-    if (wait_ms !== undefined && Math.min(wait_ms, wait_ms_max) > 0 && limit > 0) return await waitFor(wait_ms);
-    const first = await receiveOnce(from, limit);
-    const own_ms = wait_ms ?? first.wait_seconds * 1000;
-    if (first.messages.length > 0 || limit === 0 || Math.min(own_ms, wait_ms_max) === 0) return first.messages;
-    return await waitFor(own_ms);
-  }
 
   return {
     ...createQueues(db),
@@ -239,17 +231,25 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
 
     /**
      * Leases up to `limit` ready messages, in the order in which they became visible; waits for the first of them if
-     * asked to. Throws `queue_not_found`. Not repeatable: what a lost call leased returns when its lease ends.
+     * asked to. Throws `queue_not_found`. Not repeatable: what a lost call leased returns when its lease ends. Their
+     * bytes (bytesOf) are held until `answered` gives them back.
      */
     async receive(request: ReceiveRequest): Promise<LeasedMessage[]> {
-      const leased = await receiveOrWait(request);
-      if (request.signal?.aborted && leased.length > 0) {
-        await giveBack(request.queue_id, leased);
+      const { queue_id, label, lease_seconds, limit, wait_ms_max, signal } = request;
+      const from = { queue_id, label, lease_seconds };
+      // A receive of nothing has nothing to wait for.
+      const wait_ms = limit === 0 ? 0 : request.wait_ms;
+      const leased = await consumers.receive({ from, limit, wait_ms, wait_ms_max, signal });
+      if (signal?.aborted && leased.length > 0) {
+        await giveBack(queue_id, leased);
         return [];
       }
       observe({ kind: "delivered", queue_id: request.queue_id, messages: leased });
       return leased;
     },
+
+    /** An answer with so many bytes of messages is written, or nobody reads it any more. Once for each receive. */
+    answered: answers.release,
 
     /** Ends a message for good. Repeatable. Throws `queue_not_found`, `message_not_found`, `lease_lost`. */
     ack: (item: SettleItem): Promise<undefined> => acks.call(item),
@@ -275,7 +275,18 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
 
     flushRates: rates.flushRates,
     notifier,
-    wakeups,
+    wakeups: {
+      wake: consumers.wake,
+      wakeAll: wakeups.wakeAll,
+      setListening: wakeups.setListening,
+      /** Consumers that wait. */
+      size: consumers.waiting,
+      /** Answers everyone who waits with nothing, now and from now on. */
+      stop() {
+        wakeups.stop();
+        consumers.stop();
+      },
+    },
   };
 }
 

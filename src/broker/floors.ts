@@ -63,17 +63,17 @@ export function createFloors(writer_ms_max: number, now: () => number = () => pe
   const keyOf = (queue_id: string, label: string | undefined) =>
     label === undefined ? queue_id : `${queue_id}\n${label}`;
 
-  function find(key: string): Entry {
-    let entry = entries.get(key);
-    if (entry === undefined) {
-      const at = now();
-      entry = { hint: beginning, floor: beginning, ring: [], looked_back_ms: at, rescanned_ms: at, net_ms: at };
-      if (entries.size >= entries_max) entries.delete(entries.keys().next().value ?? "");
-    } else {
-      entries.delete(key);
-    }
+  function touch(key: string, entry: Entry): Entry {
+    entries.delete(key);
+    if (entries.size >= entries_max) entries.delete(entries.keys().next().value ?? "");
     entries.set(key, entry);
     return entry;
+  }
+
+  function create(key: string): Entry {
+    const at = now();
+    const times = { looked_back_ms: at, rescanned_ms: at, net_ms: at };
+    return touch(key, { hint: beginning, floor: beginning, ring: [], ...times });
   }
 
   /** The hint as it was `ago_ms` before `at`, or an older one; '-infinity' when the entry is younger than that. */
@@ -101,8 +101,12 @@ export function createFloors(writer_ms_max: number, now: () => number = () => pe
 
   return {
     next(queue_id, label) {
-      const entry = find(keyOf(queue_id, label));
+      const key = keyOf(queue_id, label);
+      const entry = entries.get(key);
       const started_ms = now();
+      // Nothing was ever received so. Labels are chosen by clients: what finds nothing leaves nothing behind.
+      if (entry === undefined) return { from: beginning, is_rescan: false, is_look_back: false, started_ms };
+      touch(key, entry);
       if (started_ms - entry.net_ms >= net_every_ms) {
         entry.net_ms = entry.rescanned_ms = entry.looked_back_ms = started_ms;
         return { from: beginning, is_rescan: true, is_look_back: false, started_ms };
@@ -126,8 +130,11 @@ export function createFloors(writer_ms_max: number, now: () => number = () => pe
 
     done(queue_id, label, scan, scanned) {
       const key = keyOf(queue_id, label);
-      const entry = entries.get(key);
-      if (entry === undefined) return;
+      let entry = entries.get(key);
+      if (entry === undefined) {
+        if (scanned.highest === undefined || scan.from !== beginning) return;
+        entry = create(key);
+      }
       if (isBelow(scanned.now, entry.hint)) {
         // The clock went back: a failover, or another server.
         entries.delete(key);

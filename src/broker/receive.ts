@@ -1,180 +1,14 @@
-import { and, eq, gte, lte, sql } from "drizzle-orm";
-import type { Db, Prepared } from "../db/db.ts";
-import { messages, queues } from "../db/schema.ts";
+import type { Budget } from "../budget.ts";
+import type { Db } from "../db/db.ts";
 import { BrokerError, DatabaseError } from "../errors.ts";
 import type { NoteMessages } from "../observe.ts";
-import type { Floors } from "./floors.ts";
+import { beginning, type Floors } from "./floors.ts";
 import { randomTokens } from "./ids.ts";
+import { type LeasedMessage, type LeaseRow, prepareLease, type Verdict } from "./lease.ts";
 import type { Settle } from "./settle.ts";
-import { column, value } from "./sql.ts";
-
-/** A message under a new lease. `attributes` is JSON text; times are PostgreSQL's text (see rfc3339). */
-export type LeasedMessage = {
-  id: string;
-  label: string | null;
-  body: string;
-  attributes: string | null;
-  delivery_attempts: number;
-  created_at: string;
-  lease_token: string;
-  lease_expires_at: string;
-  /** The time at which it had become visible, and the time of this lease. */
-  ready_at: string;
-  now: string;
-  /** JSON text of where a dead-lettered message came from, or null. */
-  dead: string | null;
-  last_error: string | null;
-  /** When the publisher's time to live ends; null when there is none. */
-  expires_at: string | null;
-};
-
-/** What is to become of a leased row: only `ready` ones go to a consumer. */
-type Verdict = "ready" | "expired" | "dead" | "dead_expired";
-
-type Row = {
-  wait_seconds: number;
-  max_lease_seconds: number;
-  is_lease_too_long: boolean;
-  verdict: Verdict;
-  /** Its last lease ran out: nobody acked, nacked or gave it back. */
-  was_leased: boolean;
-  id: string | null;
-} & Omit<LeasedMessage, "id">;
-type Statement = Prepared<Row[]>;
 
 /** Asked again, for rows that had expired, at most this many times in one receive. */
 const rounds_max = 50;
-/** How long a receive has at least to end or dead-letter what it met. */
-const put_away_seconds = 5;
-
-function prepareLease(db: Db, name: string, is_labelled: boolean): Statement {
-  const { orm } = db;
-  const asked = sql`${value("lease_seconds")}::int`;
-  const queue = orm.$with("queue").as(
-    orm
-      .select({
-        no: queues.no,
-        lease_seconds: sql<number>`coalesce(${asked}, ${queues.ack_deadline_seconds})`.as("lease_seconds"),
-        deliveries_max: sql<number>`coalesce(${queues.message_max_deliveries}, 2147483647)`.as("deliveries_max"),
-        is_dead_on_expiry: sql<boolean>`(${queues.dead_letter_on_expiry} and ${queues.dead_queue_no} is not null)`.as(
-          "is_dead_on_expiry",
-        ),
-        retry_min_seconds: queues.retry_min_seconds,
-        retry_max_seconds: queues.retry_max_seconds,
-        retry_multiplier: queues.retry_multiplier,
-        retry_jitter: queues.retry_jitter,
-        receive_wait_seconds: queues.receive_wait_seconds,
-        max_lease_seconds: queues.max_lease_seconds,
-        consume_paused: queues.consume_paused,
-        // Of a time asked for by this call only; the queue's own deadline is not bounded.
-        is_lease_too_long: sql<boolean>`(
-          ${asked} > ${queues.max_lease_seconds} and ${queues.max_lease_seconds} > 0
-        ) is true`.as("is_lease_too_long"),
-      })
-      .from(queues)
-      .where(eq(queues.id, value("queue_id"))),
-  );
-  const candidate = orm
-    .select({
-      tid: sql<string>`${messages}.ctid`.as("tid"),
-      visible_at: messages.visible_at,
-      delivery_attempts: messages.delivery_attempts,
-      expires_at: messages.expires_at,
-      was_leased: sql<boolean>`${messages.lease_token} is not null`.as("was_leased"),
-    })
-    .from(messages)
-    .where(
-      and(
-        sql`${messages.queue_no} + 0 = ${queue.no}`, // as the receive index has it
-        // A text of its own, never `label is null or …`: the planner would lose the index.
-        is_labelled ? eq(messages.label, value("label")) : undefined,
-        eq(messages.priority, sql`0`),
-        gte(messages.visible_at, sql`${value("floor")}::timestamptz`),
-        lte(messages.visible_at, sql`now()`),
-      ),
-    )
-    .orderBy(messages.visible_at, sql`${messages.id} collate "POSIX"`)
-    .limit(value("limit"))
-    // Without skip locked, receives of one queue run one after the other.
-    .for("update", { skipLocked: true })
-    .as("candidate");
-  const pick = orm.$with("pick").as(
-    orm
-      .select({
-        tid: candidate.tid,
-        ready_at: sql<string>`${candidate.visible_at}`.as("ready_at"),
-        attempts_before: sql<number>`${candidate.delivery_attempts}`.as("attempts_before"),
-        was_leased: candidate.was_leased,
-        n: sql<number>`row_number() over ()`.as("n"),
-        // What must not be delivered is held until it has been put away, also when the consumer hides nothing.
-        lease_seconds: sql<number>`case
-          when ${candidate.expires_at} > now() and ${candidate.delivery_attempts} < ${queue.deliveries_max}
-            then ${queue.lease_seconds}
-          else greatest(${queue.lease_seconds}, ${put_away_seconds})
-        end`.as("lease_seconds"),
-      })
-      .from(queue)
-      .crossJoinLateral(candidate)
-      .where(sql`not ${queue.consume_paused} and not ${queue.is_lease_too_long}`),
-  );
-  // Changed by ctid: a row found in the statement is not looked up again. It only leases: what must not be delivered is
-  // leased too, and named. A crash before the server has ended it costs one lease time. The backoff is added now, so
-  // that no job is needed when the lease runs out.
-  const leased = orm.$with("leased", {}).as(sql`
-    update ${messages} as message
-    -- A sub-select, so that the list is cast once and not for every row of it.
-    set lease_token = (select ${value("lease_tokens")}::text[]::bigint[])[pick.n],
-      leased_at = now(),
-      lease_expires_at = now() + pick.lease_seconds * interval '1 second',
-      visible_at = now() + pick.lease_seconds * interval '1 second' + case
-        when queue.retry_min_seconds = 0 then interval '0'
-        else psqlqueue.backoff_seconds(message.delivery_attempts + 1, queue.retry_min_seconds, queue.retry_max_seconds,
-          queue.retry_multiplier, queue.retry_jitter,
-          (select ${value("lease_tokens")}::text[]::bigint[])[pick.n]) * interval '1 second'
-      end,
-      delivery_attempts = message.delivery_attempts
-        + (message.expires_at > now() and message.delivery_attempts < queue.deliveries_max)::int
-    from pick, queue
-    where message.ctid = pick.tid
-    returning message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
-      message.created_at, message.lease_token, message.lease_expires_at, message.last_error, message.dead::text as dead,
-      case when message.has_ttl then message.expires_at end as expires_at, pick.ready_at, pick.was_leased,
-      case
-        when message.expires_at <= now() then case when queue.is_dead_on_expiry then 'dead_expired' else 'expired' end
-        when pick.attempts_before >= queue.deliveries_max then 'dead'
-        else 'ready'
-      end as verdict`);
-  // One row without a message when there is none: the queue exists, and what time it is.
-  const answer = orm
-    .$with("answer", {
-      now: column<string>("now"),
-      wait_seconds: column<number>("wait_seconds"),
-      max_lease_seconds: column<number>("max_lease_seconds"),
-      is_lease_too_long: column<boolean>("is_lease_too_long"),
-      verdict: column<Verdict>("verdict"),
-      was_leased: column<boolean>("was_leased"),
-      id: column<string | null>("id"),
-      label: column<string | null>("label"),
-      body: column<string>("body"),
-      attributes: column<string | null>("attributes"),
-      delivery_attempts: column<number>("delivery_attempts"),
-      created_at: column<string>("created_at"),
-      lease_token: column<string>("lease_token"),
-      lease_expires_at: column<string>("lease_expires_at"),
-      ready_at: column<string>("ready_at"),
-      last_error: column<string | null>("last_error"),
-      dead: column<string | null>("dead"),
-      expires_at: column<string | null>("expires_at"),
-    })
-    .as(sql`
-      select now() as now, queue.receive_wait_seconds as wait_seconds, queue.max_lease_seconds, queue.is_lease_too_long,
-        leased.*
-      from queue
-      left join leased on true
-      order by leased.ready_at, leased.id`);
-  return orm.with(queue, pick, leased, answer).select().from(answer).prepare(name) as unknown as Statement;
-}
-
 /** What a group of consumers asks for: their answers are dealt from one lease. */
 export type ReceiveFrom = {
   queue_id: string;
@@ -184,32 +18,105 @@ export type ReceiveFrom = {
   lease_seconds: number | undefined;
 };
 
-/** How many messages one consumer wants. */
-export type ReceiveItem = { limit: number };
-
-export type Received = {
-  messages: LeasedMessage[];
+export type Claimed = {
+  /** What each consumer gets, in the order of their limits. */
+  shares: LeasedMessage[][];
   /** The queue's default for how long a receive waits. */
   wait_seconds: number;
+  /** More may be ready: this claim ended because it was full, in rows or in bytes. */
+  has_more: boolean;
+  /** In bytes. */
+  is_cut: boolean;
 };
 
-export type Receive = (from: ReceiveFrom, items: ReceiveItem[]) => Promise<(Received | BrokerError)[]>;
+/** What the queue as a whole refuses is the answer for all. */
+export type Receive = (from: ReceiveFrom, limits: number[]) => Promise<Claimed | BrokerError>;
 
-type Leased = { rows: (Row & { id: string })[]; wait_seconds: number; is_full: boolean };
+export type ReceiveLimits = {
+  /** Bytes of messages that one answer holds; one message at least. */
+  answer_bytes_max: number;
+  /** All answers that are not written yet, of all consumers. See bytesOf. */
+  answers: Budget;
+};
 
 /**
- * Receives on one database. A call leases ready messages of one queue for several consumers in one statement, and deals
- * them out in order of arrival; each gets at most its `limit`, in the order in which they became visible. Expired and
- * exhausted messages met on the way are ended or dead-lettered before the answer. Never repeated after a lost
- * connection: what it leased comes back when its lease ends.
+ * Bytes that the first statement of a claim leases: enough for a thousand small messages, and little enough to be
+ * leased at any time; one message at least, however large. Further statements take larger steps, while there is room
+ * for the answers.
  */
-export function createReceive(db: Db, floors: Floors, settle: Settle, note: NoteMessages): Receive {
+const light_bytes = 4_194_304;
+const heavy_bytes = 16_777_216;
+
+/** What the answer with these messages takes of the budget of answers. */
+export const bytesOf = (leased: LeasedMessage[]): number => leased.reduce((sum, message) => sum + message.bytes, 0);
+
+/** `is_one_free`: one message is leased even if it is larger. */
+type Bound = { bytes_max: number; is_one_free: string };
+
+type Leased = {
+  rows: (LeaseRow & { id: string })[];
+  wait_seconds: number;
+  /** More may be ready: it ended with the last row or byte that it was allowed. */
+  is_full: boolean;
+  is_cut: boolean;
+};
+
+/** Deals messages out in order of arrival: the next one gets some when the one before has its limit or its bytes. */
+function createDeal(limits: number[], bytes_max: number) {
+  const shares = limits.map(() => [] as LeasedMessage[]);
+  let at = 0;
+  let bytes = 0;
+  let wanted = limits.reduce((sum, limit) => sum + limit, 0);
+  const next = () => {
+    wanted -= (limits[at] ?? 0) - (shares[at]?.length ?? 0);
+    at += 1;
+    bytes = 0;
+  };
+  return {
+    shares,
+    /** Messages that can still be dealt. */
+    wanted: () => wanted,
+    /** Bytes that the next message may have without passing to the next consumer. */
+    room: () => ((shares[at]?.length ?? 0) === limits[at] ? bytes_max : bytes_max - bytes),
+    /** False when nobody can take it. */
+    give(message: LeasedMessage): boolean {
+      const own_bytes = message.bytes;
+      for (let share = shares[at]; share !== undefined; share = shares[at]) {
+        const is_full = share.length === limits[at] || (share.length > 0 && bytes + own_bytes > bytes_max);
+        if (is_full) next();
+        else {
+          share.push(message);
+          bytes += own_bytes;
+          wanted -= 1;
+          return true;
+        }
+      }
+      return false;
+    },
+  };
+}
+
+/**
+ * Receives on one database. A call leases ready messages of one queue for several consumers, bounded in rows and bytes,
+ * and deals them out in order of arrival, in the order in which they became visible. Expired and exhausted messages met
+ * on the way are ended or dead-lettered before the answer. Never repeated after a lost connection: what it leased comes
+ * back when its lease ends. What it answers is held of the budget of answers until somebody gives it back.
+ */
+export function createReceive(
+  db: Db,
+  floors: Floors,
+  settle: Settle,
+  note: NoteMessages,
+  { answer_bytes_max, answers }: ReceiveLimits,
+): Receive {
   const statements = { any: prepareLease(db, "receive", false), labelled: prepareLease(db, "receive_labelled", true) };
 
-  async function lease(from: ReceiveFrom, limit: number): Promise<Leased | BrokerError> {
+  async function lease(from: ReceiveFrom, limit: number, bound: Bound): Promise<Leased | BrokerError> {
     const { queue_id, label, lease_seconds = null } = from;
-    const scan = floors.next(queue_id, label);
-    const values = { queue_id, limit, lease_seconds, floor: scan.from, lease_tokens: randomTokens(limit) };
+    // A claim for nothing only asks whether the queue exists, and must not use up a rescan.
+    const scan = limit === 0 ? undefined : floors.next(queue_id, label);
+    const floor = scan?.from ?? beginning;
+    const values = { queue_id, limit, lease_seconds, floor, lease_tokens: randomTokens(limit), ...bound };
     const rows =
       label === undefined
         ? await db.run("receive", () => statements.any.execute(values))
@@ -221,11 +128,11 @@ export function createReceive(db: Db, floors: Floors, settle: Settle, note: Note
       return new BrokerError("validation_failed", bound);
     }
     const leased = first.id === null ? [] : (rows as Leased["rows"]);
-    const is_full = leased.length === limit;
+    const is_full = limit > 0 && (leased.length === limit || first.is_cut);
     const run_out = leased.reduce((count, row) => count + Number(row.was_leased), 0);
     if (run_out > 0) note("lease_expired", queue_id, run_out);
-    if (limit > 0) floors.done(queue_id, label, scan, { now: first.now, highest: leased.at(-1)?.ready_at, is_full });
-    return { rows: leased, wait_seconds: first.wait_seconds, is_full };
+    if (scan) floors.done(queue_id, label, scan, { now: first.now, highest: leased.at(-1)?.ready_at, is_full });
+    return { rows: leased, wait_seconds: first.wait_seconds, is_full, is_cut: first.is_cut };
   }
 
   /** Ends what must not be delivered. */
@@ -237,33 +144,47 @@ export function createReceive(db: Db, floors: Floors, settle: Settle, note: Note
     if (dead_expired.length > 0) await settle.deadLetter(queue_id, dead_expired, "expired");
   }
 
-  return async (from, items) => {
-    const wanted = items.reduce((sum, item) => sum + item.limit, 0);
-    const found: LeasedMessage[] = [];
+  /** Leases once and deals; answers how it went, or undefined when there is nothing more to do. */
+  async function step(from: ReceiveFrom, deal: ReturnType<typeof createDeal>, bound: Bound) {
+    const leased = await lease(from, deal.wanted(), bound);
+    if (leased instanceof BrokerError) return leased;
+    const left: LeasedMessage[] = [];
+    for (const row of leased.rows) {
+      if (row.verdict !== "ready") continue;
+      if (deal.give(row)) answers.hold(row.bytes);
+      else left.push(row);
+    }
+    if (left.length > 0) await settle.unlease(from.queue_id, left);
+    const has_unfit = leased.rows.some(({ verdict }) => verdict !== "ready");
+    if (has_unfit) await putAway(from.queue_id, leased.rows);
+    return { ...leased, has_unfit };
+  }
+
+  return async (from, limits) => {
+    const deal = createDeal(limits, answer_bytes_max);
+    const hasDealt = () => deal.shares.some((share) => share.length > 0);
     let wait_seconds = 0;
+    let has_more = false;
+    let is_cut = false;
     for (let round = 0; round < rounds_max; round++) {
+      const bytes_max = Math.min(deal.room(), is_cut ? Math.min(heavy_bytes, answers.room()) : light_bytes);
       try {
-        const leased = await lease(from, wanted - found.length);
-        if (leased instanceof BrokerError) return items.map(() => leased);
+        const leased = await step(from, deal, { bytes_max, is_one_free: String(!is_cut) });
+        if (leased instanceof BrokerError) return leased;
         wait_seconds = leased.wait_seconds;
-        const ready = leased.rows.filter((row) => row.verdict === "ready");
-        found.push(...ready);
-        if (ready.length === leased.rows.length) break;
-        await putAway(from.queue_id, leased.rows);
-        if (found.length === wanted || !leased.is_full) break;
+        has_more = leased.is_full;
+        is_cut ||= leased.is_cut;
+        if (!leased.is_cut && !(leased.has_unfit && leased.is_full)) break;
         // What a lease of 0 seconds hides from nobody, the next round would find again.
-        if (found.length > 0 && from.lease_seconds === 0) break;
+        if (deal.wanted() === 0 || (from.lease_seconds === 0 && hasDealt())) break;
+        // Those who have nothing yet are served by a claim that begins when there is room.
+        if (leased.rows.length === 0 || (is_cut && answers.room() === 0)) break;
       } catch (error) {
         // What an earlier round leased is the caller's: giving it up would hide it for a whole lease.
-        if (found.length > 0 && error instanceof DatabaseError) break;
+        if (hasDealt() && error instanceof DatabaseError) break;
         throw error;
       }
     }
-    let dealt = 0;
-    return items.map(({ limit }) => {
-      const messages = found.slice(dealt, dealt + limit);
-      dealt += limit;
-      return { messages, wait_seconds };
-    });
+    return { shares: deal.shares, wait_seconds, has_more, is_cut };
   };
 }

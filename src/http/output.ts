@@ -17,6 +17,10 @@ export function jsonText(status: number, text: string): Response {
   return new Response(text, { status, headers });
 }
 
+/** The same of a text that is made while it is written, and whose length nobody knows yet. */
+export const jsonStream = (status: number, stream: ReadableStream<Uint8Array>): Response =>
+  new Response(stream, { status, headers: { "content-type": json_type, "cache-control": "no-store" } });
+
 /** A JSON response. */
 export function json(status: number, value: unknown, headers?: Record<string, string>): Response {
   const response = jsonText(status, JSON.stringify(value));

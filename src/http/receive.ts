@@ -1,10 +1,11 @@
 import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import type { LeasedMessage } from "../broker/receive.ts";
+import type { LeasedMessage } from "../broker/lease.ts";
+import { bytesOf } from "../broker/receive.ts";
 import { rfc3339 } from "../broker/sql.ts";
 import { readsQuery } from "./input.ts";
-import { documents, jsonText } from "./output.ts";
+import { documents, jsonStream, jsonText } from "./output.ts";
 import { member } from "./schema.ts";
 
 const receive_limit = 10;
@@ -60,6 +61,57 @@ function render(message: LeasedMessage, queue_id: string): string {
   return `${text}}`;
 }
 
+/** From so many bytes on an answer is written message by message: as one text it would be in memory several times. */
+const streamed_bytes_min = 1_048_576;
+
+/**
+ * The answer, and `onEnd` when it is written, or nobody reads it any more. A small one is handed over whole, which ends
+ * it at once.
+ */
+function answerReceive(
+  leased: LeasedMessage[],
+  queue_id: string,
+  limit: number,
+  signal: AbortSignal,
+  onEnd: () => void,
+) {
+  const bytes = bytesOf(leased);
+  const end = `],"limit":${limit}}`;
+  if (bytes < streamed_bytes_min) {
+    const data = leased.map((message) => render(message, queue_id)).join(",");
+    onEnd();
+    return jsonText(200, `{"data":[${data}${end}`);
+  }
+  const left = [...leased];
+  let start = '{"data":[';
+  let has_ended = false;
+  const finish = () => {
+    left.length = 0;
+    if (!has_ended) onEnd();
+    has_ended = true;
+  };
+  signal.addEventListener("abort", finish, { once: true });
+  const encoder = new TextEncoder();
+  const stream = new ReadableStream<Uint8Array>(
+    {
+      pull(controller) {
+        const message = left.shift();
+        if (message !== undefined) {
+          controller.enqueue(encoder.encode(start + render(message, queue_id)));
+          start = ",";
+          return;
+        }
+        controller.enqueue(encoder.encode(end));
+        controller.close();
+        finish();
+      },
+      cancel: finish,
+    },
+    { highWaterMark: 0 },
+  );
+  return jsonStream(200, stream);
+}
+
 /** `GET /v1/queues/:queue_id/messages`: leases. */
 export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_max }: ReceiveLimits) {
   const ReceiveQuery = Type.Object({
@@ -94,8 +146,8 @@ export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_
         signal: request.signal,
       });
       const queue_id = JSON.stringify(params.queue_id);
-      const data = leased.map((message) => render(message, queue_id)).join(",");
-      return jsonText(200, `{"data":[${data}],"limit":${limit}}`);
+      const bytes = bytesOf(leased);
+      return answerReceive(leased, queue_id, limit, request.signal, () => broker.answered(bytes));
     },
     {
       ...readsQuery(ReceiveQuery),
