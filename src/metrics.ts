@@ -31,6 +31,42 @@ const database_cache_ms = 5000;
 /** How often the event loop is asked how late it is. */
 const lag_every_ms = 1000;
 const other_queue = "_other";
+/** A queue of which nothing was counted for so long gives its place to another one. */
+const label_idle_ms = 600_000;
+
+/**
+ * The queues that have a label of their own. Names are the clients' choice, so their number is bounded; one that is
+ * idle for long, or deleted, gives its place back, and `onForgotten` drops its series.
+ */
+function createLabels(queues_max: number, onForgotten: (queue_id: string) => void) {
+  // In order of use: the first is the one that has been idle for longest.
+  const used_ms = new Map<string, number>();
+  const forget = (queue_id: string) => {
+    used_ms.delete(queue_id);
+    onForgotten(queue_id);
+  };
+  const forgetIdle = (now_ms: number, is_gone: (queue_id: string) => boolean) => {
+    for (const [queue_id, at_ms] of used_ms) {
+      if (now_ms - at_ms >= label_idle_ms || is_gone(queue_id)) forget(queue_id);
+    }
+  };
+  return {
+    of(queue_id: string): string {
+      const now_ms = Date.now();
+      if (!used_ms.delete(queue_id) && used_ms.size >= queues_max) {
+        const [oldest] = used_ms;
+        if (oldest === undefined || now_ms - oldest[1] < label_idle_ms) return other_queue;
+        forget(oldest[0]);
+      }
+      used_ms.set(queue_id, now_ms);
+      return queue_id;
+    },
+    /** Drops queues that are idle or deleted. `existing`: all queues there are, when all are known. */
+    sweep(existing: Set<string> | undefined): void {
+      forgetIdle(Date.now(), (queue_id) => existing !== undefined && !existing.has(queue_id));
+    },
+  };
+}
 
 /** How late a timer of this process is at worst, since the last scrape. */
 function watchEventLoop(registers: Registry[]): void {
@@ -99,10 +135,15 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
   });
   const countInFlight = (route: string, by: number) => in_flight.set(route, (in_flight.get(route) ?? 0) + by);
   // Counted here and handed over at a scrape too: a batch may be of as many queues as it has messages.
+  const counters: Counter[] = [];
+  const labels = createLabels(options.queues_max, (queue) => {
+    for (const counter of counters) counter.remove({ queue });
+    for (const by_queue of Object.values(counts)) by_queue.delete(queue);
+  });
   const counts = Object.fromEntries(
     Object.entries(events).map(([event, help]) => {
       const by_queue = new Map<string, number>();
-      new Counter({
+      const counter = new Counter({
         name: `psqlqueue_messages_${event}_total`,
         help,
         labelNames: ["queue"],
@@ -112,12 +153,13 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
           by_queue.clear();
         },
       });
+      counters.push(counter);
       return [event, by_queue];
     }),
   );
   function countMessages(event: keyof typeof events, queue_id: string, count: number): void {
     const by_queue = counts[event];
-    const queue = labelOf(queue_id);
+    const queue = labels.of(queue_id);
     by_queue?.set(queue, (by_queue.get(queue) ?? 0) + count);
   }
   const delivery_latency = new Histogram({
@@ -212,6 +254,8 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
 
   async function refreshDepths(): Promise<void> {
     const rows = await options.listDepths(options.queues_max);
+    // A full list may leave queues out, which are no less alive for that.
+    labels.sweep(rows.length < options.queues_max ? new Set(rows.map(({ queue_id }) => queue_id)) : undefined);
     depth.reset();
     age.reset();
     for (const row of rows) {
@@ -224,15 +268,6 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
 
   // Children are looked up once: by label objects it costs as much as the request's routing.
   const children = new Map<string, { duration: Histogram.Internal<string>; size: Histogram.Internal<string> }>();
-  // The queue label is the clients' choice, so it is bounded.
-  const known_queues = new Set<string>();
-  function labelOf(queue_id: string): string {
-    if (known_queues.has(queue_id)) return queue_id;
-    if (known_queues.size >= options.queues_max) return other_queue;
-    known_queues.add(queue_id);
-    return queue_id;
-  }
-
   const methods = new Set(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]);
   function countRequest({
     request,

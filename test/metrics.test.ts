@@ -1,6 +1,6 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setSystemTime, test } from "bun:test";
 import { createMetrics } from "../src/metrics.ts";
-import { addObserver } from "../src/observe.ts";
+import { addObserver, observe } from "../src/observe.ts";
 import { createQueue, serviceForFile } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
@@ -97,6 +97,35 @@ test("the queues' labels are bounded: what comes later is counted together", asy
     [`psqlqueue_messages_published_total{queue="${queues[0]}"}`, 1],
     ['psqlqueue_messages_published_total{queue="_other"}', 2],
   ]);
+});
+
+test("a queue that is deleted, or idle for long, gives its label to another one", async () => {
+  const narrow = metricsOf(2);
+  const stop = addObserver(narrow.observer);
+  const note = (queue_id: string) => observe({ kind: "messages", event: "published", queue_id, count: 1 });
+  const published = async () =>
+    [...(await scrape(narrow)).keys()].flatMap(
+      (name) => /^psqlqueue_messages_published_total{queue="(.*)"}/.exec(name)?.[1] ?? [],
+    );
+  try {
+    for (const queue of ["one", "two", "three"]) note(queue);
+    expect(await published()).toEqual(["one", "two", "_other"]);
+    setSystemTime(new Date(Date.now() + 300_000));
+    note("two");
+    setSystemTime(new Date(Date.now() + 400_000));
+    for (const queue of ["three", "four"]) note(queue);
+    expect((await published()).sort()).toEqual(["_other", "three", "two"]);
+  } finally {
+    setSystemTime();
+    stop();
+  }
+  const wide = metricsOf(1000);
+  const end = addObserver(wide.observer);
+  const queue = await createQueue(service, settings);
+  await put(queue);
+  await service.call("DELETE", `/v1/queues/${queue}`);
+  end();
+  expect([...(await scrape(wide)).keys()].filter((name) => name.includes(queue))).toEqual([]);
 });
 
 test("a queue with more than a scrape counts shows an estimate, and the others stay exact", async () => {
