@@ -227,14 +227,25 @@ describe("the server", () => {
     await withSql(behind, (sql) => sql`delete from psqlqueue.migrations where created_at = ${newest}`);
     await withSql(
       newer,
-      (sql) => sql`insert into psqlqueue.migrations (hash, created_at) values ('later', ${newest + 1})`,
+      (sql) => sql`with later as (
+          insert into psqlqueue.migrations (hash, created_at) values ('later', ${newest + 1}) returning created_at
+        )
+        insert into psqlqueue.breaking_migrations (created_at) select created_at from later`,
     );
     const migrate = "run `psqlqueue migrate` with the same settings first";
     const cases: [string, string[], string][] = [
       [empty, ["server"], `the database is not migrated: ${migrate}`],
       [behind, ["s"], `the database is behind this program: ${migrate}`],
-      [newer, ["server"], "the database was migrated by a newer psqlqueue than this one; run that version"],
-      [newer, ["migrate"], "the database was migrated by a newer psqlqueue than this one; run that version"],
+      [
+        newer,
+        ["server"],
+        "the database was migrated by a newer psqlqueue than this one, in a way that this one cannot",
+      ],
+      [
+        newer,
+        ["migrate"],
+        "the database was migrated by a newer psqlqueue than this one, in a way that this one cannot",
+      ],
     ];
     for (const [url, args, sentence] of cases) {
       const { code, lines } = await runChild(args, { env: { PSQLQUEUE_DATABASE_URL: url } });
@@ -244,6 +255,19 @@ describe("the server", () => {
     }
     const schemas = await withSql(empty, (sql) => sql`select from pg_namespace where nspname = 'psqlqueue'`);
     expect(schemas).toHaveLength(0);
+  }, 30_000);
+
+  test("serves a database that a newer version has migrated without breaking with this one, and says so", async () => {
+    const url = await createMigratedDatabase();
+    const later = (readMigrationTimes().at(-1) ?? 0) + 1;
+    await withSql(url, (sql) => sql`insert into psqlqueue.migrations (hash, created_at) values ('later', ${later})`);
+    expect((await runChild(["migrate"], { env: { PSQLQUEUE_DATABASE_URL: url } })).code).toBe(0);
+    const server = await startServerChild(url);
+    expect(await server.waitFor("the database was migrated by a newer psqlqueue")).toMatchObject({ level: "WARN" });
+    await createQueue(server, "q");
+    expect((await publish(server, "q", "x")).status).toBe(204);
+    server.signal("SIGTERM");
+    expect(await server.exited).toBe(0);
   }, 30_000);
 
   test("a port that is taken is named in the log, and the process ends with exit 1", async () => {

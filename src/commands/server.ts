@@ -73,13 +73,24 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
     // Nobody else can have migrated the embedded database: it has one process at a time.
     if (store.is_embedded) await migrateDatabase(store.server);
     // Asked while the service is being put together, and answered before it listens.
-    const is_ready = store.is_embedded ? Promise.resolve() : checkMigrated(store.server);
+    const is_ready = store.is_embedded ? Promise.resolve() : checkVersion(store);
     is_ready.catch(() => {});
     return await serve(config, log, store, is_ready);
   } catch (error) {
     await store.close().catch(() => {});
     throw error;
   }
+}
+
+async function checkVersion(store: Store): Promise<void> {
+  const { is_newer } = await checkMigrated(store.server);
+  if (!is_newer) return;
+  observe({
+    kind: "notice",
+    level: "WARN",
+    message: "the database was migrated by a newer psqlqueue",
+    details: { effect: "this version works with it as before", remedy: "update this server when it suits" },
+  });
 }
 
 async function serve(config: Config, log: Log, store: Store, is_ready: Promise<void>): Promise<RunningServer> {

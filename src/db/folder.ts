@@ -7,10 +7,17 @@ export const migrations_folder = path.resolve(
   "drizzle",
 );
 
+type Entry = { when: number; tag: string };
+
+const readJournal = (): Entry[] =>
+  (JSON.parse(readFileSync(path.join(migrations_folder, "meta/_journal.json"), "utf8")) as { entries: Entry[] })
+    .entries;
+
 /** The times of our migrations, oldest first; the migrator records the same number for each that it applied. */
-export function readMigrationTimes(): number[] {
-  const journal = JSON.parse(readFileSync(path.join(migrations_folder, "meta/_journal.json"), "utf8")) as {
-    entries: { when: number }[];
-  };
-  return journal.entries.map((entry) => entry.when);
-}
+export const readMigrationTimes = (): number[] => readJournal().map((entry) => entry.when);
+
+/** The times of those that programs made before them cannot live with: their file begins with `--! breaking`. */
+export const readBreakingTimes = (): number[] =>
+  readJournal().flatMap(({ tag, when }) =>
+    readFileSync(path.join(migrations_folder, `${tag}.sql`), "utf8").startsWith("--! breaking") ? [when] : [],
+  );

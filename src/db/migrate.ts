@@ -4,7 +4,7 @@ import postgres from "postgres";
 import { MigrationError } from "../errors.ts";
 import { adoptUpstream, checkUpstream } from "./adopt.ts";
 import type { DatabaseOptions } from "./db.ts";
-import { migrations_folder, readMigrationTimes } from "./folder.ts";
+import { migrations_folder, readBreakingTimes, readMigrationTimes } from "./folder.ts";
 
 // Beside our tables, and not in Drizzle's default schema: the database may belong to an application that uses Drizzle
 // too.
@@ -35,8 +35,23 @@ async function appliedTime(client: postgres.Sql): Promise<number | undefined> {
 }
 
 const too_new =
-  "the database was migrated by a newer psqlqueue than this one; run that version, or a later one, or restore a backup " +
-  "made before the upgrade";
+  "the database was migrated by a newer psqlqueue than this one, in a way that this one cannot work with; run that " +
+  "version, or a later one, or restore a backup made before the upgrade";
+
+/**
+ * Is the database newer than this program? Throws when one of the migrations that came later broke with programs before
+ * it; with the others this one goes on as before, so that servers can be brought to a new version one after the other.
+ */
+async function checkNewer(client: postgres.Sql, applied: number, newest: number): Promise<boolean> {
+  if (applied <= newest) return false;
+  // Only programs that write this table down make migrations that others can live with.
+  const [found] = await client`select to_regclass('psqlqueue.breaking_migrations') is not null as exists`;
+  const [row] = found?.["exists"]
+    ? await client`select exists (select from psqlqueue.breaking_migrations where created_at > ${newest}) as is_breaking`
+    : [{ is_breaking: true }];
+  if (row?.["is_breaking"]) throw new MigrationError(too_new);
+  return true;
+}
 
 /**
  * Brings the database to this version, and adopts the tables of psqlqueue 0.4.1 when they are there. May be called any
@@ -50,11 +65,14 @@ export async function migrateDatabase(server: DatabaseOptions["server"]): Promis
     // One connection, so that the lock covers all that follows; it ends with the connection, also when we are killed.
     await client`select pg_advisory_lock(hashtextextended('psqlqueue:migrate', 0))`;
     const before = await appliedTime(client);
-    if (before !== undefined && before > (times.at(-1) ?? 0)) throw new MigrationError(too_new);
+    if (before !== undefined) await checkNewer(client, before, times.at(-1) ?? 0);
     await checkUpstream(client);
     // Never queue for a lock for long: everybody who comes later would wait behind us.
     await client`select set_config('lock_timeout', '10s', false)`;
     await migrate(drizzle(client), { migrationsFolder: migrations_folder, migrationsSchema, migrationsTable });
+    for (const time of readBreakingTimes()) {
+      await client`insert into psqlqueue.breaking_migrations (created_at) values (${time}) on conflict do nothing`;
+    }
     await client`select psqlqueue.keep_archive(2)`;
     const adopted = await adoptUpstream(client);
     const applied = times.filter((time) => before === undefined || time > before).length;
@@ -64,8 +82,11 @@ export async function migrateDatabase(server: DatabaseOptions["server"]): Promis
   }
 }
 
-/** Throws MigrationError, saying what to run, unless the database is exactly at this program's version. */
-export async function checkMigrated(server: DatabaseOptions["server"]): Promise<void> {
+/**
+ * Throws MigrationError, saying what to run, unless this program can work with the database. `is_newer`: a later
+ * version has migrated it, in a way that this one can live with.
+ */
+export async function checkMigrated(server: DatabaseOptions["server"]): Promise<{ is_newer: boolean }> {
   const newest = readMigrationTimes().at(-1) ?? 0;
   const client = connectOnce(server);
   try {
@@ -78,7 +99,7 @@ export async function checkMigrated(server: DatabaseOptions["server"]): Promise<
         "the database is behind this program: run `psqlqueue migrate` with the same settings first",
       );
     }
-    if (found > newest) throw new MigrationError(too_new);
+    return { is_newer: await checkNewer(client, found, newest) };
   } finally {
     await client.end({ timeout: 5 });
   }

@@ -289,3 +289,9 @@ export const rates = psqlqueue.table(
   },
   (rate) => [primaryKey({ columns: [rate.queue_id, rate.minute] })],
 );
+
+/** Applied migrations that programs made before them cannot live with; see `--! breaking` in CONTRIBUTING.md. */
+export const breaking_migrations = psqlqueue.table("breaking_migrations", {
+  /** As in the migrator's own table. */
+  created_at: bigint("created_at", { mode: "number" }).primaryKey(),
+});

@@ -1,0 +1,3 @@
+CREATE TABLE "psqlqueue"."breaking_migrations" (
+	"created_at" bigint PRIMARY KEY NOT NULL
+);
