@@ -1,4 +1,5 @@
 import { afterAll, describe, expect, test } from "bun:test";
+import { killChildren, type ServerChild, startServerChild } from "./child.ts";
 import { createMigratedDatabase, createQueue, openService, type Service, until } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
@@ -6,7 +7,7 @@ import { verbsOf } from "./verbs.ts";
 
 const url = await createMigratedDatabase();
 const [a, b] = await Promise.all([openService({ url, receive_limit_max: 100 }), openService({ url })]);
-afterAll(() => Promise.all([a.close(), b.close()]));
+afterAll(() => Promise.all([a.close(), b.close(), killChildren()]));
 
 const waitsOn = (service: Service) => until(() => service.broker.wakeups.size() === 1);
 
@@ -115,6 +116,27 @@ describe("what a claim leased for a waiter that left meanwhile is given back, un
     await stopping.close();
   });
 });
+
+test("servers that have just started wake each other's consumers from the first publish on", async () => {
+  const [first, second] = [await startServerChild(url), await startServerChild(url)];
+  const send = (server: ServerChild, path: string, init?: RequestInit) => fetch(`${server.url}/v1/queues${path}`, init);
+  const queue = await createQueue(a);
+  const latencies: number[] = [];
+  for (let round = 0; round < 20; round++) {
+    const [here, there] = round % 2 === 0 ? [first, second] : [second, first];
+    const waits = send(there, `/${queue}/messages?wait_seconds=10`);
+    await until(async () => /psqlqueue_waiters 1/.test(await (await fetch(there.metrics_url)).text()));
+    const started_ms = performance.now();
+    await send(here, `/${queue}/messages`, { method: "POST", body: '{"body":"x"}' });
+    expect(((await (await waits).json()) as { data: unknown[] }).data).toHaveLength(1);
+    latencies.push(performance.now() - started_ms);
+  }
+  latencies.sort((x, y) => x - y);
+  // A poll would be half a second in the middle. 60 ms are promised of a machine that is not busy.
+  expect(latencies[10]).toBeLessThan(200);
+  for (const server of [first, second]) server.signal("SIGTERM");
+  await Promise.all([first.exited, second.exited]);
+}, 60_000);
 
 test("at 1,000 messages a second, a message is with its waiting consumer soon after its publish", async () => {
   const queue = await createQueue(a, { ack_deadline_seconds: 600 });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { housekeepingJob } from "../src/background/housekeeping.ts";
+import { overdueJob } from "../src/background/overdue.ts";
 import { createQueue, serviceForFile } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
@@ -74,14 +74,13 @@ describe("the walk round the table", () => {
     expect(await walk()).toBe(0);
   });
 
-  test("is part of the housekeeping", async () => {
+  test("is a job", async () => {
     const queue = await createQueue(service, settings);
     await put(queue);
     const short = await put(queue, { body: "x", ttl_seconds: 5 });
     await elapse(6);
-    const job = housekeepingJob(broker, "a holder");
+    const job = overdueJob(broker);
     await job.run();
-    await job.resign();
     const [row] = await service.sql`select outcome from psqlqueue.archived_messages where id = ${short}`;
     expect(row).toEqual({ outcome: "expired" });
   });

@@ -69,7 +69,6 @@ async function callEverything(broker: ReturnType<typeof createBroker>): Promise<
   await broker.sweepDeduplications();
   await broker.sweepDeletedQueues();
   await broker.moveOutbox();
-  await broker.findWork();
   await broker.cleanup("dead");
   await broker.purge("dead");
 }

@@ -1,19 +1,29 @@
 import { observe } from "../observe.ts";
 
 /** A background job: does what is due and says in how many milliseconds it wants to run again. */
-export type Job = { name: string; run(): Promise<number> };
+export type Job = {
+  name: string;
+  /** One server of a database does it for all of them; otherwise each does it for itself. */
+  is_shared: boolean;
+  run(): Promise<number>;
+};
 
-const failed_delay_ms = 5000;
+/** After a failure; doubled with each that follows, up to the maximum. */
+const failed_delay_ms = 1000;
+const failed_delay_ms_max = 60_000;
+/** How often a server that does not lead asks itself whether it does by now. */
+const follower_delay_ms = 1000;
 
 /**
  * Runs a job again and again, each time after the delay that it asked for, give or take a tenth so that servers spread
- * out. A failure is observed and tried again after 5 s. The answer stops it and resolves when a run under way has
- * ended.
+ * out. A failure is observed, holds up no other job, and is tried again after a while. The answer stops it and resolves
+ * when a run under way has ended.
  */
-export function startLoop(job: Job, first_delay_ms = 0): () => Promise<void> {
+export function startLoop(job: Job, isLeader: () => boolean, first_delay_ms = 0): () => Promise<void> {
   let is_stopped = false;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let running: Promise<void> = Promise.resolve();
+  let failures = 0;
 
   const schedule = (delay_ms: number) => {
     if (is_stopped) return;
@@ -26,13 +36,16 @@ export function startLoop(job: Job, first_delay_ms = 0): () => Promise<void> {
   };
 
   async function runOnce(): Promise<void> {
-    let delay_ms = failed_delay_ms;
+    if (job.is_shared && !isLeader()) return schedule(follower_delay_ms);
     try {
-      delay_ms = await job.run();
+      const delay_ms = await job.run();
+      failures = 0;
+      schedule(delay_ms);
     } catch (error) {
       observe({ kind: "job", job: job.name, error });
+      schedule(Math.min(failed_delay_ms_max, failed_delay_ms * 2 ** failures));
+      failures += 1;
     }
-    schedule(delay_ms);
   }
 
   schedule(first_delay_ms);

@@ -1,7 +1,7 @@
 import type { Broker } from "../broker/broker.ts";
 import { observe } from "../observe.ts";
 import type { Job } from "./loop.ts";
-import { moveOutbox } from "./tasks.ts";
+import { moveOutbox } from "./outbox.ts";
 
 const every_ms = 10_000;
 
@@ -34,6 +34,7 @@ export function peersJob(broker: Broker): Job {
 
   return {
     name: "peers",
+    is_shared: false,
     async run() {
       if (unlisten === undefined) await listen();
       await broker.notifier.announce();

@@ -1,6 +1,8 @@
 import type { Broker } from "../broker/broker.ts";
 import { observe } from "../observe.ts";
+import type { Job } from "./loop.ts";
 
+const every_ms = 20_000;
 /** A snapshot held longer than this is somebody's forgotten transaction. */
 const age_seconds_max = 300;
 /** The same holder is named again after so long. */
@@ -35,5 +37,18 @@ export function createSnapshotWatch(broker: Pick<Broker, "findOldestSnapshot">, 
         remedy,
       },
     });
+  };
+}
+
+/** Looks for such transactions. */
+export function snapshotsJob(broker: Broker): Job {
+  const watch = createSnapshotWatch(broker);
+  return {
+    name: "snapshots",
+    is_shared: true,
+    async run() {
+      await watch();
+      return every_ms;
+    },
   };
 }

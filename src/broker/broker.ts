@@ -7,7 +7,6 @@ import { type MessageEvent, type NoteMessages, observe } from "../observe.ts";
 import { type Consumers, createConsumers } from "./consumers.ts";
 import { createFanout, type FannedOut, type FanoutItem } from "./fanout.ts";
 import { createFloors } from "./floors.ts";
-import { createHousekeeping } from "./housekeeping.ts";
 import { nextFanoutId, nextId } from "./ids.ts";
 import type { LeasedMessage } from "./lease.ts";
 import { createLook } from "./look.ts";
@@ -29,9 +28,16 @@ import {
 } from "./settle.ts";
 import { createStats } from "./stats.ts";
 import { createSubscriptions } from "./subscriptions.ts";
+import { createArchiveSweep } from "./sweep/archive.ts";
+import { createDeduplicationSweep } from "./sweep/deduplications.ts";
+import { createDeletedQueueSweep } from "./sweep/deletedQueues.ts";
+import { createExhaustedSweep } from "./sweep/exhausted.ts";
+import { createExpiredSweep } from "./sweep/expired.ts";
+import { createLeadership } from "./sweep/leadership.ts";
+import { createOverdueSweep } from "./sweep/overdue.ts";
+import { createPublishBatchSweep } from "./sweep/publishBatches.ts";
 import { createTasks } from "./tasks.ts";
 import { createTopics } from "./topics.ts";
-import { createUpkeep } from "./upkeep.ts";
 import { createWakeups } from "./wakeups.ts";
 
 export type Limits = {
@@ -89,7 +95,6 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   const answers = createBudget(limits.answers_bytes_max);
   const bodies = createBudget(limits.waiting_bytes_max);
   const floors = createFloors(limits.statement_ms_max);
-  const housekeeping = createHousekeeping(db);
   const removals = createRemovals(db);
   const notifier = createNotifier(db, holder);
   const onReady: OnReady = (queue_id, label, at) => {
@@ -185,7 +190,14 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createMaintenance(db),
     ...createOutbox(db, onReady),
     ...createTasks(db, removals, onReady, limits.removal_ms_max),
-    ...createUpkeep(db, housekeeping, removals, settle, note),
+    ...createLeadership(db),
+    ...createExpiredSweep(db, settle, note),
+    ...createOverdueSweep(db, settle),
+    ...createExhaustedSweep(db, settle),
+    ...createArchiveSweep(db),
+    ...createDeduplicationSweep(db),
+    ...createPublishBatchSweep(db),
+    ...createDeletedQueueSweep(db, removals),
 
     /** Stores one message; committed and flushed when it resolves. Throws `queue_not_found`, `queue_closed`. */
     publish(message: Outgoing & { queue_id: string }, options?: PublishOptions): Promise<Published> {

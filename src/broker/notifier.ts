@@ -9,17 +9,26 @@ const debounce_ms = 10;
 /** PostgreSQL takes 8000 bytes. */
 const payload_bytes_max = 7500;
 const peer_seconds = 30;
+/** Servers that one remembers. One is enough to send notifications for. */
+const peers_max = 1000;
+/** First character of a payload that is no list of queues; no queue's name begins so. The rest names the server. */
+const hello = "+";
+const hello_back = "=";
+const goodbye = "!";
 /** Peers are rows beside the leaders of jobs. */
 const peer_prefix = "server:";
 
 export type Notifier = {
   /** Something in this queue became ready here. Cheap while no other server is known. */
   note(queue_id: string): void;
-  /** Listens to the other servers; answers how to end it. Rejects where LISTEN is not to be had. */
+  /**
+   * Listens to the other servers, and says hello to them, also when it listens again after a loss: each knows the other
+   * from then on. Answers how to end it. Rejects where LISTEN is not to be had.
+   */
   listen(onQueue: (queue_id: string) => void, onListening: () => void): Promise<() => Promise<void>>;
   /** Tells the other servers that this one lives, and looks for them. Called every 10 s or so. */
   announce(): Promise<void>;
-  /** Says that this server is gone. */
+  /** Says that this server is going. */
   retire(): Promise<void>;
 };
 
@@ -30,7 +39,8 @@ export type Notifier = {
  */
 export function createNotifier(db: Db, holder: string): Notifier {
   const queue_ids = new Set<string>();
-  let has_peers = false;
+  /** The other servers, and when they are no longer believed to be there. */
+  const peers = new Map<string, number>();
   let timer: ReturnType<typeof setTimeout> | undefined;
 
   const send = db.orm
@@ -42,8 +52,8 @@ export function createNotifier(db: Db, holder: string): Notifier {
     .values({ job: value("job"), holder: value("holder"), until: sql`now() + ${peer_seconds} * interval '1 second'` })
     .onConflictDoUpdate({ target: leaders.job, set: { until: sql`excluded.until` } })
     .returning({
-      peers: sql<number>`(
-        select count(*)::int from ${leaders} as peer
+      peers: sql<string | null>`(
+        select string_agg(peer.holder, ',') from ${leaders} as peer
         where peer.job >= ${peer_prefix} and peer.job < ${`${peer_prefix}~`} and peer.until > now()
           and peer.job <> ${value("job")}
       )`.as("peers"),
@@ -71,9 +81,28 @@ export function createNotifier(db: Db, holder: string): Notifier {
     db.run("notify", () => send.execute({ payload })).catch(() => {});
   }
 
+  const tell = (word: string) => db.run("notify", () => send.execute({ payload: `${word}${holder}` }));
+
+  function meet(peer: string): void {
+    if (peer === holder || (peers.size >= peers_max && !peers.has(peer))) return;
+    peers.set(peer, performance.now() + peer_seconds * 1000);
+  }
+
+  /** What another server says of itself; true when the payload was that. */
+  function hear(payload: string): boolean {
+    const word = payload[0] ?? "";
+    const peer = payload.slice(1);
+    if (![hello, hello_back, goodbye].includes(word)) return false;
+    if (word === goodbye) peers.delete(peer);
+    else meet(peer);
+    // A lost word costs what is left until the next announcement.
+    if (word === hello && peer !== holder) tell(hello_back).catch(() => {});
+    return true;
+  }
+
   return {
     note(queue_id) {
-      if (!has_peers) return;
+      if (peers.size === 0) return;
       queue_ids.add(queue_id);
       timer ??= setTimeout(flush, debounce_ms);
     },
@@ -81,17 +110,22 @@ export function createNotifier(db: Db, holder: string): Notifier {
       db.listen(
         channel,
         (payload) => {
+          if (hear(payload)) return;
           for (const queue_id of payload.split("\n")) if (queue_id !== "") onQueue(queue_id);
         },
-        onListening,
+        () => {
+          tell(hello).catch(() => {});
+          onListening();
+        },
       ),
     async announce() {
       const [row] = await db.run("announce", () => announce.execute({ job, holder }), true);
-      has_peers = (row?.peers ?? 0) > 0;
+      for (const [peer, until_ms] of peers) if (until_ms < performance.now()) peers.delete(peer);
+      for (const peer of row?.peers?.split(",") ?? []) meet(peer);
     },
     async retire() {
       clearTimeout(timer);
-      await db.run("retire", () => retire.execute({ job }));
+      await Promise.all([db.run("retire", () => retire.execute({ job })), tell(goodbye)]);
     },
   };
 }

@@ -1,21 +1,46 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../db/db.ts";
-import { deduplications, messages, outbox, queues, tasks } from "../db/schema.ts";
+import { deduplications, messages, outbox, queues } from "../db/schema.ts";
 import { takesOldKeys } from "./publish.ts";
 import type { OnReady } from "./settle.ts";
 import { column, value } from "./sql.ts";
 
 const channel = "psqlqueue_outbox";
 const chunk_rows = 500;
+const chunk_bytes = 8_388_608;
+/** Between two tries while another server moves. */
+const turn_ms = 20;
 
-type Moved = { queue_id: string | null; label: string | null; count: number; now: string };
+/** `is_turn` false: another server moves at the moment. One row without messages when there are none. */
+type Moved = {
+  is_turn: boolean;
+  is_last: boolean;
+  queue_id: string | null;
+  label: string | null;
+  count: number;
+  now: string;
+};
 
-/** Moves committed rows of the outbox to their queues; rows of transactions still open are not seen, and wait. */
+/**
+ * Moves committed rows of the outbox to their queues; rows of transactions still open are not seen, and wait. One
+ * server at a time: of two, the younger rows could be there before the older ones.
+ */
 function prepareMove(db: Db): Prepared<Moved[]> {
+  const turn = db.orm
+    .$with("turn", {})
+    .as(sql`select pg_try_advisory_xact_lock(hashtextextended('psqlqueue:outbox', 0)) as is_mine`);
+  const page = db.orm.$with("page", {}).as(sql`
+    select waiting.seq, sum(octet_length(waiting.body)) over (order by waiting.seq rows unbounded preceding) as bytes
+    from (
+      select row.seq, row.body from ${outbox} as row
+      where (select turn.is_mine from turn)
+      order by row.seq
+      limit ${value("limit")}
+    ) as waiting`);
   const taken = db.orm.$with("taken", {}).as(sql`
     delete from ${outbox} as row
     where row.seq = any (array(
-      select waiting.seq from ${outbox} as waiting order by waiting.seq limit ${value("limit")} for update skip locked
+      select page.seq from page where page.bytes <= ${value("bytes_max")}::bigint or page.seq = (select min(seq) from page)
     ))
     returning row.*`);
   const item = db.orm.$with("item", {}).as(sql`
@@ -52,16 +77,24 @@ function prepareMove(db: Db): Prepared<Moved[]> {
     order by item.seq`);
   const answer = db.orm
     .$with("answer", {
+      is_turn: column<boolean>("is_turn"),
+      is_last: column<boolean>("is_last"),
       queue_id: column<string | null>("queue_id"),
       label: column<string | null>("label"),
       count: column<number>("count"),
       now: column<string>("now"),
     })
-    .as(
-      sql`select item.queue_id, item.label, count(*)::int as count, now() as now from item group by item.queue_id, item.label`,
-    );
+    .as(sql`
+      select (select turn.is_mine from turn) as is_turn,
+        (select count(*) from page) < ${value("limit")}::int
+          and (select count(*) from page) = (select count(*) from taken) as is_last,
+        own.queue_id, own.label, coalesce(own.count, 0) as count, now() as now
+      from (values (1)) as one
+      left join (
+        select item.queue_id, item.label, count(*)::int as count from item group by item.queue_id, item.label
+      ) as own on true`);
   return db.orm
-    .with(taken, item, claimed, stored, answer)
+    .with(turn, page, taken, item, claimed, stored, answer)
     .select()
     .from(answer)
     .prepare("move_outbox") as unknown as Prepared<Moved[]>;
@@ -70,37 +103,49 @@ function prepareMove(db: Db): Prepared<Moved[]> {
 /** Messages that users published by SQL inside their own transactions. Servers may share the work. */
 export function createOutbox(db: Db, onReady: OnReady) {
   const move = prepareMove(db);
-  const work = db.orm
-    .$with("work", { has_outbox: column<boolean>("has_outbox"), has_tasks: column<boolean>("has_tasks") })
-    .as(sql`
-      select exists (select from ${outbox}) as has_outbox,
-        exists (select from ${tasks} as task where task.state = 'running') as has_tasks`);
-  const findWork = db.orm.with(work).select().from(work).prepare("find_work");
+  /** Moves until nothing is left. */
+  async function moveAll(): Promise<{ moved: number; dropped: number }> {
+    let moved = 0;
+    let dropped = 0;
+    for (;;) {
+      const rows = await db.run("move_outbox", () => move.execute({ limit: chunk_rows, bytes_max: chunk_bytes }));
+      for (const { queue_id, label, count, now } of rows) {
+        if (count === 0) continue;
+        if (queue_id === null) dropped += count;
+        else {
+          moved += count;
+          onReady(queue_id, label, now);
+        }
+      }
+      // The server whose turn it is may have looked before the last commit.
+      if (rows[0]?.is_turn === false) await Bun.sleep(turn_ms);
+      else if (rows[0]?.is_last ?? true) return { moved, dropped };
+    }
+  }
+
+  let running: ReturnType<typeof moveAll> | undefined;
+  let wanted: ReturnType<typeof moveAll> | undefined;
+  const start = () => {
+    running = moveAll().finally(() => {
+      running = undefined;
+    });
+    return running;
+  };
 
   return {
-    /** Is there anything in the outbox, or a running task? One cheap look for both. */
-    async findWork(): Promise<{ has_outbox: boolean; has_tasks: boolean }> {
-      const [row] = await db.run("find_work", () => findWork.execute(), true);
-      return row ?? { has_outbox: false, has_tasks: false };
-    },
-
-    /** Moves what is committed, in order of the calls; answers how many, and how many had lost their queue. */
-    async moveOutbox(): Promise<{ moved: number; dropped: number }> {
-      let moved = 0;
-      let dropped = 0;
-      for (;;) {
-        const rows = await db.run("move_outbox", () => move.execute({ limit: chunk_rows }));
-        let count = 0;
-        for (const row of rows) {
-          count += row.count;
-          if (row.queue_id === null) dropped += row.count;
-          else {
-            moved += row.count;
-            onReady(row.queue_id, row.label, row.now);
-          }
-        }
-        if (count < chunk_rows) return { moved, dropped };
-      }
+    /**
+     * Moves what is committed, in order of the calls; answers how many, and how many had lost their queue. One move
+     * runs at a time; all calls that come meanwhile are answered by the next.
+     */
+    moveOutbox(): Promise<{ moved: number; dropped: number }> {
+      if (running === undefined) return start();
+      wanted ??= running
+        .catch(() => {})
+        .then(() => {
+          wanted = undefined;
+          return start();
+        });
+      return wanted;
     },
 
     /** Calls when somebody's transaction with a publish commits. Rejects where LISTEN is not to be had. */

@@ -117,6 +117,7 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
   const forget = orm
     .delete(tasks)
     .where(sql`${tasks.state} <> 'running' and ${tasks.finished_at} < now() - interval '7 days'`)
+    .returning({ id: tasks.id })
     .prepare("forget_tasks");
   const findNo = orm
     .select({ no: queues.no })
@@ -300,9 +301,9 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
       return { is_busy, running: rows.length };
     },
 
-    /** Forgets tasks that ended a week ago. Repeatable. */
-    async forgetTasks(): Promise<void> {
-      await db.run("forget_tasks", () => forget.execute(), true);
+    /** Forgets tasks that ended a week ago; answers how many. Repeatable. */
+    async forgetTasks(): Promise<number> {
+      return (await db.run("forget_tasks", () => forget.execute(), true)).length;
     },
   };
 }

@@ -1,9 +1,8 @@
 import os from "node:os";
-import { housekeepingJob } from "../background/housekeeping.ts";
+import { jobsOf } from "../background/jobs.ts";
+import { startLeadership } from "../background/leadership.ts";
 import { startLoop } from "../background/loop.ts";
 import { peersJob } from "../background/peers.ts";
-import { ratesJob } from "../background/rates.ts";
-import { tasksJob } from "../background/tasks.ts";
 import { createBroker } from "../broker/broker.ts";
 import type { Config } from "../config.ts";
 import { openPostgres } from "../db/db.ts";
@@ -50,6 +49,8 @@ function listen<T>(listener: "http" | "metrics", start: () => T): T {
 
 /** A purge, cleanup or delete that takes longer goes on as a task. */
 const removal_ms_max = 30_000;
+/** How long the start waits for LISTEN at most. */
+const peers_ms_max = 1000;
 /** Bun's own limit. */
 const idle_seconds_max = 255;
 
@@ -160,6 +161,9 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
     );
     const metrics_port = metrics_server.port ?? 0;
     log("info", "metrics server starting", { host: metrics_host, port: metrics_port });
+    const peers = store.is_embedded ? undefined : peersJob(broker);
+    // Known to the other servers before the first request, so that none of its publishes waits for a poll of theirs.
+    await Promise.race([peers?.run().catch(() => {}), Bun.sleep(peers_ms_max)]);
     const host = config.PSQLQUEUE_SERVER_HOST;
     listen("http", () =>
       app.listen({
@@ -179,9 +183,9 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
     const port = app.server?.port ?? 0;
     log("info", "http server starting", { host, port });
 
-    const leading = [housekeepingJob(broker, holder), tasksJob(broker, holder)];
-    const jobs = [...leading, ratesJob(broker), ...(store.is_embedded ? [] : [peersJob(broker)]), ...store.jobs(db)];
-    const stops = jobs.map((job) => startLoop(job, 1000));
+    const leadership = startLeadership(broker, holder);
+    const jobs = [...jobsOf(broker), ...(peers ? [peers] : []), ...store.jobs(db)];
+    const stops = jobs.map((job) => startLoop(job, leadership.isLeader, 1000));
 
     let stopped: Promise<void> | undefined;
     const stop = async () => {
@@ -192,7 +196,7 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
       const finished = Promise.all([app.server?.stop(), metrics_server.stop(), ...stops.map((end) => end())]);
       await Promise.race([finished, Bun.sleep(grace_ms)]);
       await Promise.all([app.server?.stop(true), metrics_server.stop(true)]);
-      await Promise.allSettled([...leading.map((job) => job.resign()), broker.notifier.retire(), broker.flushRates()]);
+      await Promise.allSettled([leadership.stop(), broker.notifier.retire(), broker.flushRates()]);
       await db.close(1);
       await store.close();
       removeObserver();

@@ -71,7 +71,7 @@ export async function openStore(config: Config): Promise<Store> {
       const upkeep = embeddedUpkeep(db.client, {
         observe: ({ name, ...details }) => observe({ kind: "job", job: name, details }),
       });
-      return [{ name: "embedded upkeep", run: upkeep.run }];
+      return [{ name: "embedded upkeep", is_shared: false, run: upkeep.run }];
     },
     close: embedded.close,
   };

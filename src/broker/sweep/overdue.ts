@@ -1,13 +1,14 @@
 import { sql } from "drizzle-orm";
-import type { Db, Prepared } from "../db/db.ts";
-import { messages, queues } from "../db/schema.ts";
-import { column, value } from "./sql.ts";
+import type { Db, Prepared } from "../../db/db.ts";
+import { messages, queues } from "../../db/schema.ts";
+import type { Settle } from "../settle.ts";
+import { column, value } from "../sql.ts";
 
 /** A place in the table of messages, in the order of its primary key. */
 export type Place = { queue_no: number; id: string };
 
 /** One row without a message when there is none; `last_id` is null at the end of the table. */
-export type Overdue = {
+type Overdue = {
   last_queue_no: number | null;
   last_id: string | null;
   queue_id: string | null;
@@ -15,15 +16,11 @@ export type Overdue = {
   verdict: "expired" | "dead_expired" | "dead" | null;
 };
 
-/** Rows that one look reads. */
+/** Rows that one page reads. */
 const page_rows = 2000;
 
-/**
- * One page of a walk along the primary key: what has expired or used up its deliveries, and nobody holds. The net below
- * the sweeps, which look where such messages usually are (the oldest; those whose lease ended a moment ago): one with a
- * short life may stand behind one with a long life, and no server may have run when a last lease ended.
- */
-export function prepareFindOverdue(db: Db): Prepared<Overdue[]> {
+/** One page of a scan along the primary key: what has expired or used up its deliveries, and nobody holds. */
+function prepareFindOverdue(db: Db): Prepared<Overdue[]> {
   const page = db.orm.$with("page", {}).as(sql`
     select message.queue_no, message.id, message.expires_at <= now() as is_expired, message.delivery_attempts,
       message.visible_at <= now() as is_visible, coalesce(message.lease_expires_at <= now(), true) as is_free
@@ -58,4 +55,35 @@ export function prepareFindOverdue(db: Db): Prepared<Overdue[]> {
           and (page.is_expired or page.is_visible and page.delivery_attempts >= queue.message_max_deliveries)
       ) as found on true`);
   return db.orm.with(page, overdue).select().from(overdue).prepare("find_overdue") as unknown as Prepared<Overdue[]>;
+}
+
+/**
+ * Slow scan of the whole table that finds what the other sweeps do not see, which look where such messages usually are:
+ * one with a short life may stand behind one with a long life, and no server may have run when a last lease ended.
+ */
+export function createOverdueSweep(db: Db, settle: Settle) {
+  const findOverdue = prepareFindOverdue(db);
+  return {
+    /**
+     * One page, from `from` on: ends and dead-letters what is overdue. `next` is undefined at the end of the table.
+     * Repeatable.
+     */
+    async sweepOverdue(from: Place | undefined): Promise<{ count: number; next: Place | undefined }> {
+      const rows = await db.run("find_overdue", () => findOverdue.execute(from ?? { queue_no: 0, id: "" }), true);
+      let count = 0;
+      const overdue = rows.flatMap(({ id, queue_id, verdict }) =>
+        id === null
+          ? []
+          : [{ id, lease_token: null, verdict, group: `${verdict}\n${queue_id}`, queue_id: queue_id ?? "" }],
+      );
+      for (const own of Map.groupBy(overdue, ({ group }) => group).values()) {
+        const { verdict, queue_id } = own[0] as (typeof own)[number];
+        if (verdict === "expired") count += await settle.expire(queue_id, own);
+        else count += await settle.deadLetter(queue_id, own, verdict === "dead" ? "max_deliveries" : "expired");
+      }
+      const [edge] = rows;
+      const next = edge?.last_id == null ? undefined : { queue_no: edge.last_queue_no ?? 0, id: edge.last_id };
+      return { count, next };
+    },
+  };
 }

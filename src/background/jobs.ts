@@ -1,0 +1,20 @@
+import type { Broker } from "../broker/broker.ts";
+import { archiveJob } from "./archive.ts";
+import type { Job } from "./loop.ts";
+import { outboxJob } from "./outbox.ts";
+import { overdueJob } from "./overdue.ts";
+import { ratesJob } from "./rates.ts";
+import { snapshotsJob } from "./snapshots.ts";
+import { sweepJobs } from "./sweeps.ts";
+import { tasksJob } from "./tasks.ts";
+
+/** Every job of a server. A new one is a file beside this one, and a line here. */
+export const jobsOf = (broker: Broker): Job[] => [
+  tasksJob(broker),
+  outboxJob(broker),
+  archiveJob(broker),
+  overdueJob(broker),
+  snapshotsJob(broker),
+  ratesJob(broker),
+  ...sweepJobs(broker),
+];

@@ -1,0 +1,131 @@
+import { sql } from "drizzle-orm";
+import type { Db } from "../../db/db.ts";
+import { archived_messages, messages, queues } from "../../db/schema.ts";
+import type { NoteMessages } from "../../observe.ts";
+import type { Settle } from "../settle.ts";
+import { column, value } from "../sql.ts";
+
+// Never one giant delete: it would hold back vacuum for everybody and run into the statement timeout.
+const page_rows = 1000;
+
+/** A page of a scan of one queue in publish order: archives what has expired. */
+function prepareArchivePage(db: Db) {
+  const { orm } = db;
+  // Whoever holds a live lease may still ack, so those rows stay.
+  const seen = orm
+    .$with("seen", {
+      last_id: column<string | null>("last_id"),
+      count: column<number>("count"),
+      is_last: column<boolean>("is_last"),
+    })
+    .as(sql`
+      with page as materialized (
+        select message.id, message.expires_at
+        from ${messages} as message
+        where message.queue_no = ${value("queue_no")} and message.id > ${value("after")}
+        order by message.id
+        limit ${value("limit")}
+      )
+      select max(page.id) as last_id, (count(*) filter (where page.expires_at <= now()))::int as count,
+        count(*) < ${value("limit")}::int as is_last
+      from page`);
+  const ended = orm.$with("ended", {}).as(sql`
+    delete from ${messages} as message
+    where message.queue_no = ${value("queue_no")} and message.id > ${value("after")}
+      and message.id <= (select last_id from seen)
+      and message.expires_at <= now() and coalesce(message.lease_expires_at <= now(), true)
+    returning message.*`);
+  const archived = orm.$with("archived", {}).as(sql`
+    insert into ${archived_messages} (
+      queue_no, id, body, label, attributes, priority, delivery_attempts, created_at, last_error, dead, outcome, expires_at)
+    select ended.queue_no, ended.id, ended.body, ended.label, ended.attributes, ended.priority, ended.delivery_attempts,
+      ended.created_at, ended.last_error, ended.dead, 'expired', now() + queue.kept_seconds * interval '1 second'
+    from ended
+    cross join lateral (
+      select coalesce(queue.archive_retention_seconds, queue.message_retention_seconds) as kept_seconds
+      from ${queues} as queue
+      where queue.no = ended.queue_no
+      limit 1
+    ) as queue
+    where queue.kept_seconds > 0`);
+  return orm.with(seen, ended, archived).select().from(seen).prepare("archive_expired_page");
+}
+
+/** The queues whose oldest message has expired. */
+function prepareFindExpired(db: Db) {
+  const oldest = db.orm
+    .$with("oldest", {
+      no: column<number>("no"),
+      queue_id: column<string>("queue_id"),
+      is_dead_on_expiry: column<boolean>("is_dead_on_expiry"),
+    })
+    .as(sql`
+    select queue.no, queue.id as queue_id,
+      queue.dead_letter_on_expiry and queue.dead_queue_no is not null as is_dead_on_expiry
+    from ${queues} as queue
+    cross join lateral (
+      select message.expires_at from ${messages} as message where message.queue_no = queue.no order by message.id limit 1
+    ) as first
+    where first.expires_at <= now()`);
+  return db.orm.with(oldest).select().from(oldest).prepare("find_queues_with_expired");
+}
+
+/** Expired messages of one queue that nobody holds. */
+function prepareFindUnclaimed(db: Db) {
+  const unclaimed = db.orm.$with("unclaimed", { id: column<string>("id") }).as(sql`
+    select message.id
+    from ${messages} as message
+    where message.queue_no = ${value("no")} and message.id > ${value("after")} and message.expires_at <= now()
+      and coalesce(message.lease_expires_at <= now(), true)
+    order by message.id
+    limit ${page_rows}`);
+  return db.orm.with(unclaimed).select().from(unclaimed).prepare("find_expired_unclaimed");
+}
+
+/** Ends expired messages that no receive has met, in bounded pages. May run concurrently with anything. */
+export function createExpiredSweep(db: Db, settle: Settle, note: NoteMessages) {
+  const archivePage = prepareArchivePage(db);
+  const findExpired = prepareFindExpired(db);
+  const findUnclaimed = prepareFindUnclaimed(db);
+
+  async function archiveOldest(queue_no: number): Promise<number> {
+    let count = 0;
+    for (let after = ""; ; ) {
+      const values = { queue_no, after, limit: page_rows };
+      const [page] = await db.run("archive_expired_page", () => archivePage.execute(values), true);
+      count += page?.count ?? 0;
+      // Retention makes the expired ones the oldest: a page without any is the end.
+      if (page?.last_id == null || page.is_last || page.count === 0) return count;
+      after = page.last_id;
+    }
+  }
+
+  async function deadLetterOldest(no: number, queue_id: string): Promise<number> {
+    let total = 0;
+    for (let after = ""; ; ) {
+      const rows = await db.run("find_expired_unclaimed", () => findUnclaimed.execute({ no, after }), true);
+      // Without their tokens: a lease may have been extended since.
+      const expired = rows.map(({ id }) => ({ id, lease_token: null }));
+      if (rows.length > 0) total += await settle.deadLetter(queue_id, expired, "expired");
+      if (rows.length < page_rows) return total;
+      after = rows.at(-1)?.id ?? "";
+    }
+  }
+
+  return {
+    /** Moves expired messages to the archive, or to the dead-letter queue where the queue says so; answers how many. */
+    async sweepExpired(): Promise<number> {
+      let total = 0;
+      const found = await db.run("find_queues_with_expired", () => findExpired.execute(), true);
+      for (const { no, queue_id, is_dead_on_expiry } of found) {
+        if (is_dead_on_expiry) total += await deadLetterOldest(no, queue_id);
+        else {
+          const count = await archiveOldest(no);
+          if (count > 0) note("expired", queue_id, count);
+          total += count;
+        }
+      }
+      return total;
+    },
+  };
+}
