@@ -1,4 +1,3 @@
-import { sql } from "drizzle-orm";
 import { type Batcher, type BatcherOptions, createBatcher } from "../batcher.ts";
 import type { Db } from "../db/db.ts";
 import { BrokerError } from "../errors.ts";
@@ -94,11 +93,6 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   const fanOut = createFanout(db, onReady);
   const receive = createReceive(db, floors, settle, note);
   const wakeups = createWakeups(db, receive, settle.unlease, limits.waiters_max, floors.floorOf);
-  const ping = db.orm
-    .select({ one: sql<number>`1`.as("one") })
-    .from(sql`(values (1)) as one`)
-    .prepare("ping");
-
   /** Counts what a statement did, once per queue and not once per item. */
   const counted =
     <Item extends { queue_id: string }, Result>(event: MessageEvent, flush: Flush<Item, Result>): Flush<Item, Result> =>
@@ -262,10 +256,8 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     nackBatch: nackAll,
     extendBatch: (items: ExtendItem[]) => settle.extend(items),
 
-    /** Rejects with DatabaseError while the database does not answer. */
-    async ping(): Promise<void> {
-      await db.run("ping", () => ping.execute(), true);
-    },
+    /** Rejects with DatabaseError while the database does not answer or does not take writes. */
+    ping: db.ping,
 
     /** The database was away: its clock may differ, and what was seen before may be undone by a failover. */
     forgetFloors: floors.reset,

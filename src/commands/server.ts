@@ -83,6 +83,7 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
       if (is_up) broker.forgetFloors();
       observe({ kind: "database_up", is_up });
     },
+    onServerChange: () => broker.forgetFloors(),
   });
   const broker = createBroker(
     db,
