@@ -1,5 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/db.ts";
+import type { OnListening } from "../db/listen.ts";
 import { leaders } from "../db/schema.ts";
 import { value } from "./sql.ts";
 
@@ -15,8 +16,8 @@ const peer_prefix = "server:";
 export type Notifier = {
   /** Something in this queue became ready here. Cheap while no other server is known. */
   note(queue_id: string): void;
-  /** Listens to the other servers; answers how to end it. Rejects where LISTEN is not to be had. */
-  listen(onQueue: (queue_id: string) => void, onListening: () => void): Promise<() => Promise<void>>;
+  /** Listens to the other servers, and tells whether it hears them; answers how to end it. */
+  listen(onQueue: (queue_id: string) => void, onListening: OnListening): Promise<() => Promise<void>>;
   /** Tells the other servers that this one lives, and looks for them. Called every 10 s or so. */
   announce(): Promise<void>;
   /** Says that this server is gone. */

@@ -8,6 +8,7 @@ import { createAvailability } from "./availability.ts";
 import { driverOptions, openClient, read_only } from "./driver.ts";
 import { classify } from "./failures.ts";
 import { type Connector, createConnector, type DatabaseServer, readHosts, type ServerState } from "./hosts.ts";
+import { createListener, type Listener } from "./listen.ts";
 import { sessionSettings } from "./session.ts";
 import { createWatchdog, type InFlight } from "./watchdog.ts";
 
@@ -42,8 +43,8 @@ export type Db = {
   client: postgres.Sql;
   /** Statements in flight. */
   inFlight(): number;
-  /** Listens on a connection of its own; listens again by itself after a loss and calls `onListening` each time. */
-  listen(channel: string, onPayload: (payload: string) => void, onListening: () => void): Promise<() => Promise<void>>;
+  /** Listens on a connection of its own, again after each loss, and tells whether notifications arrive. */
+  listen: Listener["listen"];
   /** Ends after the statements in flight, at most `seconds` later. */
   close(seconds?: number): Promise<void>;
 };
@@ -113,6 +114,8 @@ export function openPostgres(options: DatabaseOptions): Db {
       );
     });
 
+  const listener = createListener((own) => openClient(server, own), base, client, once);
+
   /**
    * Writes, and returns when that is committed and replicated, and with it all that was committed before. A transaction
    * that writes nothing does not wait for the standby.
@@ -176,13 +179,11 @@ export function openPostgres(options: DatabaseOptions): Db {
       if (!availability.isUp()) throw new DatabaseError("unavailable", "NOT_WRITABLE", "ping");
     },
     inFlight: () => watchdog.in_flight.size,
-    async listen(channel, onPayload, onListening) {
-      const listening = await client.listen(channel, onPayload, onListening);
-      return () => listening.unlisten();
-    },
+    listen: listener.listen,
     async close(seconds = 5) {
       availability.close();
       probe?.close();
+      await listener.close();
       await client.end({ timeout: seconds }).catch(() => {});
       watchdog.destroyAll();
     },
