@@ -44,14 +44,24 @@ const text = (default_value: string, meaning: string): Setting<string> => ({
   read: (given) => (given === "" ? undefined : given),
 });
 
+/** Several hosts are one more than `URL` can read. */
+function isDatabaseUrl(given: string): boolean {
+  const [, head, hosts = "", tail] = /^(postgres(?:ql)?:\/\/(?:[^/?#]*@)?)([^/?#]*)(.*)$/s.exec(given) ?? [];
+  if (head === undefined) return false;
+  const urls = hosts.split(",").map((host) => `${head}${host}${tail}`);
+  if (!urls.every((url) => URL.canParse(url))) return false;
+  if (urls.length > 1 && hosts.split(",").includes("")) return false;
+  const target = new URL(urls[0] ?? "").searchParams.get("target_session_attrs") ?? "any";
+  return ["read-write", "primary", "any"].includes(target);
+}
+
 const databaseUrl = (meaning: string): Setting<string> => ({
   default: "",
   allowed: "empty, or postgres://user:password@host:port/database",
   meaning,
   read: (given) => {
     if (given === "") return given;
-    if (!/^postgres(ql)?:\/\//.test(given) || !URL.canParse(given)) return undefined;
-    return given;
+    return isDatabaseUrl(given) ? given : undefined;
   },
 });
 

@@ -100,7 +100,10 @@ export async function createMigratedDatabase(): Promise<string> {
 }
 
 export type ServiceOptions = Partial<Limits> &
-  Partial<AppOptions> & { url?: string; connections_max?: number; statement_timeout_ms?: number };
+  Partial<AppOptions> & { url?: string; connections_max?: number; statement_timeout_ms?: number } & Pick<
+    DatabaseOptions,
+    "onAvailability"
+  >;
 
 /** A service on a database of its own. */
 export async function openService(options: ServiceOptions = {}): Promise<Service> {
@@ -108,7 +111,8 @@ export async function openService(options: ServiceOptions = {}): Promise<Service
   const url = typeof store.server === "string" ? store.server : "";
   const statement_timeout_ms = options.statement_timeout_ms ?? 5000;
   const connections_max = url === "" ? 1 : (options.connections_max ?? 10);
-  const db = openPostgres({ server: store.server, connections_max, statement_timeout_ms });
+  const { onAvailability = () => {} } = options;
+  const db = openPostgres({ server: store.server, connections_max, statement_timeout_ms, onAvailability });
   const broker = createBroker(db, { ...limits, statement_ms_max: statement_timeout_ms, ...options });
   const app = createApp(broker, {
     body_bytes_max: 16_777_216,

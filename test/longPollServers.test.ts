@@ -41,8 +41,8 @@ describe("two servers on one database", () => {
     const services = [a, b];
     const ends = await Promise.all(
       services.map(({ broker }) =>
-        broker.notifier.listen(broker.wakeups.wake, () => {
-          broker.wakeups.setListening(true);
+        broker.notifier.listen(broker.wakeups.wake, (is_listening) => {
+          broker.wakeups.setListening(is_listening);
           broker.wakeups.wakeAll();
         }),
       ),

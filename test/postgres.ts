@@ -64,7 +64,30 @@ export function sharedCluster(): Promise<Databases> {
 }
 
 /** Starts a cluster of our own, about a second. It is removed when this process ends, if not before by `remove`. */
-export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
+export function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
+  return startOwn(options, initialize);
+}
+
+/** Can `startStandby` be called? The npm package has no pg_basebackup. */
+export function hasStandbys(): boolean {
+  const [folder] = serverFolders();
+  return folder !== undefined && existsSync(path.join(folder, "pg_basebackup"));
+}
+
+/**
+ * A copy of `primary` that follows it under this name (see `synchronous_standby_names`) until `select pg_promote()`.
+ */
+export function startStandby(primary: Cluster, name: string): Promise<Cluster> {
+  const from = `host=127.0.0.1 port=${primary.port} user=postgres application_name=${name}`;
+  return startOwn({ settings: { primary_conninfo: from } }, async (binaries, place) => {
+    const flags = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"];
+    await runProgram(place, [path.join(binaries.folder, "pg_basebackup"), "-D", place.data, "-d", from, ...flags]);
+  });
+}
+
+type Fill = (binaries: Binaries, place: Place) => Promise<void>;
+
+async function startOwn(options: ClusterOptions, fill: Fill): Promise<Cluster> {
   const user = serverUser();
   // The temporary directory root was given may be closed to the server's user; /tmp is open to everybody.
   const directory = await mkdtemp(path.join(user ? "/tmp" : tmpdir(), "psqlqueue-postgres-"));
@@ -73,7 +96,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
     if (user) await chown(directory, user.uid, user.gid);
     const place: Place = { directory, user, data: path.join(directory, "data") };
     const binaries = await findBinaries(place, options.is_embedded ?? false);
-    await initialize(binaries, place);
+    await fill(binaries, place);
     const port = await freePort();
     const server = serverOf(binaries, place, port, options.settings ?? {});
     await server.start();
@@ -200,13 +223,13 @@ async function unpackEmbedded(directory: string): Promise<string> {
 
 async function initialize(binaries: Binaries, place: Place): Promise<void> {
   const flags = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"];
-  const initdb = Bun.spawn([path.join(binaries.folder, "initdb"), "--pgdata", place.data, ...flags], {
-    ...spawnOptions(place),
-    stdout: "ignore",
-    stderr: "pipe",
-  });
-  const [complaint, exit_code] = await Promise.all([new Response(initdb.stderr).text(), initdb.exited]);
-  if (exit_code !== 0) throw new Error(`initdb failed: ${complaint}`);
+  await runProgram(place, [path.join(binaries.folder, "initdb"), "--pgdata", place.data, ...flags]);
+}
+
+async function runProgram(place: Place, command: string[]): Promise<void> {
+  const program = Bun.spawn(command, { ...spawnOptions(place), stdout: "ignore", stderr: "pipe" });
+  const [complaint, exit_code] = await Promise.all([new Response(program.stderr).text(), program.exited]);
+  if (exit_code !== 0) throw new Error(`${command[0]} failed: ${complaint}`);
 }
 
 /**

@@ -1,4 +1,3 @@
-import { sql } from "drizzle-orm";
 import { type BatcherOptions, createBatcher } from "../batcher.ts";
 import { createBudget } from "../budget.ts";
 import type { Db } from "../db/db.ts";
@@ -128,11 +127,6 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     onForgotten: (queue_id) => wakeups.onForgotten(queue_id),
   });
   const wakeups = createWakeups(db, consumers, floors.floorOf);
-  const ping = db.orm
-    .select({ one: sql<number>`1`.as("one") })
-    .from(sql`(values (1)) as one`)
-    .prepare("ping");
-
   /** Counts what a statement did, once per queue and not once per item. */
   const counted =
     <Item extends { queue_id: string }, Result>(event: MessageEvent, flush: Flush<Item, Result>): Flush<Item, Result> =>
@@ -277,10 +271,8 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     nackBatch: nackAll,
     extendBatch: (items: ExtendItem[]) => settle.extend(items),
 
-    /** Rejects with DatabaseError while the database does not answer. */
-    async ping(): Promise<void> {
-      await db.run("ping", () => ping.execute(), true);
-    },
+    /** Rejects with DatabaseError while the database does not answer or does not take writes. */
+    ping: db.ping,
 
     /** The database was away: its clock may differ, and what was seen before may be undone by a failover. */
     forgetFloors: floors.reset,

@@ -1,5 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/db.ts";
+import type { OnListening } from "../db/listen.ts";
 import { leaders } from "../db/schema.ts";
 import { value } from "./sql.ts";
 
@@ -22,10 +23,10 @@ export type Notifier = {
   /** Something in this queue became ready here. Cheap while no other server is known. */
   note(queue_id: string): void;
   /**
-   * Listens to the other servers, and says hello to them, also when it listens again after a loss: each knows the other
-   * from then on. Answers how to end it. Rejects where LISTEN is not to be had.
+   * Listens to the other servers, tells whether it hears them, and says hello to them whenever it does: each knows the
+   * other from then on. Answers how to end it.
    */
-  listen(onQueue: (queue_id: string) => void, onListening: () => void): Promise<() => Promise<void>>;
+  listen(onQueue: (queue_id: string) => void, onListening: OnListening): Promise<() => Promise<void>>;
   /** Tells the other servers that this one lives, and looks for them. Called every 10 s or so. */
   announce(): Promise<void>;
   /** Says that this server is going. */
@@ -113,9 +114,9 @@ export function createNotifier(db: Db, holder: string): Notifier {
           if (hear(payload)) return;
           for (const queue_id of payload.split("\n")) if (queue_id !== "") onQueue(queue_id);
         },
-        () => {
-          tell(hello).catch(() => {});
-          onListening();
+        (is_listening, error) => {
+          if (is_listening) tell(hello).catch(() => {});
+          onListening(is_listening, error);
         },
       ),
     async announce() {

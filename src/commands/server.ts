@@ -8,6 +8,7 @@ import type { Config } from "../config.ts";
 import { openPostgres } from "../db/db.ts";
 import { checkMigrated, migrateDatabase } from "../db/migrate.ts";
 import { checkSession } from "../db/session.ts";
+import { findKnownBug } from "../db/versions.ts";
 import { createApp } from "../http/app.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
@@ -106,6 +107,7 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
       if (is_up) broker.forgetFloors();
       observe({ kind: "database_up", is_up });
     },
+    onServerChange: () => broker.forgetFloors(),
   });
   const broker = createBroker(
     db,
@@ -145,7 +147,13 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
   try {
     await is_ready;
     // On a connection of the pool, which the first request finds open.
-    if (!store.is_embedded) await checkSession(db.client, statement_timeout_ms);
+    if (!store.is_embedded) {
+      await checkSession(db.client, statement_timeout_ms);
+      const bug = await findKnownBug(db.client);
+      if (bug !== undefined) {
+        observe({ kind: "notice", level: "WARN", message: "this PostgreSQL has a known bug", details: bug });
+      }
+    }
     const metrics_host = config.PSQLQUEUE_METRICS_HOST;
     const metrics_server = listen("metrics", () =>
       Bun.serve({

@@ -1,6 +1,6 @@
 import type postgres from "postgres";
 import { MigrationError } from "../errors.ts";
-import type { DatabaseOptions } from "./db.ts";
+import type { DatabaseServer } from "./hosts.ts";
 import { connectOnce } from "./migrate.ts";
 
 // What is carried, parents first. Rows of a table are read in pages along its key.
@@ -78,12 +78,12 @@ async function writePage(
  * subscriptions, messages with their state, the archive. Answers the number of rows by table. Throws MigrationError,
  * with nothing changed, unless the target holds no queue and no topic. The source is only read.
  */
-export async function carryOver(
-  from: DatabaseOptions["server"],
-  to: DatabaseOptions["server"],
-): Promise<Record<string, number>> {
-  const source = connectOnce(from);
-  const target = connectOnce(to);
+export async function carryOver(from: DatabaseServer, to: DatabaseServer): Promise<Record<string, number>> {
+  const source = await connectOnce(from);
+  const target = await connectOnce(to).catch(async (error) => {
+    await source.end({ timeout: 5 });
+    throw error;
+  });
   try {
     return await target.begin(async (transaction) => {
       await transaction`lock table psqlqueue.queues, psqlqueue.topics in exclusive mode`;

@@ -1,19 +1,27 @@
 import net from "node:net";
 import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
-import postgres from "postgres";
+import type postgres from "postgres";
 import { DatabaseError } from "../errors.ts";
-import { classify, isRefused } from "./failures.ts";
+import { observe } from "../observe.ts";
+import { createProbe } from "./abandoned.ts";
+import { createAvailability } from "./availability.ts";
+import { driverOptions, openClient, read_only } from "./driver.ts";
+import { classify } from "./failures.ts";
+import { type Connector, createConnector, type DatabaseServer, readHosts, type ServerState } from "./hosts.ts";
+import { createListener, type Listener } from "./listen.ts";
 import { sessionSettings } from "./session.ts";
+import { createWatchdog, type InFlight } from "./watchdog.ts";
 
 export type DatabaseOptions = {
-  /** A postgres:// URL, or the private socket of the embedded database. */
-  server: string | { host: string; path: string; user: string; password: string; database: string };
+  server: DatabaseServer;
   connections_max: number;
   connections_min?: number;
   /** Milliseconds until PostgreSQL cancels a statement. 2 s later the connection itself is given up. */
   statement_timeout_ms: number;
-  /** Called when the database becomes unreachable, and when it is back. */
+  /** Called when the database does not answer or does not take writes, and when it takes them again. */
   onAvailability?: (is_up: boolean) => void;
+  /** Called when connections are made to another server than before: what was read from the former may be undone. */
+  onServerChange?: () => void;
 };
 
 /** A prepared Drizzle statement: what `.prepare("name")` returns. */
@@ -25,125 +33,70 @@ export type Db = {
   /**
    * Runs one statement. Rejects with DatabaseError and nothing else, at the latest 2 s after the statement timeout.
    * `is_repeatable`: sent once more on a new connection when the first was lost; only for statements that may run
-   * twice.
+   * twice. What the first try may have done has been written, and replicated where that is awaited, before the second
+   * is answered.
    */
   run<T>(name: string, statement: () => PromiseLike<T>, is_repeatable?: boolean): Promise<T>;
+  /** Rejects with DatabaseError unless the database answers and takes writes. */
+  ping(): Promise<void>;
   /** The driver itself, for commands that are no statements (vacuum, checkpoint); without deadline and clean errors. */
   client: postgres.Sql;
   /** Statements in flight. */
   inFlight(): number;
-  /** Listens on a connection of its own; listens again by itself after a loss and calls `onListening` each time. */
-  listen(channel: string, onPayload: (payload: string) => void, onListening: () => void): Promise<() => Promise<void>>;
+  /** Listens on a connection of its own, again after each loss, and tells whether notifications arrive. */
+  listen: Listener["listen"];
   /** Ends after the statements in flight, at most `seconds` later. */
   close(seconds?: number): Promise<void>;
 };
 
-/** A connection, and when it was last seen to have heard more. Counted in bytes: TLS takes a socket's listeners off. */
-type Tracked = { socket: net.Socket; bytes: number; heard_at_ms: number };
-type InFlight = { name: string; started_at_ms: number; reject: (error: DatabaseError) => void };
-
-const watch_interval_ms = 250;
 const deadline_slack_ms = 2000;
+/** Outcomes that a second try would not better: the wait was long enough, or the server has said how it ended. */
+const answered = new Set(["DEADLINE", "NOT_REPLICATED"]);
 
-/**
- * Gives a statement that gets no answer an end. postgres.js has no deadline of its own: on a connection that went
- * silent (no FIN) its queries never settle. So the sockets are ours: past the deadline the caller gets its error, and
- * every socket that has heard nothing since is destroyed.
- */
-function createWatchdog(deadline_ms: number) {
-  const sockets = new Set<Tracked>();
-  const in_flight = new Set<InFlight>();
-  let timer: ReturnType<typeof setInterval> | undefined;
-  let gave_up_at_ms = Number.NEGATIVE_INFINITY;
-
-  const look = () => {
-    const now = performance.now();
-    for (const tracked of sockets) {
-      const { bytesRead, destroyed } = tracked.socket;
-      if (destroyed) sockets.delete(tracked);
-      else if (bytesRead !== tracked.bytes) Object.assign(tracked, { bytes: bytesRead, heard_at_ms: now });
-    }
-    let is_stuck = false;
-    for (const entry of in_flight) {
-      if (now - entry.started_at_ms < deadline_ms) break; // in order of start
-      in_flight.delete(entry);
-      entry.reject(new DatabaseError("lost", "DEADLINE", entry.name));
-      is_stuck = true;
-    }
-    if (is_stuck) {
-      gave_up_at_ms = now;
-      // What was heard just before the statement was seen up to a look after it.
-      const silent_ms = deadline_ms - 2 * watch_interval_ms;
-      for (const { socket, heard_at_ms } of sockets) if (now - heard_at_ms >= silent_ms) socket.destroy();
-    }
-    if (in_flight.size === 0) {
-      clearInterval(timer);
-      timer = undefined;
-    }
-  };
-
-  return {
-    in_flight,
-    add(entry: InFlight): void {
-      in_flight.add(entry);
-      timer ??= setInterval(look, watch_interval_ms);
-    },
-    track(socket: net.Socket): net.Socket {
-      sockets.add({ socket, bytes: 0, heard_at_ms: performance.now() });
-      return socket;
-    },
-    /** Has a connection been given up since then? What was lost with it has waited long enough. */
-    hasGivenUpSince: (at_ms: number) => gave_up_at_ms >= at_ms,
-    /** Cuts every connection: for the end of the process, when waiting is over. */
-    destroyAll(): void {
-      for (const { socket } of sockets) socket.destroy();
-      clearInterval(timer);
-    },
-  };
+function notice(level: "INFO" | "WARN", message: string, details: Record<string, unknown>): void {
+  observe({ kind: "notice", level, message, details });
 }
 
-/**
- * Opens a connection. It is handed to postgres.js while still connecting: what is written meanwhile is kept, and a
- * refusal arrives as the socket's own error and close, which is the only way that its pool recovers from one.
- */
-function createConnector(server: DatabaseOptions["server"]) {
-  let attempt = 0;
-  return (options: { host: string[]; port: number[]; path?: string }): net.Socket => {
-    const path = typeof server === "string" ? options.path : server.path;
-    if (path) return net.connect({ path });
-    const i = attempt % options.host.length;
-    const host = options.host[i] ?? "localhost";
-    const port = options.port[i] ?? 5432;
-    const socket = net.connect({ host, port, noDelay: true });
-    socket.once("error", () => attempt++); // the next connection tries the next host
-    return Object.assign(socket, { host, port });
-  };
+/** A connection that fails at once, in the way that the driver's pool recovers from. */
+function refusedSocket(): net.Socket {
+  const socket = new net.Socket();
+  const error = Object.assign(new Error("too many backends were given up"), { code: "BACKENDS_ABANDONED" });
+  setImmediate(() => socket.destroy(error));
+  return socket;
 }
 
 /** Opens the pool. Does not connect yet, unless `connections_min` asks for it. */
 export function openPostgres(options: DatabaseOptions): Db {
-  const watchdog = createWatchdog(options.statement_timeout_ms + deadline_slack_ms);
-  const connect = createConnector(options.server);
+  const { server, connections_max, statement_timeout_ms } = options;
+  const connector = createConnector(server, {
+    onTrouble: (host, reason) => notice("WARN", "database host passed over", { host, reason }),
+    onChange: (host) => {
+      notice("INFO", "connected to another database host", { host });
+      options.onServerChange?.();
+    },
+  });
+  const watchdog = createWatchdog(statement_timeout_ms + deadline_slack_ms, () => probe?.start());
+  const own = driverOptions(server, connector);
+  const probe = typeof server === "string" ? createProbe(watchdog.abandoned, readHosts(server).url, own) : undefined;
+  // Together with those given up, at most twice the pool; the one that asks after them is counted, too.
+  const mayOpen = () =>
+    probe === undefined ||
+    watchdog.abandoned.size === 0 ||
+    watchdog.openCount() + watchdog.abandoned.size + 2 <= 2 * connections_max;
   const base = {
-    max: options.connections_max,
-    connect_timeout: 5,
+    ...own,
+    max: connections_max,
     backoff: (retries: number) => Math.min(0.5, 0.05 * 2 ** Math.min(retries, 10)),
-    onnotice() {},
-    socket: (own: { host: string[]; port: number[]; path?: string }) => watchdog.track(connect(own)),
-    connection: sessionSettings(options.statement_timeout_ms),
+    socket: (given: Parameters<Connector["connect"]>[0]) =>
+      mayOpen() ? watchdog.track(connector.connect(given)) : refusedSocket(),
+    onsession: (socket: net.Socket, pid: number, state: ServerState) => {
+      watchdog.setBackend(socket, pid);
+      return own.onsession(socket, pid, state);
+    },
+    connection: sessionSettings(statement_timeout_ms),
   };
-  const client =
-    typeof options.server === "string"
-      ? postgres(options.server, base as object)
-      : postgres({ ...base, ...options.server } as object);
+  const client = openClient(server, base);
   const orm = drizzle(client);
-
-  let is_up = true;
-  const noteAvailability = (now_up: boolean) => {
-    if (now_up === is_up) return;
-    is_up = now_up;
-    options.onAvailability?.(now_up);
-  };
 
   const once = <T>(name: string, statement: () => PromiseLike<T>): Promise<T> =>
     new Promise((resolve, reject) => {
@@ -152,7 +105,6 @@ export function openPostgres(options: DatabaseOptions): Db {
       statement().then(
         (result) => {
           watchdog.in_flight.delete(entry);
-          if (!is_up) noteAvailability(true);
           resolve(result);
         },
         (error) => {
@@ -162,31 +114,52 @@ export function openPostgres(options: DatabaseOptions): Db {
       );
     });
 
+  const listener = createListener((own) => openClient(server, own), base, client, once);
+
+  /**
+   * Writes, and returns when that is committed and replicated, and with it all that was committed before. A transaction
+   * that writes nothing does not wait for the standby.
+   */
+  async function confirm(): Promise<void> {
+    const rows = await once(
+      "confirm",
+      () => client`
+        select pg_logical_emit_message(true, 'psqlqueue', '')::text as position
+        where current_setting('transaction_read_only') = 'off'`,
+    );
+    if (rows.length === 0) throw new DatabaseError("unavailable", read_only, "confirm");
+  }
+  const availability = createAvailability(confirm, (is_up) => options.onAvailability?.(is_up));
+  // Where a read-only server is acceptable, another connection would reach no other.
+  const moves_max = connector.count - 1 + (connector.target === "any" ? 0 : connections_max);
+
   async function run<T>(name: string, statement: () => PromiseLike<T>, is_repeatable = false): Promise<T> {
     const started_at_ms = performance.now();
-    try {
-      return await once(name, statement);
-    } catch (first) {
-      const error = first as DatabaseError;
-      // A pooled connection that died while idle shows only when it is used. One second try, never a storm.
-      const is_worth_it =
-        error.code !== "DEADLINE" && !isRefused(error.code) && !watchdog.hasGivenUpSince(started_at_ms);
-      if (error.failure === "lost" && is_repeatable && is_worth_it) {
-        try {
-          return await once(name, statement);
-        } catch (second) {
-          noteFailure(second as DatabaseError);
-          throw second;
+    let is_repeat = false;
+    for (let moves = 0; ; ) {
+      try {
+        const result = await once(name, statement);
+        // What the first try did may wait for its standby still, while this one found it done and wrote nothing.
+        if (is_repeat) await confirm();
+        return result;
+      } catch (thrown) {
+        const error = thrown as DatabaseError;
+        const may_move = moves < (error.code === read_only ? moves_max : connector.count - 1);
+        if (error.failure === "unavailable" && may_move && performance.now() - started_at_ms < statement_timeout_ms) {
+          moves += 1; // Nothing happened, and the next connection goes to another server.
+          continue;
         }
+        // A pooled connection that died while idle shows only when it is used. One second try, never a storm.
+        const is_worth_it = !answered.has(error.code) && !watchdog.hasGivenUpSince(started_at_ms);
+        if (error.failure === "lost" && is_repeatable && !is_repeat && is_worth_it) {
+          is_repeat = true;
+          continue;
+        }
+        if (error.failure === "unavailable" || error.code === "DEADLINE") availability.noteFailure();
+        throw error;
       }
-      noteFailure(error);
-      throw error;
     }
   }
-
-  const noteFailure = (error: DatabaseError) => {
-    if (error.failure === "unavailable" || error.code === "DEADLINE") noteAvailability(false);
-  };
 
   if (options.connections_min !== undefined && options.connections_min > 0) {
     // Held for a moment at the same time, so that each takes a connection of its own.
@@ -197,12 +170,20 @@ export function openPostgres(options: DatabaseOptions): Db {
     orm,
     client,
     run,
-    inFlight: () => watchdog.in_flight.size,
-    async listen(channel, onPayload, onListening) {
-      const listening = await client.listen(channel, onPayload, onListening);
-      return () => listening.unlisten();
+    async ping() {
+      const [row] = await run("ping", () => client`select current_setting('transaction_read_only') as read_only`, true);
+      if (row?.["read_only"] === "on") {
+        availability.noteFailure();
+        throw new DatabaseError("unavailable", read_only, "ping");
+      }
+      if (!availability.isUp()) throw new DatabaseError("unavailable", "NOT_WRITABLE", "ping");
     },
+    inFlight: () => watchdog.in_flight.size,
+    listen: listener.listen,
     async close(seconds = 5) {
+      availability.close();
+      probe?.close();
+      await listener.close();
       await client.end({ timeout: seconds }).catch(() => {});
       watchdog.destroyAll();
     },

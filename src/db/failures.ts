@@ -1,5 +1,6 @@
 import { DatabaseError, type DatabaseFailure } from "../errors.ts";
 
+/** The connection could not be made at all, so the statement never left. */
 const refused = new Set([
   "ECONNREFUSED",
   "ENOENT",
@@ -8,17 +9,25 @@ const refused = new Set([
   "ENOTFOUND",
   "EAI_AGAIN",
   "CONNECT_TIMEOUT",
+  // Ours: a server that takes no writes; more backends than may be left behind.
+  "READ_ONLY",
+  "BACKENDS_ABANDONED",
 ]);
 
-/** The connection could not be made at all, so the statement never left. */
-export function isRefused(code: string): boolean {
-  return refused.has(code);
+/**
+ * An error for the notice, if it is one, that a wait for a synchronous standby was given up: the transaction is
+ * committed here and will be lost with this server. Known by the function that sends it, since its text is translated.
+ */
+export function unreplicated(notice: { routine?: string; severity?: string }): Error | undefined {
+  if (notice.routine !== "SyncRepWaitForLSN" || notice.severity !== "WARNING") return undefined;
+  return Object.assign(new Error("committed, but not replicated"), { code: "NOT_REPLICATED" });
 }
 
 const by_code: Record<string, DatabaseFailure> = {
   CONNECTION_CLOSED: "lost",
   CONNECTION_DESTROYED: "lost",
   CONNECTION_ENDED: "unavailable",
+  NOT_REPLICATED: "lost",
   ECONNRESET: "lost",
   EPIPE: "lost",
   ETIMEDOUT: "lost",
@@ -65,7 +74,7 @@ export function classify(statement: string, error: unknown): DatabaseError {
   while (cause.code === undefined && cause.cause !== undefined) cause = cause.cause as typeof cause;
   if (cause.code === undefined && Array.isArray(cause.errors)) cause = cause.errors[0] as typeof cause;
   const code = typeof cause?.code === "string" ? cause.code : "UNKNOWN";
-  const failure = isRefused(code) ? "unavailable" : (by_code[code] ?? by_class[code.slice(0, 2)] ?? "failed");
+  const failure = refused.has(code) ? "unavailable" : (by_code[code] ?? by_class[code.slice(0, 2)] ?? "failed");
   const constraint = typeof cause?.constraint_name === "string" ? cause.constraint_name : undefined;
   const found = new DatabaseError(failure, code, statement, constraint);
   // Without a code it is no answer of PostgreSQL but a bug: its own stack tells where. The message may hold parameters.

@@ -1,10 +1,11 @@
 import { drizzle } from "drizzle-orm/postgres-js";
 import { migrate } from "drizzle-orm/postgres-js/migrator";
-import postgres from "postgres";
+import type postgres from "postgres";
 import { MigrationError } from "../errors.ts";
 import { adoptUpstream, checkUpstream } from "./adopt.ts";
-import type { DatabaseOptions } from "./db.ts";
+import { driverOptions, openClient } from "./driver.ts";
 import { migrations_folder, readBreakingTimes, readMigrationTimes } from "./folder.ts";
+import { createConnector, type DatabaseServer } from "./hosts.ts";
 
 // Beside our tables, and not in Drizzle's default schema: the database may belong to an application that uses Drizzle
 // too.
@@ -13,17 +14,27 @@ const migrationsTable = "migrations";
 
 export type MigrationResult = { applied: number; adopted?: { queues: number; messages: number } };
 
-/** One connection of its own, without the pool's settings: for work that must stay on it. */
-export function connectOnce(server: DatabaseOptions["server"]) {
-  const options = {
+/**
+ * One connection of its own, without the pool's settings: for work that must stay on it. With several hosts, to the
+ * first that is what the URL asks for. Rejects with the driver's error when there is none.
+ */
+export async function connectOnce(server: DatabaseServer): Promise<postgres.Sql> {
+  const connector = createConnector(server);
+  const client = openClient(server, {
+    ...driverOptions(server, connector),
     max: 1,
-    connect_timeout: 10,
-    onnotice() {},
     connection: { application_name: "psqlqueue migrate", TimeZone: "UTC" },
-  };
-  return typeof server === "string"
-    ? postgres(server, options)
-    : postgres({ ...options, ...server } as unknown as Parameters<typeof postgres>[0] & object);
+  });
+  for (let tries = 1; ; tries++) {
+    try {
+      await client`select`;
+      return client;
+    } catch (error) {
+      if (tries < connector.count) continue;
+      await client.end({ timeout: 1 });
+      throw error;
+    }
+  }
 }
 
 /** When the newest applied migration was made; undefined when the database holds none of ours. */
@@ -58,9 +69,9 @@ async function checkNewer(client: postgres.Sql, applied: number, newest: number)
  * number of times and by many processes at once: one works, the others wait and find nothing to do.
  * Throws MigrationError for a database that must be left alone; then nothing has changed.
  */
-export async function migrateDatabase(server: DatabaseOptions["server"]): Promise<MigrationResult> {
+export async function migrateDatabase(server: DatabaseServer): Promise<MigrationResult> {
   const times = readMigrationTimes();
-  const client = connectOnce(server);
+  const client = await connectOnce(server);
   try {
     // One connection, so that the lock covers all that follows; it ends with the connection, also when we are killed.
     await client`select pg_advisory_lock(hashtextextended('psqlqueue:migrate', 0))`;
@@ -86,9 +97,9 @@ export async function migrateDatabase(server: DatabaseOptions["server"]): Promis
  * Throws MigrationError, saying what to run, unless this program can work with the database. `is_newer`: a later
  * version has migrated it, in a way that this one can live with.
  */
-export async function checkMigrated(server: DatabaseOptions["server"]): Promise<{ is_newer: boolean }> {
+export async function checkMigrated(server: DatabaseServer): Promise<{ is_newer: boolean }> {
   const newest = readMigrationTimes().at(-1) ?? 0;
-  const client = connectOnce(server);
+  const client = await connectOnce(server);
   try {
     const found = await appliedTime(client);
     if (found === undefined) {

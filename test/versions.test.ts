@@ -1,0 +1,33 @@
+import { afterAll, expect, test } from "bun:test";
+import postgres from "postgres";
+import { findKnownBug, knownBug } from "../src/db/versions.ts";
+import { killChildren, startServerChild } from "./child.ts";
+import { createMigratedDatabase } from "./harness.ts";
+
+afterAll(killChildren);
+
+test("minor versions of PostgreSQL that may change the wrong row are known, and what to update to", () => {
+  const fixed = [130023, 140020, 150015, 160011, 170007, 180001];
+  for (const number of fixed) {
+    const [major, minor] = [Math.floor(number / 10_000), number % 10_000];
+    expect([number, number + 1].map(knownBug)).toEqual([undefined, undefined]);
+    expect(knownBug(number - 1)).toEqual({
+      version: `${major}.${minor - 1}`,
+      what: expect.stringContaining("concurrent update"),
+      remedy: `update to PostgreSQL ${major}.${minor} or a later minor version`,
+    });
+  }
+  expect(knownBug(190000)).toBeUndefined();
+});
+
+test("the server is asked for its version at start, and warns when it has the bug", async () => {
+  const url = await createMigratedDatabase();
+  const client = postgres(url, { max: 1 });
+  const bug = await findKnownBug(client);
+  const [row] = await client`select current_setting('server_version_num')::int as number`;
+  await client.end();
+  expect(bug).toEqual(knownBug(row?.["number"]));
+  const server = await startServerChild(url);
+  const warnings = server.lines().filter(({ msg }) => msg === "this PostgreSQL has a known bug");
+  expect(warnings.map(({ level, version }) => [level, version])).toEqual(bug ? [["WARN", bug.version]] : []);
+});
