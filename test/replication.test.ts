@@ -12,6 +12,7 @@ let primary: Cluster;
 let standby: Cluster;
 let admin: postgres.Sql;
 let service: Service;
+let changes: boolean[] = [];
 
 const waiting = "application_name = 'psqlqueue' and wait_event = 'SyncRep'";
 const waitingCount = async () => (await admin.unsafe(`select from pg_stat_activity where ${waiting}`)).length;
@@ -90,7 +91,7 @@ async function setUp(): Promise<void> {
   await admin`alter system set synchronous_standby_names = 'copy'`;
   await admin`select pg_reload_conf()`;
   await until(async () => (await admin`select from pg_stat_replication where sync_state = 'sync'`).length === 1);
-  service = await openService({ url, statement_timeout_ms });
+  service = await openService({ url, statement_timeout_ms, onAvailability: (is_up) => changes.push(is_up) });
 }
 
 async function tearDown(): Promise<void> {
@@ -121,6 +122,8 @@ function promises(): void {
 
   test("a wait that outlasts the deadline is 503, and the backends left behind are at most twice the pool", async () => {
     const queue = await createQueue(service);
+    await until(() => changes.at(-1) !== false);
+    changes = [];
     await standby.stop("immediate");
     let is_over = false;
     const statuses = new Set<number>();
@@ -141,6 +144,7 @@ function promises(): void {
     const began_ms = performance.now();
     for (let i = 0; i < 20; i++) await refused();
     expect(performance.now() - began_ms).toBeLessThan(20_000);
+    expect((await service.call("GET", "/v1/healthz")).status).toBe(503);
     is_over = true;
     await Promise.all(clients);
     expect([...statuses]).toEqual([503]);
@@ -148,6 +152,10 @@ function promises(): void {
     expect(Math.max(...counts)).toBeLessThanOrEqual(20);
     await comeBack();
     await until(async () => (await waitingCount()) === 0);
+    // Reads went on succeeding; the state is told once.
+    await until(() => changes.length === 2);
+    expect(changes).toEqual([false, true]);
+    expect((await service.call("GET", "/v1/healthz")).status).toBe(200);
   }, 90_000);
 }
 
