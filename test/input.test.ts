@@ -179,9 +179,11 @@ describe("paths", () => {
     ["/v1/swagger/index.html", ["GET"]],
   ];
 
-  test("answer other methods, HEAD and OPTIONS too, with 405 and what is allowed", async () => {
+  test("answer other methods, OPTIONS too, with 405 and what is allowed: HEAD where a GET changes nothing", async () => {
     const before = await contents();
-    for (const [path, allowed] of methods) {
+    for (const [path, given] of methods) {
+      const is_head_too = given.includes("GET") && path !== "/v1/queues/x/messages";
+      const allowed = is_head_too ? [...given, "HEAD"] : given;
       for (const method of ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE"]) {
         if (allowed.includes(method)) continue;
         const answer = await send(method, path);
@@ -192,6 +194,47 @@ describe("paths", () => {
       }
     }
     expect(await contents()).toBe(before);
+  });
+
+  test("a HEAD answers what a GET would, without its body", async () => {
+    const queue = await createQueue();
+    const paths = [
+      `/v1/queues/${queue}`,
+      "/v1/queues?limit=2",
+      "/v1/queues?limit=x",
+      "/v1/queues/unknown",
+      "/v1/healthz",
+      "/v1/swagger/index.html",
+      "/v1/swagger/doc.json",
+      "/v1/nowhere",
+    ];
+    for (const path of paths) {
+      const [get, head] = [await send("GET", path), await send("HEAD", path)];
+      expect([path, head.status, head.text]).toEqual([path, get.status, ""]);
+      expect(head.headers.get("content-length")).toBe(String(Buffer.byteLength(get.text)));
+      expect(head.headers.get("content-type")).toBe(get.headers.get("content-type"));
+    }
+  });
+
+  test("the start is a page for a browser, and says where things are to who asks for JSON", async () => {
+    const ask = (path: string, accept: string) => send("GET", path, undefined, [`Accept: ${accept}`]);
+    const start = {
+      name: "psqlqueue",
+      version: expect.any(String),
+      docs: "/v1/swagger/index.html",
+      openapi: "/v1/swagger/doc.json",
+      health: "/v1/healthz",
+      metrics_port: expect.any(Number),
+    };
+    for (const path of ["/", "/v1", "/docs", "/healthz"]) {
+      const browser = await ask(path, "text/html,application/xhtml+xml,*/*;q=0.8");
+      const target = path === "/healthz" ? "/v1/healthz" : "/v1/swagger/index.html";
+      expect([path, browser.status, browser.headers.get("location")]).toEqual([path, 302, target]);
+      const { status, body } = await ask(path, "application/json");
+      expect({ status, body }).toEqual({ status: 200, body: start });
+      expect((await ask(path, "*/*")).body).toEqual({ code: 23, message: "route not found" });
+      expect((await send("POST", path)).status).toBe(404);
+    }
   });
 
   test("a HEAD never leases", async () => {
@@ -949,7 +992,7 @@ describe("browsers", () => {
     expect([preflight.status, preflight.text]).toEqual([204, ""]);
     expect(Object.fromEntries(preflight.headers)).toMatchObject({
       "access-control-allow-origin": origin,
-      "access-control-allow-methods": "GET, PUT, DELETE",
+      "access-control-allow-methods": "GET, HEAD, PUT, DELETE",
       "access-control-allow-headers": "content-type, x-a",
       "access-control-max-age": "600",
       vary: "origin",

@@ -84,6 +84,12 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
   }
 }
 
+/** Where a browser on this machine finds the server. */
+function urlOf(host: string, port: number): string {
+  const name = host === "0.0.0.0" || host === "::" ? "localhost" : host.includes(":") ? `[${host}]` : host;
+  return `http://${name}:${port}`;
+}
+
 async function checkVersion(store: Store): Promise<void> {
   const { is_newer } = await checkMigrated(store.server);
   if (!is_newer) return;
@@ -127,12 +133,14 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
   );
 
   let is_stopping = false;
+  let metrics_port: number | undefined;
   const app = createApp(broker, {
     body_bytes_max: config.PSQLQUEUE_MAX_BODY_BYTES,
     cors_origins: config.PSQLQUEUE_CORS_ORIGINS,
     receive_limit_max: config.PSQLQUEUE_QUEUE_MAX_NUMBER_OF_MESSAGES,
     wait_seconds_max: config.PSQLQUEUE_MAX_WAIT_SECONDS,
     isStopping: () => is_stopping,
+    metricsPort: () => metrics_port,
     version,
   });
   const metrics = createMetrics({
@@ -167,7 +175,7 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
         },
       }),
     );
-    const metrics_port = metrics_server.port ?? 0;
+    metrics_port = metrics_server.port ?? 0;
     log("info", "metrics server starting", { host: metrics_host, port: metrics_port });
     const peers = store.is_embedded ? undefined : peersJob(broker);
     // Known to the other servers before the first request, so that none of its publishes waits for a poll of theirs.
@@ -189,7 +197,8 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
       }),
     );
     const port = app.server?.port ?? 0;
-    log("info", "http server starting", { host, port });
+    const url = urlOf(host, port);
+    log("info", "http server starting", { host, port, url, docs: `${url}/v1/swagger/index.html` });
 
     const leadership = startLeadership(broker, holder);
     const jobs = [...jobsOf(broker), ...(peers ? [peers] : []), ...store.jobs(db)];
@@ -211,7 +220,7 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
     };
     return {
       port,
-      metrics_port,
+      metrics_port: metrics_server.port ?? 0,
       failed: store.failed,
       stop: () => {
         stopped ??= stop();

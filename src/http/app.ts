@@ -12,19 +12,20 @@ import { publishRoutes, topicPublishRoutes } from "./publish.ts";
 import { queueRoutes } from "./queues.ts";
 import { receiveRoutes } from "./receive.ts";
 import { settleBatchRoutes, settleRoutes } from "./settle.ts";
+import { createStart, type StartOptions } from "./start.ts";
 import { subscriptionRoutes } from "./subscriptions.ts";
 import { taskRoutes } from "./tasks.ts";
 import { topicRoutes } from "./topics.ts";
 
-export type AppOptions = DoorOptions & {
-  /** Messages that one receive returns at most. */
-  receive_limit_max: number;
-  /** Seconds that a receive waits at most. */
-  wait_seconds_max: number;
-  /** From now on the health check says no. */
-  isStopping?: () => boolean;
-  version: string;
-};
+export type AppOptions = DoorOptions &
+  StartOptions & {
+    /** Messages that one receive returns at most. */
+    receive_limit_max: number;
+    /** Seconds that a receive waits at most. */
+    wait_seconds_max: number;
+    /** From now on the health check says no. */
+    isStopping?: () => boolean;
+  };
 
 /** The one place where an error becomes a response. */
 function renderError(thrown: unknown, request: Request, where: string): Response {
@@ -60,7 +61,7 @@ const resources = (broker: Broker, options: AppOptions) =>
  * so that both go the same way: through the door, which knows paths, methods and browsers before Elysia is asked.
  */
 export function createApp(broker: Broker, options: AppOptions) {
-  const door = createDoor(options);
+  const door = createDoor(options, createStart(options));
   const app = new Elysia({
     normalize: false,
     systemRouter: false,

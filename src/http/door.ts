@@ -10,7 +10,7 @@ export type DoorOptions = {
 };
 
 type Served = {
-  routes: { method: string; path: string }[];
+  routes: { method: string; path: string; hooks?: unknown }[];
   server: { requestIP(request: Request): { address: string } | null } | null;
 };
 
@@ -18,6 +18,25 @@ type Route = { path: string; methods: Set<string> };
 type Marked = Request & { request_id?: string; body_bytes_max?: number };
 
 const preflight_seconds = 600;
+
+/** A GET that changes something: HEAD, which nobody expects to, is no method of its path. */
+export const has_effect = { "x-has-effect": true };
+
+type Hooks = { detail?: { "x-has-effect"?: boolean } } | undefined;
+
+/** Methods that answer for others: who may GET may ask for the headers alone. */
+function methodsOf({ method, hooks }: Served["routes"][number]): string[] {
+  return method === "GET" && !(hooks as Hooks)?.detail?.["x-has-effect"] ? ["GET", "HEAD"] : [method];
+}
+
+/** What GET would answer, without its body. */
+async function withoutBody(response: Response): Promise<Response> {
+  const headers = new Headers(response.headers);
+  if (!headers.has("content-length") && response.body !== null) {
+    headers.set("content-length", String((await response.arrayBuffer()).byteLength));
+  }
+  return new Response(null, { status: response.status, headers });
+}
 
 /** The request's id: the client's, or a new one. The same for the whole life of the request. */
 export function requestId(request: Request): string {
@@ -58,7 +77,7 @@ function normalizePath(path: string): string {
  * What happens to every request before and after its route: unknown path 404, other method 405, foreign browser 403,
  * announced size 413, in this order; then request id, CORS headers, access log and metrics.
  */
-export function createDoor(options: DoorOptions) {
+export function createDoor(options: DoorOptions, start: (path: string, request: Request) => Response | undefined) {
   const router = new Memoirist<Route>();
   const routes = new Map<string, Route>();
   let served: Served = { routes: [], server: null };
@@ -129,11 +148,12 @@ export function createDoor(options: DoorOptions) {
     /** Learns the routes; before the first request. */
     open(app: Served): void {
       served = app;
-      for (const { method, path } of app.routes) {
+      for (const own of app.routes) {
+        const { path } = own;
         const known = routes.get(path);
-        if (known !== undefined) known.methods.add(method);
+        if (known !== undefined) for (const method of methodsOf(own)) known.methods.add(method);
         else {
-          const route = { path, methods: new Set([method]) };
+          const route = { path, methods: new Set(methodsOf(own)) };
           routes.set(path, route);
           router.add("ANY", path, route);
           router.add("ANY", `${path}/`, route);
@@ -162,8 +182,16 @@ export function createDoor(options: DoorOptions) {
       const found = path.includes("//") ? undefined : router.find("ANY", path)?.store;
       const route = found?.path ?? "";
       observe({ kind: "request_started", route });
+      const answer = async (own: Request) => {
+        if (own.method !== "HEAD") return await fetch(own);
+        const as_get = new Request(own, { method: "GET" });
+        (as_get as Marked).request_id = requestId(request);
+        return await withoutBody(await fetch(as_get));
+      };
       if (!request.headers.has("content-length")) (asked as Marked).body_bytes_max = options.body_bytes_max;
-      const response = refuse(request, found) ?? (await fetch(asked));
+      const is_read = request.method === "GET" || request.method === "HEAD";
+      const begin = found === undefined && is_read ? start(path, request) : undefined;
+      const response = begin ?? refuse(request, found) ?? (await answer(asked));
       return finish(request, response, route, started_ms);
     },
   };

@@ -4,6 +4,7 @@ import type { Broker } from "../broker/broker.ts";
 import type { LeasedMessage } from "../broker/lease.ts";
 import { bytesOf } from "../broker/receive.ts";
 import { rfc3339 } from "../broker/sql.ts";
+import { has_effect } from "./door.ts";
 import { readsQuery } from "./input.ts";
 import { documents, jsonStream, jsonText } from "./output.ts";
 import { member } from "./schema.ts";
@@ -61,8 +62,11 @@ function render(message: LeasedMessage, queue_id: string): string {
   return `${text}}`;
 }
 
-/** From so many bytes on an answer is written message by message: as one text it would be in memory several times. */
-const streamed_bytes_min = 1_048_576;
+/**
+ * From so many bytes on an answer is written message by message, in chunks: as one text it would be in memory several
+ * times. Bun announces no length of a stream.
+ */
+const streamed_bytes_min = 8_388_608;
 
 /**
  * The answer, and `onEnd` when it is written, or nobody reads it any more. A small one is handed over whole, which ends
@@ -151,12 +155,15 @@ export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_
     },
     {
       ...readsQuery(ReceiveQuery),
-      detail: documents(
-        "messages",
-        "Receive messages: leases them for the queue's ack deadline",
-        [{ status: 200, schema: Received, description: "The messages, none when none is ready" }],
-        ["validation_failed", "queue_not_found", "too_many_requests"],
-      ),
+      detail: {
+        ...documents(
+          "messages",
+          "Receive messages: leases them for the queue's ack deadline",
+          [{ status: 200, schema: Received, description: "The messages, none when none is ready" }],
+          ["validation_failed", "queue_not_found", "too_many_requests"],
+        ),
+        ...has_effect,
+      },
     },
   );
 }
