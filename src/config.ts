@@ -154,7 +154,7 @@ export type Config = Readonly<Values> & {
  * Hides the password of a database URL, for logs and errors; also of one that cannot be used, and whose password is the
  * reason for that.
  */
-export function maskUrl(url: string): string {
+function maskUrl(url: string): string {
   return url.replace(/^((?:.*?:\/\/)?[^:@/]*):(?!\/\/).*@/s, "$1:***@").replace(/(pass\w*=)[^&\s]*/gi, "$1***");
 }
 
@@ -187,7 +187,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
 }
 
 /** The first `.env` from `directory` upwards, or undefined. */
-export function findDotenv(directory: string): string | undefined {
+function findDotenv(directory: string): string | undefined {
   for (let at = path.resolve(directory); ; at = path.dirname(at)) {
     const file = path.join(at, ".env");
     if (existsSync(file)) return file;
@@ -196,7 +196,7 @@ export function findDotenv(directory: string): string | undefined {
 }
 
 /** Reads `NAME=value` lines; `#` starts a comment, quotes around a value are taken off, `export ` is allowed. */
-export function parseDotenv(content: string): Record<string, string> {
+function parseDotenv(content: string): Record<string, string> {
   const values: Record<string, string> = {};
   for (const line of content.split(/\r?\n/)) {
     const match = /^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*$/.exec(line);

@@ -21,7 +21,7 @@ export type MetricsOptions = {
   /** Queues with a label of their own; the rest are counted together as `_other`. */
   queues_max: number;
   listDepths: (queues_max: number) => Promise<Depth[]>;
-  getMaintenance: () => Promise<DatabaseState>;
+  getTableHealth: () => Promise<DatabaseState>;
   connectionsInUse: () => number;
   waiters: () => number;
 };
@@ -243,7 +243,7 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
   }
 
   async function refreshTables(): Promise<void> {
-    const { oldest_snapshot, tables } = await options.getMaintenance();
+    const { oldest_snapshot, tables } = await options.getTableHealth();
     snapshot_age.set(oldest_snapshot?.age_seconds ?? 0);
     for (const table of tables) {
       for (const name of ["dead_rows", "table_bytes", "index_bytes"] as const) {

@@ -12,7 +12,7 @@ const metricsOf = (queues_max: number) =>
   createMetrics({
     queues_max,
     listDepths: broker.listDepths,
-    getMaintenance: broker.getMaintenance,
+    getTableHealth: broker.getTableHealth,
     connectionsInUse: () => 0,
     waiters: () => 0,
   });

@@ -3,30 +3,33 @@ import { createBudget } from "../budget.ts";
 import type { Db } from "../db/db.ts";
 import type { Failure } from "../errors.ts";
 import { type MessageEvent, type NoteMessages, observe } from "../observe.ts";
-import { type Consumers, createConsumers } from "./consumers.ts";
-import { createFanout, type FannedOut, type FanoutItem } from "./fanout.ts";
-import { createFloors } from "./floors.ts";
-import { nextFanoutId, nextId } from "./ids.ts";
-import type { LeasedMessage } from "./lease.ts";
-import { createLook } from "./look.ts";
-import { createMaintenance } from "./maintenance.ts";
-import { createNotifier } from "./notifier.ts";
-import { createOutbox } from "./outbox.ts";
-import { createPublish, type OptionedItem, type Published, type PublishItem, type PublishOptions } from "./publish.ts";
-import { createQueues } from "./queues.ts";
-import { createRates } from "./rates.ts";
-import { bytesOf as answerBytes, createReceive, type ReceiveFrom } from "./receive.ts";
-import { createRemovals } from "./removal.ts";
+import { type Consumers, createConsumers } from "./deliver/consumers.ts";
+import type { LeasedMessage } from "./deliver/lease.ts";
+import { createNotifier } from "./deliver/notifier.ts";
+import { bytesOf as answerBytes, createReceive, type ReceiveFrom } from "./deliver/receive.ts";
+import { createScanFloors } from "./deliver/scanFloors.ts";
+import { createWakeups } from "./deliver/wakeups.ts";
+import { createMessages } from "./manage/messages.ts";
+import { createQueues } from "./manage/queues.ts";
+import { createRemovals } from "./manage/removal.ts";
+import { createSubscriptions } from "./manage/subscriptions.ts";
+import { createTasks } from "./manage/tasks.ts";
+import { createTopics } from "./manage/topics.ts";
+import { createRates } from "./observe/rates.ts";
+import { createStats } from "./observe/stats.ts";
+import { createTableHealth } from "./observe/tableHealth.ts";
+import type { OnReady } from "./onReady.ts";
+import { createFanOut, type FannedOut, type FanOutItem } from "./publish/fanOut.ts";
+import { nextFanOutId, nextId } from "./publish/ids.ts";
+import { createOutbox } from "./publish/outbox.ts";
 import {
-  createSettle,
-  type Extended,
-  type ExtendItem,
-  type NackItem,
-  type OnReady,
-  type SettleItem,
-} from "./settle.ts";
-import { createStats } from "./stats.ts";
-import { createSubscriptions } from "./subscriptions.ts";
+  createPublish,
+  type OptionedItem,
+  type Published,
+  type PublishItem,
+  type PublishOptions,
+} from "./publish/publish.ts";
+import { createSettle, type Extended, type ExtendItem, type NackItem, type SettleItem } from "./settle/settle.ts";
 import { createArchiveSweep } from "./sweep/archive.ts";
 import { createDeduplicationSweep } from "./sweep/deduplications.ts";
 import { createDeletedQueueSweep } from "./sweep/deletedQueues.ts";
@@ -35,9 +38,6 @@ import { createExpiredSweep } from "./sweep/expired.ts";
 import { createLeadership } from "./sweep/leadership.ts";
 import { createOverdueSweep } from "./sweep/overdue.ts";
 import { createPublishBatchSweep } from "./sweep/publishBatches.ts";
-import { createTasks } from "./tasks.ts";
-import { createTopics } from "./topics.ts";
-import { createWakeups } from "./wakeups.ts";
 
 export type Limits = {
   /** Statements in flight per verb (for receive: per queue and label filter). */
@@ -93,7 +93,7 @@ const bytesOf = (message: Outgoing) =>
 export function createBroker(db: Db, limits: Limits, holder: string = crypto.randomUUID()) {
   const answers = createBudget(limits.answers_bytes_max);
   const bodies = createBudget(limits.waiting_bytes_max);
-  const floors = createFloors(limits.statement_ms_max);
+  const floors = createScanFloors(limits.statement_ms_max);
   const removals = createRemovals(db);
   const notifier = createNotifier(db, holder);
   const onReady: OnReady = (queue_id, label, at) => {
@@ -108,7 +108,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   };
   const settle = createSettle(db, onReady, note);
   const publish = createPublish(db, onReady);
-  const fanOut = createFanout(db, onReady);
+  const fanOut = createFanOut(db, onReady);
   const receive = createReceive(db, floors, settle, note, { answer_bytes_max: limits.answer_bytes_max, answers });
 
   /** Gives messages back that nobody will see, as if they had not been delivered. */
@@ -170,7 +170,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
 
   const publishes = byBytes<PublishItem, Published>("publish", storePlain);
   const optioned = byBytes<OptionedItem, Published>("publish_with_options", storeOptioned);
-  const fanouts = byBytes<FanoutItem, FannedOut>("fanout", fanOut);
+  const fanOuts = byBytes<FanOutItem, FannedOut>("fanout", fanOut);
   const acks = byCount<SettleItem, undefined>("ack", ackAll);
   const nacks = byCount<NackItem, undefined>("nack", nackAll);
   const extensions = byCount<ExtendItem, Extended>("extend", settle.extend);
@@ -179,9 +179,9 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createQueues(db),
     ...createTopics(db),
     ...createSubscriptions(db),
-    ...createLook(db, onReady),
+    ...createMessages(db, onReady),
     ...createStats(db, floors.floorOf),
-    ...createMaintenance(db),
+    ...createTableHealth(db),
     ...createOutbox(db, onReady),
     ...createTasks(db, removals, onReady, limits.removal_ms_max),
     ...createLeadership(db),
@@ -214,7 +214,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
 
     /** Stores a copy for each subscription whose filter matches. Throws `topic_not_found`, `queue_closed`. */
     async publishToTopic(message: Outgoing & PublishOptions & { topic_id: string }): Promise<FannedOut> {
-      const fanned = await fanouts.call({ ...message, id: nextFanoutId() });
+      const fanned = await fanOuts.call({ ...message, id: nextFanOutId() });
       for (const { queue_id } of fanned.copies) note("published", queue_id, 1);
       return fanned;
     },
@@ -227,7 +227,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
       given: (Outgoing & PublishOptions)[],
       is_atomic: boolean,
     ): Promise<(FannedOut | Failure)[]> {
-      const items = given.map((message) => ({ ...message, topic_id, id: nextFanoutId() }));
+      const items = given.map((message) => ({ ...message, topic_id, id: nextFanOutId() }));
       const results = await fanOut(items, is_atomic);
       const copies = results.flatMap((result) => (result instanceof Error ? [] : result.copies));
       for (const [queue_id, own] of Map.groupBy(copies, (copy) => copy.queue_id))

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import path from "node:path";
 import type { Config } from "../config.ts";
-import { carryOver } from "../db/carry.ts";
+import { carryOver } from "../db/copyDatabase.ts";
 import { type MigrationResult, migrateDatabase } from "../db/migrate.ts";
 import { MigrationError } from "../errors.ts";
 import { openStore } from "./store.ts";

@@ -146,7 +146,7 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
   const metrics = createMetrics({
     queues_max: config.PSQLQUEUE_METRICS_MAX_QUEUES,
     listDepths: broker.listDepths,
-    getMaintenance: broker.getMaintenance,
+    getTableHealth: broker.getTableHealth,
     connectionsInUse: db.inFlight,
     waiters: broker.wakeups.size,
   });
@@ -186,8 +186,8 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
         hostname: host,
         port: config.PSQLQUEUE_SERVER_PORT,
         reusePort: false,
-        // The door refuses what is too large, with a body that says so; Bun's own refusal has none. What nobody reads
-        // is not kept either: Bun stops reading the socket.
+        // The gateway refuses what is too large, with a body that says so; Bun's own refusal has none. What nobody
+        // reads is not kept either: Bun stops reading the socket.
         maxRequestBodySize: Number.MAX_SAFE_INTEGER,
         idleTimeout: Math.min(
           idle_seconds_max,

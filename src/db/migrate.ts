@@ -2,10 +2,10 @@ import { drizzle } from "drizzle-orm/postgres-js";
 import { migrate } from "drizzle-orm/postgres-js/migrator";
 import type postgres from "postgres";
 import { MigrationError } from "../errors.ts";
-import { adoptUpstream, checkUpstream } from "./adopt.ts";
 import { driverOptions, openClient } from "./driver.ts";
 import { migrations_folder, readBreakingTimes, readMigrationTimes } from "./folder.ts";
 import { createConnector, type DatabaseServer } from "./hosts.ts";
+import { checkV04, importV04 } from "./importV04.ts";
 
 // Beside our tables, and not in Drizzle's default schema: the database may belong to an application that uses Drizzle
 // too.
@@ -77,7 +77,7 @@ export async function migrateDatabase(server: DatabaseServer): Promise<Migration
     await client`select pg_advisory_lock(hashtextextended('psqlqueue:migrate', 0))`;
     const before = await appliedTime(client);
     if (before !== undefined) await checkNewer(client, before, times.at(-1) ?? 0);
-    await checkUpstream(client);
+    await checkV04(client);
     // Never queue for a lock for long: everybody who comes later would wait behind us.
     await client`select set_config('lock_timeout', '10s', false)`;
     await migrate(drizzle(client), { migrationsFolder: migrations_folder, migrationsSchema, migrationsTable });
@@ -85,7 +85,7 @@ export async function migrateDatabase(server: DatabaseServer): Promise<Migration
       await client`insert into psqlqueue.breaking_migrations (created_at) values (${time}) on conflict do nothing`;
     }
     await client`select psqlqueue.keep_archive(2)`;
-    const adopted = await adoptUpstream(client);
+    const adopted = await importV04(client);
     const applied = times.filter((time) => before === undefined || time > before).length;
     return { applied, ...(adopted !== undefined && { adopted }) };
   } finally {

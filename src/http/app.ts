@@ -2,11 +2,11 @@ import { Elysia, ParseError } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
+import { createGateway, type GatewayOptions, requestId } from "../web/gateway.ts";
 import { docsRoutes } from "./docs.ts";
-import { createDoor, type DoorOptions, requestId } from "./door.ts";
 import { healthRoutes } from "./health.ts";
-import { infoRoutes, lookRoutes } from "./look.ts";
 import { maintenanceRoutes } from "./maintenance.ts";
+import { infoRoutes, messageRoutes } from "./messages.ts";
 import { refusal, refusalOf } from "./output.ts";
 import { publishRoutes, topicPublishRoutes } from "./publish.ts";
 import { queueRoutes } from "./queues.ts";
@@ -17,7 +17,7 @@ import { subscriptionRoutes } from "./subscriptions.ts";
 import { taskRoutes } from "./tasks.ts";
 import { topicRoutes } from "./topics.ts";
 
-export type AppOptions = DoorOptions &
+export type AppOptions = GatewayOptions &
   StartOptions & {
     /** Messages that one receive returns at most. */
     receive_limit_max: number;
@@ -45,7 +45,7 @@ const resources = (broker: Broker, options: AppOptions) =>
     .use(queueRoutes(broker))
     .use(publishRoutes(broker))
     .use(receiveRoutes(broker, options))
-    .use(lookRoutes(broker))
+    .use(messageRoutes(broker))
     .use(settleRoutes(broker))
     .use(settleBatchRoutes(broker))
     .use(topicPublishRoutes(broker))
@@ -58,10 +58,10 @@ const resources = (broker: Broker, options: AppOptions) =>
 
 /**
  * The HTTP service. `app.handle(request)` answers without a port; `app.listen` serves. The system router of Bun is off,
- * so that both go the same way: through the door, which knows paths, methods and browsers before Elysia is asked.
+ * so that both go the same way: through the gateway, which knows paths, methods and browsers before Elysia is asked.
  */
 export function createApp(broker: Broker, options: AppOptions) {
-  const door = createDoor(options, createStart(options));
+  const gateway = createGateway(options, { refusal, start: createStart(options) });
   const app = new Elysia({
     normalize: false,
     systemRouter: false,
@@ -69,7 +69,8 @@ export function createApp(broker: Broker, options: AppOptions) {
     handler: { standardHostname: false },
   })
     .wrap(
-      (fetch) => (request: Request) => door.enter(fetch as unknown as (request: Request) => Promise<Response>, request),
+      (fetch) => (request: Request) =>
+        gateway.enter(fetch as unknown as (request: Request) => Promise<Response>, request),
     )
     .onError({ as: "global" }, ({ error, request, route }) => renderError(error, request, route ?? ""))
     .onTransform({ as: "global" }, ({ params }) => {
@@ -78,7 +79,7 @@ export function createApp(broker: Broker, options: AppOptions) {
     })
     .use(resources(broker, options))
     .use(docsRoutes(() => resources(broker, options), options.version));
-  door.open(app);
+  gateway.open(app);
   return app;
 }
 

@@ -1,7 +1,5 @@
-import { readFileSync } from "node:fs";
-import path from "node:path";
-import { fileURLToPath } from "node:url";
 import { type AnyElysia, Elysia } from "elysia";
+import { packedAsset } from "../web/assets.ts";
 
 const title = "PSQL Queue API";
 
@@ -35,12 +33,6 @@ const page_headers = {
   "x-content-type-options": "nosniff",
   "referrer-policy": "no-referrer",
 };
-
-/** A file of Swagger UI, gzipped: in the binary by its build, in a checkout when it is first asked for. */
-function packFile(name: string): Uint8Array<ArrayBuffer> {
-  if (Bun.isStandaloneExecutable) return new Uint8Array(readFileSync(path.join(import.meta.dir, "docs", `${name}.gz`)));
-  return Bun.gzipSync(readFileSync(fileURLToPath(import.meta.resolve(`swagger-ui-dist/${name}`))));
-}
 
 type Json = { [name: string]: unknown };
 
@@ -129,13 +121,9 @@ export function docsRoutes(resources: () => AnyElysia, version: string) {
   let document: Promise<string> | undefined;
   const asset = (type: string, content: string | Uint8Array<ArrayBuffer>, headers?: Record<string, string>) =>
     new Response(content, { headers: { ...page_headers, "content-type": type, ...headers } });
-  const packed = new Map<string, Uint8Array<ArrayBuffer>>();
   const file = (request: Request, name: string, type: string) => {
-    const bytes = packed.get(name) ?? packFile(name);
-    packed.set(name, bytes);
-    const takes_gzip = /\bgzip\b/.test(request.headers.get("accept-encoding") ?? "");
-    if (!takes_gzip) return asset(type, Bun.gunzipSync(bytes), { vary: "accept-encoding" });
-    return asset(type, bytes, { vary: "accept-encoding", "content-encoding": "gzip" });
+    const { content, headers } = packedAsset(request, name, `swagger-ui-dist/${name}`);
+    return asset(type, content, headers);
   };
 
   return new Elysia({ prefix: "/v1/swagger", normalize: false })

@@ -1,7 +1,7 @@
 import { Kind, type Static, type TObject, type TSchema, Type } from "@sinclair/typebox";
 import { TypeCompiler } from "@sinclair/typebox/compiler";
 import { BrokerError } from "../errors.ts";
-import { bodyBytesMax } from "./door.ts";
+import { readBody } from "../web/body.ts";
 import { describe, isMap, isNullable, isText, judge, judgeAll, member, type Problems } from "./schema.ts";
 
 // Reading requests: bytes to JSON, URL to parameters, both against their schema.
@@ -9,22 +9,8 @@ import { describe, isMap, isNullable, isText, judge, judgeAll, member, type Prob
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const malformed = (reason: string) => new BrokerError("malformed_body", reason);
 
-/** Reads a body of unknown length, refusing it as soon as it is too large. */
-async function readChunked(request: Request, bytes_max: number): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  let total = 0;
-  for await (const chunk of request.body ?? []) {
-    total += chunk.length;
-    if (total > bytes_max) throw new BrokerError("payload_too_large", `at most ${bytes_max} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
-}
-
 async function readObject(request: Request, is_optional: boolean): Promise<Record<string, unknown>> {
-  // A length that was announced has been checked at the door.
-  const is_announced = request.headers.has("content-length");
-  const bytes = is_announced ? await request.bytes() : await readChunked(request, bodyBytesMax(request));
+  const bytes = await readBody(request);
   if (bytes.length === 0 && is_optional) return {};
   let value: unknown;
   try {

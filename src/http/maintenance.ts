@@ -29,7 +29,7 @@ const MaintenanceSchema = Type.Object({
 export const maintenanceRoutes = (broker: Broker) =>
   new Elysia({ prefix: "/v1/maintenance", normalize: false }).get(
     "",
-    async () => json(200, await broker.getMaintenance()),
+    async () => json(200, await broker.getTableHealth()),
     {
       detail: documents(
         "health",

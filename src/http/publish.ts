@@ -1,7 +1,8 @@
 import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker, Outgoing } from "../broker/broker.ts";
-import { deduplicationKey, type Published, type PublishOptions } from "../broker/publish.ts";
+import { deduplicationKey } from "../broker/publish/dedup.ts";
+import type { Published, PublishOptions } from "../broker/publish/publish.ts";
 import { BrokerError, type ErrorName, type Failure } from "../errors.ts";
 import { judgesItem, readsBody } from "./input.ts";
 import { documents, errorBody, itemError, json, noContent, refusalOf, wantsRepresentation } from "./output.ts";
@@ -11,7 +12,7 @@ const delay_seconds_max = 31_536_000;
 const batch_items_max = 1000;
 
 /** What a publish takes, to a queue and to a topic. */
-export const MessageInput = Type.Object({
+const MessageInput = Type.Object({
   body: member.body,
   label: Type.Optional(member.label),
   attributes: Type.Optional(member.attributes),

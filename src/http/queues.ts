@@ -1,14 +1,15 @@
 import { type Static, type TSchema, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import type { LaterInput, RetryPolicy as QueuePolicy } from "../broker/queueSettings.ts";
+import type { LaterInput, RetryPolicy as QueuePolicy } from "../broker/settings.ts";
 import { readsBody, readsOptionalBody, readsQuery } from "./input.ts";
 import { documents, json, noContent, page } from "./output.ts";
 import { lease_seconds_max } from "./receive.ts";
 import { member, type Problems } from "./schema.ts";
 
-/** Rows of one page of a list: at most, and when nobody says. */
-export const list_limit_max = 1000;
+/** Rows of one page of a list at most. */
+const list_limit_max = 1000;
+/** And when nobody says. */
 export const list_limit = 10;
 
 const orNull = <T extends TSchema>(schema: T) => Type.Optional(Type.Union([schema, Type.Null()]));

@@ -1,10 +1,10 @@
 import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import type { LeasedMessage } from "../broker/lease.ts";
-import { bytesOf } from "../broker/receive.ts";
-import { rfc3339 } from "../broker/sql.ts";
-import { has_effect } from "./door.ts";
+import type { LeasedMessage } from "../broker/deliver/lease.ts";
+import { bytesOf } from "../broker/deliver/receive.ts";
+import { rfc3339 } from "../broker/statement.ts";
+import { has_effect } from "../web/gateway.ts";
 import { readsQuery } from "./input.ts";
 import { documents, jsonStream, jsonText } from "./output.ts";
 import { member } from "./schema.ts";

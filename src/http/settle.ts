@@ -1,7 +1,7 @@
 import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import { rfc3339 } from "../broker/sql.ts";
+import { rfc3339 } from "../broker/statement.ts";
 import type { Failure } from "../errors.ts";
 import { readsBody, readsOptionalBody } from "./input.ts";
 import { documents, errorBody, itemError, json, noContent, refusalOf, wantsRepresentation } from "./output.ts";

@@ -1,7 +1,7 @@
 import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import type { MessageFilters } from "../broker/subscriptions.ts";
+import type { MessageFilters } from "../broker/manage/subscriptions.ts";
 import { readsBody, readsQuery } from "./input.ts";
 import { documents, json, noContent, page } from "./output.ts";
 import { ListQuery, list_limit, pageOf } from "./queues.ts";

@@ -1,7 +1,7 @@
 import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import type { RedriveOptions } from "../broker/redrive.ts";
+import type { RedriveOptions } from "../broker/manage/redrive.ts";
 import { BrokerError } from "../errors.ts";
 import { readsOptionalBody } from "./input.ts";
 import { documents, json, noContent } from "./output.ts";

@@ -1,6 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
-import { column } from "../sql.ts";
+import { column } from "../statement.ts";
 import { page_rows, untilEmpty } from "./untilEmpty.ts";
 
 const archive_days_ahead = 2;

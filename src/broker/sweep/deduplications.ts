@@ -1,7 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { queues } from "../../db/schema.ts";
-import { column } from "../sql.ts";
+import { column } from "../statement.ts";
 import { page_rows, untilEmpty } from "./untilEmpty.ts";
 
 /** Client keys that no queue's window holds any more. */

@@ -1,8 +1,8 @@
 import { eq, lte, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { deleted_queues } from "../../db/schema.ts";
-import { type Removals, removalOfQueue } from "../removal.ts";
-import { value } from "../sql.ts";
+import { type Removals, removalOfQueue } from "../manage/removal.ts";
+import { value } from "../statement.ts";
 
 /** A publish that saw a queue before its deletion has committed long before this. */
 const deleted_queue_seconds = 60;

@@ -1,8 +1,8 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { messages, queues } from "../../db/schema.ts";
-import type { Settle } from "../settle.ts";
-import { column, value } from "../sql.ts";
+import type { Settle } from "../settle/settle.ts";
+import { column, value } from "../statement.ts";
 
 /** Messages that one run dead-letters per queue. */
 const rows_max = 5000;

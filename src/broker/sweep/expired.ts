@@ -2,8 +2,8 @@ import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { archived_messages, messages, queues } from "../../db/schema.ts";
 import type { NoteMessages } from "../../observe.ts";
-import type { Settle } from "../settle.ts";
-import { column, value } from "../sql.ts";
+import type { Settle } from "../settle/settle.ts";
+import { column, value } from "../statement.ts";
 
 // Never one giant delete: it would hold back vacuum for everybody and run into the statement timeout.
 const page_rows = 1000;

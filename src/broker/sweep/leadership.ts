@@ -1,7 +1,7 @@
 import { and, eq, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { leaders } from "../../db/schema.ts";
-import { value } from "../sql.ts";
+import { value } from "../statement.ts";
 
 /** Seconds after which another server takes over from one that went silent. */
 const leader_seconds = 20;

@@ -1,8 +1,8 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { messages, queues } from "../../db/schema.ts";
-import type { Settle } from "../settle.ts";
-import { column, value } from "../sql.ts";
+import type { Settle } from "../settle/settle.ts";
+import { column, prepare, value } from "../statement.ts";
 
 /** A place in the table of messages, in the order of its primary key. */
 export type Place = { queue_no: number; id: string };
@@ -54,7 +54,7 @@ function prepareFindOverdue(db: Db): Prepared<Overdue[]> {
         where page.is_free
           and (page.is_expired or page.is_visible and page.delivery_attempts >= queue.message_max_deliveries)
       ) as found on true`);
-  return db.orm.with(page, overdue).select().from(overdue).prepare("find_overdue") as unknown as Prepared<Overdue[]>;
+  return prepare<Overdue>(db.orm.with(page, overdue).select().from(overdue), "find_overdue");
 }
 
 /**

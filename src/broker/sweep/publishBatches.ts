@@ -1,7 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { publish_batches } from "../../db/schema.ts";
-import { column } from "../sql.ts";
+import { column } from "../statement.ts";
 import { page_rows, untilEmpty } from "./untilEmpty.ts";
 
 /** How long the guard against double publishing must outlive a statement: far longer than any of them runs. */

@@ -6,7 +6,7 @@
 import type { PGlite } from "@electric-sql/pglite";
 
 /** The most bytes one batch may answer; past it the batch fails and its connection is dropped. */
-export const result_bytes_max = 512 * 1024 * 1024;
+const result_bytes_max = 512 * 1024 * 1024;
 
 const output_bytes_start = 64 * 1024;
 // A larger buffer than this is not kept for the next answer.

@@ -8,15 +8,15 @@ import { type DirectoryLock, takeLock } from "./lock.ts";
 import { counter_fsyncs, counter_life, counters_count, type WorkerReply, type WorkerRequest } from "./messages.ts";
 
 /** A first start may take this long, on a slow disk. */
-export const create_ms_max = 120_000;
+const create_ms_max = 120_000;
 /** Opening may take this long; after a crash it replays the write-ahead log. */
-export const open_ms_max = 120_000;
+const open_ms_max = 120_000;
 /** Closing may take this long; it writes a checkpoint. */
-export const close_ms_max = 30_000;
+const close_ms_max = 30_000;
 /**
  * Without a sign of life for this long the Worker counts as hanging. A long statement that reads or writes gives signs.
  */
-export const silence_ms_max_default = 60_000;
+const silence_ms_max_default = 60_000;
 
 /** Something worth a log line or a metric. */
 export type EmbeddedEvent =

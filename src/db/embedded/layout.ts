@@ -17,12 +17,12 @@ import { join, resolve } from "node:path";
 /** The version of PGlite that this release carries. */
 export const pglite_version = "0.5.16";
 /** The major version of PostgreSQL inside it. Its data files cannot be read by another one. */
-export const postgresql_major = 18;
+const postgresql_major = 18;
 /** The layout of the data directory. Raised when an older release could no longer open it. */
-export const layout_format = 1;
+const layout_format = 1;
 
 /** The file that tells which release made the directory. */
-export const format_file = "format.json";
+const format_file = "format.json";
 /** The PostgreSQL data directory proper. Exists only when complete. */
 export const cluster_directory = "postgresql";
 /** Where a first start builds it. Left over by a killed one; thrown away by the next. */

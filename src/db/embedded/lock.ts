@@ -12,9 +12,9 @@ import { join } from "node:path";
 /**
  * The lock file inside the data directory. Never open it by other means: closing any handle on it would free the lock.
  */
-export const lock_file = "lock";
+const lock_file = "lock";
 /** Who holds the lock, for the sentence that a second process prints. Says nothing about whether the lock is held. */
-export const owner_file = "owner";
+const owner_file = "owner";
 
 // Keeps them from the garbage collector, which would close them, and that would free the lock.
 const held = new Set<Database>();

@@ -27,9 +27,10 @@ export const strangers_max = 16;
  * How many turns of the clock (250 ms each) a handshake may take. Turns, not time: a long statement stops the clock
  * too.
  */
-export const handshake_ticks_max = 8;
+const handshake_ticks_max = 8;
 /** How many turns an authenticated client waits for the one before it to be gone. */
-export const handover_ticks_max = 2;
+const handover_ticks_max = 2;
+/** Milliseconds between two turns of the clock. */
 export const tick_ms = 250;
 
 const nothing = new Uint8Array(0);

@@ -8,29 +8,29 @@ import type { Sql } from "postgres";
  * A table with this many dead rows, plus this share of its live rows, is vacuumed: a vacuum reads the indexes as a
  * whole.
  */
-export const dead_rows_min = 10_000;
-export const dead_rows_share = 0.2;
+const dead_rows_min = 10_000;
+const dead_rows_share = 0.2;
 /** The same while nobody writes: then a vacuum stands in nobody's way. */
-export const idle_dead_rows_min = 1_000;
-export const idle_dead_rows_share = 0.02;
+const idle_dead_rows_min = 1_000;
+const idle_dead_rows_share = 0.02;
 /** How many looks without a change make "nobody writes". */
 const idle_looks_min = 2;
 /** A checkpoint after this much write-ahead log: it bounds the disk that log takes, and the time to replay it. */
-export const wal_bytes_max = 48 * 1024 * 1024;
+const wal_bytes_max = 48 * 1024 * 1024;
 /** And after this long, when anything was written at all. */
-export const checkpoint_seconds_max = 300;
+const checkpoint_seconds_max = 300;
 /** Tables whose oldest transaction is this far back are frozen. At two billion PostgreSQL would stop to write. */
-export const transaction_age_max = 100_000_000;
+const transaction_age_max = 100_000_000;
 /** A table this large that is almost empty is rewritten, so that a drained backlog gives its disk back. */
-export const shrink_bytes_min = 64 * 1024 * 1024;
+const shrink_bytes_min = 64 * 1024 * 1024;
 /** "Almost empty": each of its rows would have to be this large. The rewrite reads the table once and is over. */
 const shrink_bytes_per_row = 16 * 1024;
 /** Rows may really be that large. A table is rewritten again only when it grew by this factor since. */
 const shrink_growth = 4;
 
 /** Between two looks while there is work, and while there is none. */
-export const look_ms_min = 250;
-export const look_ms_max = 5_000;
+const look_ms_min = 250;
+const look_ms_max = 5_000;
 /**
  * A step is followed by a pause of this many times its duration, up to a bound: write-ahead log keeps coming meanwhile.
  */

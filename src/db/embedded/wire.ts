@@ -6,9 +6,9 @@ export const startup_bytes_max = 10_000;
 /** The longest password message. Ours is far shorter. */
 export const password_bytes_max = 1_000;
 /** The longest message of an authenticated client: one statement with all its parameters. */
-export const message_bytes_max = 256 * 1024 * 1024;
+const message_bytes_max = 256 * 1024 * 1024;
 /** Without a Sync among them, complete messages are executed once they are this many bytes. */
-export const batch_bytes_max = 1024 * 1024;
+const batch_bytes_max = 1024 * 1024;
 
 const protocol_version = 196_608;
 const ssl_request = 80_877_103;

@@ -1,0 +1,190 @@
+import type { Budget } from "../../budget.ts";
+import type { Db } from "../../db/db.ts";
+import { BrokerError, DatabaseError } from "../../errors.ts";
+import type { NoteMessages } from "../../observe.ts";
+import { randomTokens } from "../publish/ids.ts";
+import type { Settle } from "../settle/settle.ts";
+import { type LeasedMessage, type LeaseRow, prepareLease, type Verdict } from "./lease.ts";
+import { beginning, type ScanFloors } from "./scanFloors.ts";
+
+/** Asked again, for rows that had expired, at most this many times in one receive. */
+const rounds_max = 50;
+/** What a group of consumers asks for: their answers are dealt from one lease. */
+export type ReceiveFrom = {
+  queue_id: string;
+  /** undefined: any. */
+  label: string | undefined;
+  /** undefined: the queue's ack deadline. */
+  lease_seconds: number | undefined;
+};
+
+export type Claimed = {
+  /** What each consumer gets, in the order of their limits. */
+  shares: LeasedMessage[][];
+  /** The queue's default for how long a receive waits. */
+  wait_seconds: number;
+  /** More may be ready: this claim ended because it was full, in rows or in bytes. */
+  has_more: boolean;
+  /** In bytes. */
+  is_cut: boolean;
+};
+
+/** What the queue as a whole refuses is the answer for all. */
+export type Receive = (from: ReceiveFrom, limits: number[]) => Promise<Claimed | BrokerError>;
+
+export type ReceiveLimits = {
+  /** Bytes of messages that one answer holds; one message at least. */
+  answer_bytes_max: number;
+  /** All answers that are not written yet, of all consumers. See bytesOf. */
+  answers: Budget;
+};
+
+/**
+ * Bytes that the first statement of a claim leases: enough for a thousand small messages, and little enough to be
+ * leased at any time; one message at least, however large. Further statements take larger steps, while there is room
+ * for the answers.
+ */
+const light_bytes = 4_194_304;
+const heavy_bytes = 16_777_216;
+
+/** What the answer with these messages takes of the budget of answers. */
+export const bytesOf = (leased: LeasedMessage[]): number => leased.reduce((sum, message) => sum + message.bytes, 0);
+
+/** `is_one_free`: one message is leased even if it is larger. */
+type Bound = { bytes_max: number; is_one_free: string };
+
+type Leased = {
+  rows: (LeaseRow & { id: string })[];
+  wait_seconds: number;
+  /** More may be ready: it ended with the last row or byte that it was allowed. */
+  is_full: boolean;
+  is_cut: boolean;
+};
+
+/** Deals messages out in order of arrival: the next one gets some when the one before has its limit or its bytes. */
+function createDeal(limits: number[], bytes_max: number) {
+  const shares = limits.map(() => [] as LeasedMessage[]);
+  let at = 0;
+  let bytes = 0;
+  let wanted = limits.reduce((sum, limit) => sum + limit, 0);
+  const next = () => {
+    wanted -= (limits[at] ?? 0) - (shares[at]?.length ?? 0);
+    at += 1;
+    bytes = 0;
+  };
+  return {
+    shares,
+    /** Messages that can still be dealt. */
+    wanted: () => wanted,
+    /** Bytes that the next message may have without passing to the next consumer. */
+    room: () => ((shares[at]?.length ?? 0) === limits[at] ? bytes_max : bytes_max - bytes),
+    /** False when nobody can take it. */
+    give(message: LeasedMessage): boolean {
+      const own_bytes = message.bytes;
+      for (let share = shares[at]; share !== undefined; share = shares[at]) {
+        const is_full = share.length === limits[at] || (share.length > 0 && bytes + own_bytes > bytes_max);
+        if (is_full) next();
+        else {
+          share.push(message);
+          bytes += own_bytes;
+          wanted -= 1;
+          return true;
+        }
+      }
+      return false;
+    },
+  };
+}
+
+/**
+ * Receives on one database. A call leases ready messages of one queue for several consumers, bounded in rows and bytes,
+ * and deals them out in order of arrival, in the order in which they became visible. Expired and exhausted messages met
+ * on the way are ended or dead-lettered before the answer. Never repeated after a lost connection: what it leased comes
+ * back when its lease ends. What it answers is held of the budget of answers until somebody gives it back.
+ */
+export function createReceive(
+  db: Db,
+  floors: ScanFloors,
+  settle: Settle,
+  note: NoteMessages,
+  { answer_bytes_max, answers }: ReceiveLimits,
+): Receive {
+  const statements = { any: prepareLease(db, "receive", false), labelled: prepareLease(db, "receive_labelled", true) };
+
+  async function lease(from: ReceiveFrom, limit: number, bound: Bound): Promise<Leased | BrokerError> {
+    const { queue_id, label, lease_seconds = null } = from;
+    // A claim for nothing only asks whether the queue exists, and must not use up a rescan.
+    const scan = limit === 0 ? undefined : floors.next(queue_id, label);
+    const floor = scan?.from ?? beginning;
+    const values = { queue_id, limit, lease_seconds, floor, lease_tokens: randomTokens(limit), ...bound };
+    const rows =
+      label === undefined
+        ? await db.run("receive", () => statements.any.execute(values))
+        : await db.run("receive_labelled", () => statements.labelled.execute({ ...values, label }));
+    const [first] = rows;
+    if (first === undefined) return new BrokerError("queue_not_found");
+    if (first.is_lease_too_long) {
+      const bound = `ack_deadline_seconds: must be no greater than ${first.max_lease_seconds}.`;
+      return new BrokerError("validation_failed", bound);
+    }
+    const leased = first.id === null ? [] : (rows as Leased["rows"]);
+    const is_full = limit > 0 && (leased.length === limit || first.is_cut);
+    const run_out = leased.reduce((count, row) => count + Number(row.was_leased), 0);
+    if (run_out > 0) note("lease_expired", queue_id, run_out);
+    if (scan) floors.done(queue_id, label, scan, { now: first.now, highest: leased.at(-1)?.ready_at, is_full });
+    return { rows: leased, wait_seconds: first.wait_seconds, is_full, is_cut: first.is_cut };
+  }
+
+  /** Ends what must not be delivered. */
+  async function putAway(queue_id: string, rows: Leased["rows"]): Promise<void> {
+    const of = (...verdicts: Verdict[]) => rows.filter((row) => verdicts.includes(row.verdict));
+    const [expired, dead, dead_expired] = [of("expired"), of("dead"), of("dead_expired")];
+    if (expired.length > 0) await settle.expire(queue_id, expired);
+    if (dead.length > 0) await settle.deadLetter(queue_id, dead, "max_deliveries");
+    if (dead_expired.length > 0) await settle.deadLetter(queue_id, dead_expired, "expired");
+  }
+
+  /** Leases once and deals; answers how it went, or undefined when there is nothing more to do. */
+  async function step(from: ReceiveFrom, deal: ReturnType<typeof createDeal>, bound: Bound) {
+    const leased = await lease(from, deal.wanted(), bound);
+    if (leased instanceof BrokerError) return leased;
+    const left: LeasedMessage[] = [];
+    for (const row of leased.rows) {
+      if (row.verdict !== "ready") continue;
+      if (deal.give(row)) answers.hold(row.bytes);
+      else left.push(row);
+    }
+    if (left.length > 0) await settle.unlease(from.queue_id, left);
+    const has_unfit = leased.rows.some(({ verdict }) => verdict !== "ready");
+    if (has_unfit) await putAway(from.queue_id, leased.rows);
+    return { ...leased, has_unfit };
+  }
+
+  return async (from, limits) => {
+    const deal = createDeal(limits, answer_bytes_max);
+    const hasDealt = () => deal.shares.some((share) => share.length > 0);
+    let wait_seconds = 0;
+    let has_more = false;
+    let is_cut = false;
+    for (let round = 0; round < rounds_max; round++) {
+      const bytes_max = Math.min(deal.room(), is_cut ? Math.min(heavy_bytes, answers.room()) : light_bytes);
+      try {
+        const leased = await step(from, deal, { bytes_max, is_one_free: String(!is_cut) });
+        if (leased instanceof BrokerError) return leased;
+        wait_seconds = leased.wait_seconds;
+        has_more = leased.is_full;
+        is_cut ||= leased.is_cut;
+        if (!leased.is_cut && !(leased.has_unfit && leased.is_full)) break;
+        // What a lease of 0 seconds hides from nobody, the next round would find again.
+        if (deal.wanted() === 0 || (from.lease_seconds === 0 && hasDealt())) break;
+        // Those who have nothing yet are served by a claim that begins when there is room.
+        if (leased.rows.length === 0 || (is_cut && answers.room() === 0)) break;
+      } catch (error) {
+        // What an earlier round leased is the caller's: giving it up would hide it for a whole lease.
+        if (hasDealt() && error instanceof DatabaseError) break;
+        throw error;
+      }
+    }
+    return { shares: deal.shares, wait_seconds, has_more, is_cut };
+  };
+}

@@ -1,0 +1,274 @@
+import { type SQL, sql } from "drizzle-orm";
+import type { Db, Prepared } from "../../db/db.ts";
+import { archived_messages, messages, queues } from "../../db/schema.ts";
+import { BrokerError } from "../../errors.ts";
+import type { OnReady } from "../onReady.ts";
+import { storedToken } from "../settle/fenced.ts";
+import { column, prepare, rfc3339, value } from "../statement.ts";
+
+/** What a message can be, as a peek names it. */
+export const states = ["ready", "delayed", "leased", "backing_off", "acked", "expired"] as const;
+export type State = (typeof states)[number];
+
+/** A message as one sees it without leasing. Members without a value are left out. */
+export type SeenMessage = {
+  id: string;
+  queue_id: string;
+  label: string | null;
+  body?: string;
+  attributes: Record<string, string> | null;
+  delivery_attempts: number;
+  created_at: string;
+  lease_expires_at?: string;
+  expires_at?: string;
+  dead?: unknown;
+  last_error?: string;
+  state: State;
+  visible_at?: string;
+};
+
+type Row = {
+  id: string | null;
+  label: string | null;
+  body: string;
+  attributes: string | null;
+  delivery_attempts: number;
+  created_at: string;
+  lease_expires_at: string | null;
+  expires_at: string | null;
+  dead: string | null;
+  last_error: string | null;
+  state: State;
+  visible_at: string | null;
+};
+
+export type PeekQuery = {
+  state: State | "dead" | "all";
+  label: string | undefined;
+  /** The id to go on after; "" to start. */
+  after: string;
+  limit: number;
+  has_body: boolean;
+};
+
+export type Change = { deliver_at?: string; label?: string; attributes?: string };
+
+/** Rows that one peek looks at, at most: a rare state in a large queue takes several calls. */
+const scanned_rows_max = 5000;
+
+const live_state = sql`case
+  when message.expires_at <= now() and coalesce(message.lease_expires_at <= now(), true) then 'expired'
+  when message.visible_at <= now() then 'ready'
+  when message.lease_token is not null and message.lease_expires_at > now() then 'leased'
+  when message.delivery_attempts = 0 then 'delayed'
+  else 'backing_off'
+end`;
+
+const live = sql`
+  select message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
+    message.created_at, case when message.visible_at > now() then message.lease_expires_at end as lease_expires_at,
+    case when message.has_ttl then message.expires_at end as expires_at, message.dead::text as dead, message.last_error,
+    ${live_state} as state, message.visible_at
+  from ${messages} as message`;
+
+const past = sql`
+  select past.id, past.label, past.body, past.attributes::text as attributes, past.delivery_attempts, past.created_at,
+    null::timestamptz as lease_expires_at, null::timestamptz as expires_at, past.dead::text as dead, past.last_error,
+    past.outcome as state, null::timestamptz as visible_at
+  from ${archived_messages} as past`;
+
+const shape = {
+  id: column<string | null>("id"),
+  label: column<string | null>("label"),
+  body: column<string>("body"),
+  attributes: column<string | null>("attributes"),
+  delivery_attempts: column<number>("delivery_attempts"),
+  created_at: column<string>("created_at"),
+  lease_expires_at: column<string | null>("lease_expires_at"),
+  expires_at: column<string | null>("expires_at"),
+  dead: column<string | null>("dead"),
+  last_error: column<string | null>("last_error"),
+  state: column<State>("state"),
+  visible_at: column<string | null>("visible_at"),
+};
+
+const isLive = (state: State) => state !== "acked" && state !== "expired";
+
+function present(row: Row & { id: string }, queue_id: string, has_body = true): SeenMessage {
+  return {
+    id: row.id,
+    queue_id,
+    label: row.label,
+    ...(has_body && { body: row.body }),
+    attributes: row.attributes === null ? null : JSON.parse(row.attributes),
+    delivery_attempts: row.delivery_attempts,
+    created_at: rfc3339(row.created_at),
+    ...(row.lease_expires_at !== null && row.state === "leased" && { lease_expires_at: rfc3339(row.lease_expires_at) }),
+    ...(row.expires_at !== null && { expires_at: rfc3339(row.expires_at) }),
+    ...(row.dead !== null && { dead: JSON.parse(row.dead) }),
+    ...(row.last_error !== null && { last_error: row.last_error }),
+    state: row.state,
+    ...(row.visible_at !== null && isLive(row.state) && { visible_at: rfc3339(row.visible_at) }),
+  };
+}
+
+const found = (text: SQL) => sql`
+  select queue.id as known_queue, one.*
+  from (select id, no from ${queues} where id = ${value("queue_id")}) as queue
+  left join lateral (${text}) as one on true`;
+
+function prepareGet(db: Db): Prepared<(Row & { known_queue: string })[]> {
+  const one = db.orm.$with("one", { ...shape, known_queue: column<string>("known_queue") }).as(
+    found(sql`
+      (${live} where message.queue_no = queue.no and message.id = ${value("id")})
+      union all
+      (${past} where past.queue_no = queue.no and past.id = ${value("id")} and past.expires_at > now())
+      limit 1`),
+  );
+  return prepare<Row & { known_queue: string }>(db.orm.with(one).select().from(one), "get_message");
+}
+
+/** One page along the primary key of either table; what does not match is passed over, a bounded number of rows. */
+function preparePeek(db: Db, name: string, rows: SQL, owner: SQL, key: SQL) {
+  const page = db.orm.$with("page", { ...shape, last_id: column<string>("last_id") }).as(sql`
+      with scanned as materialized (
+        ${rows}
+        where ${key} > ${value("after")}
+          and ${owner} = (select queue.no from ${queues} as queue where queue.id = ${value("queue_id")})
+        order by ${key}
+        limit ${value("scanned_rows_max")}
+      ), matching as (
+        select scanned.*
+        from scanned
+        where (${value("state")}::text = 'all'
+            or ${value("state")}::text = 'dead' and scanned.dead is not null
+            or scanned.state = ${value("state")}::text)
+          and (${value("label")}::text is null or scanned.label = ${value("label")}::text)
+        order by scanned.id
+        limit ${value("limit")}
+      )
+      select matching.*, edge.last_id
+      from (
+        select case when count(*) = ${value("scanned_rows_max")} then max(scanned.id) end as last_id from scanned
+      ) as edge
+      left join matching on true
+      order by matching.id`);
+  return prepare<Row & { last_id: string | null }>(db.orm.with(page).select().from(page), name);
+}
+
+/** Looking at messages, and changing or deleting single ones, without leasing them. */
+export function createMessages(db: Db, onReady: OnReady) {
+  const get = prepareGet(db);
+  const peekLive = preparePeek(db, "peek", live, sql`message.queue_no`, sql`message.id`);
+  const peekPast = preparePeek(db, "peek_archive", past, sql`past.queue_no`, sql`past.id`);
+
+  const isLeased = sql`message.lease_token is not null and message.lease_expires_at > now()`;
+  // Rows never become ready in the past: receives do not look behind the place where they are, and a label has a place
+  // of its own. So a message that changes its label joins the end of the other line.
+  const changed = db.orm
+    .$with("changed", { label: column<string | null>("label"), ready_at: column<string>("ready_at") })
+    .as(sql`
+    update ${messages} as message
+    set
+      label = case when ${value("sets_label")}::text::boolean then ${value("label")}::text else message.label end,
+      attributes = case
+        when ${value("sets_attributes")}::text::boolean then ${value("attributes")}::text::jsonb else message.attributes
+      end,
+      visible_at = case
+        when ${value("deliver_at")}::text is not null then greatest(now(), ${value("deliver_at")}::text::timestamptz)
+        when ${value("sets_label")}::text::boolean and ${value("label")}::text is distinct from message.label
+          then greatest(now(), message.visible_at)
+        else message.visible_at
+      end
+    where message.queue_no = (select queue.no from ${queues} as queue where queue.id = ${value("queue_id")})
+      and message.id = ${value("id")} and not (${isLeased}) and message.expires_at > now()
+    returning message.label, message.visible_at as ready_at`);
+  const change = db.orm.with(changed).select().from(changed).prepare("change_message");
+
+  const queue_no = sql`(select queue.no from ${queues} as queue where queue.id = ${value("queue_id")})`;
+  const removed = db.orm.$with("removed", {}).as(sql`
+    delete from ${messages} as message
+    where message.queue_no = ${queue_no} and message.id = ${value("id")}
+      and (not (${isLeased}) or message.lease_token = ${value("lease_token")}::text::bigint)
+    returning message.id`);
+  const forgotten = db.orm.$with("forgotten", {}).as(sql`
+    delete from ${archived_messages} as past
+    where past.queue_no = ${queue_no} and past.id = ${value("id")}
+    returning past.id`);
+  const gone = db.orm
+    .$with("gone", { count: column<number>("count") })
+    .as(sql`select ((select count(*) from removed) + (select count(*) from forgotten))::int as count`);
+  const remove = db.orm.with(removed, forgotten, gone).select().from(gone).prepare("delete_message");
+
+  async function look(queue_id: string, id: string): Promise<SeenMessage> {
+    const [row] = await db.run("get_message", () => get.execute({ queue_id, id }), true);
+    if (row === undefined) throw new BrokerError("queue_not_found");
+    if (row.id === null) throw new BrokerError("message_not_found");
+    return present(row as Row & { id: string }, queue_id);
+  }
+
+  return {
+    /** One message with its state; never its lease token. Throws `queue_not_found`, `message_not_found`. */
+    getMessage: look,
+
+    /** Changes a message that nobody holds. Repeatable. Throws as getMessage, and `lease_lost` when it is leased. */
+    async changeMessage(queue_id: string, id: string, wanted: Change): Promise<SeenMessage> {
+      const values = {
+        queue_id,
+        id,
+        label: wanted.label ?? null,
+        sets_label: String(wanted.label !== undefined),
+        attributes: wanted.attributes ?? null,
+        sets_attributes: String(wanted.attributes !== undefined),
+        deliver_at: wanted.deliver_at ?? null,
+      };
+      const rows = await db.run("change_message", () => change.execute(values), true);
+      for (const row of rows) onReady(queue_id, row.label, row.ready_at);
+      const seen = await look(queue_id, id);
+      if (rows.length > 0) return seen;
+      throw new BrokerError(isLive(seen.state) ? "lease_lost" : "message_not_found");
+    },
+
+    /** Deletes a message, or its archived row. Throws as getMessage, and `lease_lost` when somebody else holds it. */
+    async deleteMessage(queue_id: string, id: string, lease_token: string | null): Promise<void> {
+      const values = { queue_id, id, lease_token: storedToken(lease_token) };
+      const [row] = await db.run("delete_message", () => remove.execute(values));
+      if ((row?.count ?? 0) > 0) return;
+      await look(queue_id, id);
+      throw new BrokerError("lease_lost");
+    },
+
+    /**
+     * Messages of a state by id, from `after` on: never leases, counts or reorders, and looks at a bounded number of
+     * rows. `next` is where to go on; absent at the end. Throws `queue_not_found`.
+     */
+    async peek(queue_id: string, query: PeekQuery): Promise<{ data: SeenMessage[]; next?: string }> {
+      // "a…" goes on in the archive; ids start with a digit.
+      const in_archive = query.after.startsWith("a") || query.state === "acked";
+      const statement = in_archive ? peekPast : peekLive;
+      const values = {
+        queue_id,
+        state: query.state,
+        label: query.label ?? null,
+        after: query.after.replace(/^a/, ""),
+        limit: query.limit,
+        scanned_rows_max,
+      };
+      const rows = await db.run("peek", () => statement.execute(values), true);
+      const matching = rows.filter((row) => row.id !== null) as (Row & { id: string; last_id: string | null })[];
+      const data = matching.map((row) => present(row, queue_id, query.has_body));
+      const is_full = matching.length === query.limit;
+      const reached = is_full ? matching.at(-1)?.id : (rows[0]?.last_id ?? undefined);
+      if (data.length === 0) await assertQueue(queue_id);
+      if (reached !== undefined) return { data, next: (in_archive ? "a" : "") + reached };
+      // The archive comes after the live ones, where it can hold the state.
+      const has_more = !in_archive && (query.state === "expired" || query.state === "all" || query.state === "dead");
+      return has_more ? { data, next: "a" } : { data };
+    },
+  };
+
+  async function assertQueue(queue_id: string): Promise<void> {
+    const [row] = await db.run("get_message", () => get.execute({ queue_id, id: "" }), true);
+    if (row === undefined) throw new BrokerError("queue_not_found");
+  }
+}

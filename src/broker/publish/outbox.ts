@@ -1,0 +1,153 @@
+import { sql } from "drizzle-orm";
+import type { Db, Prepared } from "../../db/db.ts";
+import { deduplications, messages, outbox, queues } from "../../db/schema.ts";
+import type { OnReady } from "../onReady.ts";
+import { column, prepare, value } from "../statement.ts";
+import { takesOldKeys } from "./dedup.ts";
+
+const channel = "psqlqueue_outbox";
+const chunk_rows = 500;
+const chunk_bytes = 8_388_608;
+/** Between two tries while another server moves. */
+const turn_ms = 20;
+
+/** `is_turn` false: another server moves at the moment. One row without messages when there are none. */
+type Moved = {
+  is_turn: boolean;
+  is_last: boolean;
+  queue_id: string | null;
+  label: string | null;
+  count: number;
+  now: string;
+};
+
+/**
+ * Moves committed rows of the outbox to their queues; rows of transactions still open are not seen, and wait. One
+ * server at a time: of two, the younger rows could be there before the older ones.
+ */
+function prepareMove(db: Db): Prepared<Moved[]> {
+  const turn = db.orm
+    .$with("turn", {})
+    .as(sql`select pg_try_advisory_xact_lock(hashtextextended('psqlqueue:outbox', 0)) as is_mine`);
+  const page = db.orm.$with("page", {}).as(sql`
+    select waiting.seq, sum(octet_length(waiting.body)) over (order by waiting.seq rows unbounded preceding) as bytes
+    from (
+      select row.seq, row.body from ${outbox} as row
+      where (select turn.is_mine from turn)
+      order by row.seq
+      limit ${value("limit")}
+    ) as waiting`);
+  const taken = db.orm.$with("taken", {}).as(sql`
+    delete from ${outbox} as row
+    where row.seq = any (array(
+      select page.seq from page where page.bytes <= ${value("bytes_max")}::bigint or page.seq = (select min(seq) from page)
+    ))
+    returning row.*`);
+  const item = db.orm.$with("item", {}).as(sql`
+    select taken.*, queue.id as queue_id, queue.delivery_delay_seconds, queue.message_retention_seconds,
+      keyed.key, row_number() over (partition by taken.queue_no, keyed.key order by taken.seq) as nth
+    from taken
+    left join lateral (select * from ${queues} as queue where queue.no = taken.queue_no limit 1) as queue on true
+    cross join lateral (
+      select case
+        when queue.dedup_window_seconds = 0 then null
+        when taken.dedup_key is not null then taken.dedup_key
+        when queue.content_dedup then taken.body_hash
+      end as key
+    ) as keyed`);
+  const claimed = db.orm.$with("claimed", {}).as(sql`
+    insert into ${deduplications} as seen (queue_no, key, message_id, body_hash, created_at)
+    select item.queue_no, item.key, item.id, item.body_hash, now()
+    from item
+    where item.key is not null and item.nth = 1 and item.queue_id is not null
+    order by item.queue_no, item.key
+    ${takesOldKeys}`);
+  const stored = db.orm.$with("stored", {}).as(sql`
+    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at)
+    select item.queue_no, item.id, item.body, item.label, item.attributes,
+      case
+        when item.deliver_at is not null then greatest(now(), item.deliver_at)
+        else now() + coalesce(item.delay_seconds, item.delivery_delay_seconds) * interval '1 second'
+      end,
+      least(now() + item.message_retention_seconds * interval '1 second', item.expires_at,
+        now() + item.ttl_seconds * interval '1 second'),
+      item.expires_at is not null or item.ttl_seconds is not null, now()
+    from item
+    where item.queue_id is not null and (item.key is null or item.id in (select claimed.message_id from claimed))
+    order by item.seq`);
+  const answer = db.orm
+    .$with("answer", {
+      is_turn: column<boolean>("is_turn"),
+      is_last: column<boolean>("is_last"),
+      queue_id: column<string | null>("queue_id"),
+      label: column<string | null>("label"),
+      count: column<number>("count"),
+      now: column<string>("now"),
+    })
+    .as(sql`
+      select (select turn.is_mine from turn) as is_turn,
+        (select count(*) from page) < ${value("limit")}::int
+          and (select count(*) from page) = (select count(*) from taken) as is_last,
+        own.queue_id, own.label, coalesce(own.count, 0) as count, now() as now
+      from (values (1)) as one
+      left join (
+        select item.queue_id, item.label, count(*)::int as count from item group by item.queue_id, item.label
+      ) as own on true`);
+  return prepare<Moved>(
+    db.orm.with(turn, page, taken, item, claimed, stored, answer).select().from(answer),
+    "move_outbox",
+  );
+}
+
+/** Messages that users published by SQL inside their own transactions. Servers may share the work. */
+export function createOutbox(db: Db, onReady: OnReady) {
+  const move = prepareMove(db);
+  /** Moves until nothing is left. */
+  async function moveAll(): Promise<{ moved: number; dropped: number }> {
+    let moved = 0;
+    let dropped = 0;
+    for (;;) {
+      const rows = await db.run("move_outbox", () => move.execute({ limit: chunk_rows, bytes_max: chunk_bytes }));
+      for (const { queue_id, label, count, now } of rows) {
+        if (count === 0) continue;
+        if (queue_id === null) dropped += count;
+        else {
+          moved += count;
+          onReady(queue_id, label, now);
+        }
+      }
+      // The server whose turn it is may have looked before the last commit.
+      if (rows[0]?.is_turn === false) await Bun.sleep(turn_ms);
+      else if (rows[0]?.is_last ?? true) return { moved, dropped };
+    }
+  }
+
+  let running: ReturnType<typeof moveAll> | undefined;
+  let wanted: ReturnType<typeof moveAll> | undefined;
+  const start = () => {
+    running = moveAll().finally(() => {
+      running = undefined;
+    });
+    return running;
+  };
+
+  return {
+    /**
+     * Moves what is committed, in order of the calls; answers how many, and how many had lost their queue. One move
+     * runs at a time; all calls that come meanwhile are answered by the next.
+     */
+    moveOutbox(): Promise<{ moved: number; dropped: number }> {
+      if (running === undefined) return start();
+      wanted ??= running
+        .catch(() => {})
+        .then(() => {
+          wanted = undefined;
+          return start();
+        });
+      return wanted;
+    },
+
+    /** Calls when somebody's transaction with a publish commits. Rejects where LISTEN is not to be had. */
+    listenToOutbox: (onCommit: () => void) => db.listen(channel, onCommit, onCommit),
+  };
+}

@@ -1,0 +1,37 @@
+import { sql } from "drizzle-orm";
+import type { Db, Prepared } from "../../db/db.ts";
+import { archived_messages, messages } from "../../db/schema.ts";
+import { column, type Tally, value } from "../statement.ts";
+import { fenced, is_unchanged } from "./fenced.ts";
+
+/** Ends messages: deletes, and archives unless the queue keeps no archive. */
+export function prepareAck(db: Db): Prepared<Tally[]> {
+  const kept = sql`coalesce(queue.archive_retention_seconds, queue.message_retention_seconds) as kept_seconds`;
+  // An expired message whose lease is over has ended already: no token can still ack it. Only what ends it as expired
+  // may.
+  const where = sql`and case
+    when ${value("outcome")}::text = 'expired' then
+      message.expires_at <= now() and (given.lease_token is not null or coalesce(message.lease_expires_at <= now(), true))
+    else given.lease_token is null or message.expires_at > now() or message.lease_expires_at > now()
+  end`;
+  const found = db.orm.$with("fenced", {}).as(fenced({ names: sql``, arrays: sql``, columns: kept, where }));
+  const gone = db.orm.$with("gone", {}).as(sql`
+    delete from ${messages} as message
+    using fenced
+    where ${is_unchanged}
+    returning message.*, fenced.n, fenced.kept_seconds, fenced.lease_token as used_token`);
+  // The token that did it stays: a repeated ack with it is a success, with another one a lost lease.
+  const archived = db.orm.$with("archived", {}).as(sql`
+    insert into ${archived_messages} (
+      queue_no, id, body, label, attributes, priority, delivery_attempts, lease_token, created_at, last_error, dead, outcome,
+      expires_at)
+    select gone.queue_no, gone.id, gone.body, gone.label, gone.attributes, gone.priority, gone.delivery_attempts,
+      gone.used_token, gone.created_at, gone.last_error, gone.dead, ${value("outcome")},
+      now() + gone.kept_seconds * interval '1 second'
+    from gone
+    where gone.kept_seconds > 0`);
+  const answer = db.orm
+    .$with("answer", { now: column<string>("now"), count: column<number>("count"), ns: column<string>("ns") })
+    .as(sql`select now() as now, count(*)::int as count, string_agg(gone.n::text, ',') as ns from gone`);
+  return db.orm.with(found, gone, archived, answer).select().from(answer).prepare("end_messages");
+}

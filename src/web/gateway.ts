@@ -1,0 +1,163 @@
+import Memoirist from "memoirist";
+import { BrokerError } from "../errors.ts";
+import { observe } from "../observe.ts";
+import { limitBody } from "./body.ts";
+import { createOriginRule } from "./origin.ts";
+
+export type GatewayOptions = {
+  body_bytes_max: number;
+  /** Origins whose pages may call; `*` allows all. */
+  cors_origins: string[];
+};
+
+/** What an edge brings: how it words a refusal, and answers to paths that are no routes. */
+export type Edge = {
+  refusal(error: BrokerError, headers?: Record<string, string>): Response;
+  start(path: string, request: Request): Response | undefined;
+};
+
+type Served = {
+  routes: { method: string; path: string; hooks?: unknown }[];
+  server: { requestIP(request: Request): { address: string } | null } | null;
+};
+
+type Route = { path: string; methods: Set<string> };
+type Marked = Request & { request_id?: string };
+
+/** A GET that changes something: HEAD, which nobody expects to, is no method of its path. */
+export const has_effect = { "x-has-effect": true };
+
+type Hooks = { detail?: { "x-has-effect"?: boolean } } | undefined;
+
+/** Methods that answer for others: who may GET may ask for the headers alone. */
+function methodsOf({ method, hooks }: Served["routes"][number]): string[] {
+  return method === "GET" && !(hooks as Hooks)?.detail?.["x-has-effect"] ? ["GET", "HEAD"] : [method];
+}
+
+/** What GET would answer, without its body. */
+async function withoutBody(response: Response): Promise<Response> {
+  const headers = new Headers(response.headers);
+  if (!headers.has("content-length") && response.body !== null) {
+    headers.set("content-length", String((await response.arrayBuffer()).byteLength));
+  }
+  return new Response(null, { status: response.status, headers });
+}
+
+/** The request's id: the client's, or a new one. The same for the whole life of the request. */
+export function requestId(request: Request): string {
+  const marked = request as Marked;
+  marked.request_id ??= request.headers.get("x-request-id") || crypto.randomUUID();
+  return marked.request_id;
+}
+
+/** Segments as the router compares them: decoded once, and encoded again where they must be. */
+function normalizePath(path: string): string {
+  return path
+    .split("/")
+    .map((segment) => {
+      try {
+        return encodeURIComponent(decodeURIComponent(segment));
+      } catch {
+        return segment;
+      }
+    })
+    .join("/");
+}
+
+/**
+ * What happens to every request before and after its route: unknown path 404, other method 405, foreign browser 403,
+ * announced size 413, in this order; then request id, CORS headers, access log and metrics.
+ */
+export function createGateway(options: GatewayOptions, { refusal, start }: Edge) {
+  const origin = createOriginRule(options.cors_origins);
+  const router = new Memoirist<Route>();
+  const routes = new Map<string, Route>();
+  let served: Served = { routes: [], server: null };
+
+  function refuse(request: Request, route: Route | undefined): Response | undefined {
+    if (route === undefined) return refusal(new BrokerError("route_not_found"));
+    if (!route.methods.has(request.method)) {
+      const answer = request.method === "OPTIONS" ? origin.preflight(request, [...route.methods]) : undefined;
+      return answer ?? refusal(new BrokerError("method_not_allowed"), { allow: [...route.methods].join(", ") });
+    }
+    if (origin.isForeign(request)) {
+      const why = "a page of another site asks; PSQLQUEUE_CORS_ORIGINS can allow its origin";
+      return refusal(new BrokerError("forbidden", why));
+    }
+    const length = request.headers.get("content-length");
+    if (length !== null && Number(length) > options.body_bytes_max) {
+      return refusal(new BrokerError("payload_too_large", `at most ${options.body_bytes_max} bytes`));
+    }
+    return undefined;
+  }
+
+  function finish(request: Request, response: Response, route: string, started_ms: number): Response {
+    const id = requestId(request);
+    response.headers.set("x-request-id", id);
+    origin.allowReading(request, response);
+    const addressOf = () => served.server?.requestIP(request)?.address ?? "";
+    observe({
+      kind: "request",
+      id,
+      request,
+      ip: addressOf,
+      route,
+      latency_ms: performance.now() - started_ms,
+      status: response.status,
+      response_bytes: Number(response.headers.get("content-length") ?? 0),
+    });
+    return response;
+  }
+
+  return {
+    /** Learns the routes; before the first request. */
+    open(app: Served): void {
+      served = app;
+      for (const own of app.routes) {
+        const { path } = own;
+        const known = routes.get(path);
+        if (known !== undefined) for (const method of methodsOf(own)) known.methods.add(method);
+        else {
+          const route = { path, methods: new Set(methodsOf(own)) };
+          routes.set(path, route);
+          router.add("ANY", path, route);
+          router.add("ANY", `${path}/`, route);
+        }
+      }
+    },
+
+    async enter(fetch: (request: Request) => Promise<Response>, given: Request): Promise<Response> {
+      const started_ms = performance.now();
+      // Without a usable Host header Bun's URL is a path only. HTTP/1.0 knows no Host, and health checks still speak
+      // it.
+      const request = given.url.startsWith("/") ? new Request(`http://localhost${given.url}`, given) : given;
+      const { url } = request;
+      const path_start = url.indexOf("/", url.indexOf("//") + 2);
+      const query_start = url.indexOf("?", path_start);
+      let path = path_start < 0 ? "/" : url.slice(path_start, query_start < 0 ? undefined : query_start);
+      let asked = request;
+      if (path.includes("%")) {
+        path = normalizePath(path);
+        const rewritten = url.slice(0, path_start) + path + (query_start < 0 ? "" : url.slice(query_start));
+        if (rewritten !== url) {
+          asked = new Request(rewritten, request);
+          (asked as Marked).request_id = requestId(request);
+        }
+      }
+      const found = path.includes("//") ? undefined : router.find("ANY", path)?.store;
+      const route = found?.path ?? "";
+      observe({ kind: "request_started", route });
+      const answer = async (own: Request) => {
+        if (own.method !== "HEAD") return await fetch(own);
+        const as_get = new Request(own, { method: "GET" });
+        (as_get as Marked).request_id = requestId(request);
+        return await withoutBody(await fetch(as_get));
+      };
+      if (!request.headers.has("content-length")) limitBody(asked, options.body_bytes_max);
+      const is_read = request.method === "GET" || request.method === "HEAD";
+      const begin = found === undefined && is_read ? start(path, request) : undefined;
+      const response = begin ?? refuse(request, found) ?? (await answer(asked));
+      return finish(request, response, route, started_ms);
+    },
+  };
+}
