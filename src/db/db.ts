@@ -39,6 +39,11 @@ export type Db = {
   run<T>(name: string, statement: () => PromiseLike<T>, is_repeatable?: boolean): Promise<T>;
   /** Rejects with DatabaseError unless the database answers and takes writes. */
   ping(): Promise<void>;
+  /**
+   * Resolves when all that was committed before is as durable as a write is: replicated, where the database waits for
+   * that. For answers that say that something has happened already. Repeatable.
+   */
+  confirm(): Promise<void>;
   /** The driver itself, for commands that are no statements (vacuum, checkpoint); without deadline and clean errors. */
   client: postgres.Sql;
   /** Statements in flight. */
@@ -170,6 +175,7 @@ export function openPostgres(options: DatabaseOptions): Db {
     orm,
     client,
     run,
+    confirm: () => run("confirm", confirm, true),
     async ping() {
       const [row] = await run("ping", () => client`select current_setting('transaction_read_only') as read_only`, true);
       if (row?.["read_only"] === "on") {

@@ -116,13 +116,17 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
       batch_id,
     };
     const again: number[] = [];
+    let has_ended = false;
     for (const miss of await db.run("explain_misses", () => explain.execute(asked), true)) {
       const { i } = missed[Number(miss.n) - 1] as { i: number };
       const item = items[i] as Item;
       if (miss.reason === "again") again.push(i);
       else if (miss.reason === "done") results[i] = doneBefore(item, miss.now);
       else results[i] = explainTo(verb, item, miss.reason);
+      if (verb === "ack" && results[i] === undefined && miss.reason !== "again") has_ended = true;
     }
+    // That it was acked before may be news that no standby has yet: an ack that writes nothing would not wait for it.
+    if (has_ended) await db.confirm();
     return again;
   }
 
