@@ -54,8 +54,11 @@ async function runServer(config: Config, log: Log): Promise<number> {
       return 0;
     }
     const failure = await Promise.race([stopped.promise, server.failed]);
-    if (failure !== undefined) log("error", "embedded database failed", { error: describeError(failure) });
-    await server.stop();
+    if (failure !== undefined) {
+      const remedy = "what was answered is safe: make room on its disk if it is full, and start again";
+      log("error", "embedded database failed", { error: describeError(failure), remedy });
+      await server.abort();
+    } else await server.stop();
     log("info", "server exiting");
     return failure === undefined ? 0 : 1;
   } catch (error) {

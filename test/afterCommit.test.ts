@@ -13,15 +13,16 @@ const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, sql } = service;
 const { put, take, receive, look } = verbsOf(service);
 
-type Faults = { failing: Set<string>; repeated: Set<string> };
+type Faults = { failing: Set<string>; repeated: Set<string>; full: Set<string> };
 
 /** A broker on the same database, whose statements fail or run twice by name. */
 function faulty(): { broker: Broker; faults: Faults } {
-  const faults: Faults = { failing: new Set(), repeated: new Set() };
+  const faults: Faults = { failing: new Set(), repeated: new Set(), full: new Set() };
   const db: Db = {
     ...service.db,
     async run(name, statement, is_repeatable) {
       if (faults.failing.has(name)) throw new DatabaseError("lost", "CONNECTION_CLOSED", name);
+      if (faults.full.has(name)) throw new DatabaseError("timeout", "53100", name);
       if (faults.repeated.has(name)) await service.db.run(name, statement);
       return await service.db.run(name, statement, is_repeatable);
     },
@@ -125,6 +126,23 @@ describe("a look-up that fails after the commit", () => {
         ],
       },
     });
+  });
+});
+
+describe("on a full disk", () => {
+  test("an ack succeeds without the archive, so that consuming makes room; a receive ends what has expired", async () => {
+    const { broker, faults } = faulty();
+    const queue = await createQueue(service);
+    await put(queue);
+    const { id, lease_token } = await take(queue);
+    faults.full.add("end_messages");
+    expect(await broker.ack({ queue_id: queue, id, lease_token })).toBeUndefined();
+    expect((await look(queue, id)).status).toBe(404);
+    const expired = await put(queue, { body: "x", ttl_seconds: 1 });
+    await service.elapse(2);
+    const from = { queue_id: queue, label: undefined, lease_seconds: undefined, wait_ms: 0, wait_ms_max: 0 };
+    expect(await broker.receive({ ...from, limit: 10 })).toEqual([]);
+    expect((await look(queue, expired)).status).toBe(404);
   });
 });
 

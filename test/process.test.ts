@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
+import http from "node:http";
 import { createServer } from "node:net";
 import path from "node:path";
 import postgres from "postgres";
@@ -440,6 +441,42 @@ describe("a running server", () => {
     expect(series.get('psqlqueue_queue_oldest_ready_age_seconds{queue="logged"}')).toBeGreaterThanOrEqual(0);
     expect(series.get("psqlqueue_db_up")).toBe(1);
   });
+
+  test("resets no connection that it keeps open when it stops: each is told first", async () => {
+    for (let stop = 0; stop < 3; stop++) {
+      const own = await startServerChild(url);
+      const agent = new http.Agent({ keepAlive: true, maxSockets: 16 });
+      const failures = new Map<string, number>();
+      let answered = 0;
+      /** Resolves to false when the server asks for no more. */
+      const ask = () =>
+        new Promise<boolean>((resolve) => {
+          const fail = (error: Error) => {
+            const { code = error.message } = error as { code?: string };
+            failures.set(code, (failures.get(code) ?? 0) + 1);
+            resolve(false);
+          };
+          http
+            .get(`${own.url}/v1/queues`, { agent }, (answer) => {
+              answer.resume();
+              answer.on("error", fail);
+              answer.on("end", () => {
+                answered += 1;
+                resolve(answer.headers.connection !== "close");
+              });
+            })
+            .on("error", fail);
+        });
+      const clients = Array.from({ length: 16 }, async () => {
+        while (await ask());
+      });
+      await until(() => answered > 200);
+      own.signal("SIGTERM");
+      await Promise.all([...clients, own.exited]);
+      agent.destroy();
+      expect({ stop, failures: [...failures] }).toEqual({ stop, failures: [] });
+    }
+  }, 30_000);
 
   test("ends with exit 0 and its last line at SIGTERM", async () => {
     server.signal("SIGTERM");

@@ -49,7 +49,7 @@ async function prepareWrites(): Promise<() => Promise<string>[]> {
     });
 }
 
-/** Sends all writes, twice, while the standby is away and does `act` to the backends that wait; those that are no 503. */
+/** Sends all writes, twice, while the standby is away, and does `act` to the backends that wait; those not 503. */
 async function honestly(act: string): Promise<{ others: string[]; acted: number }> {
   const send = await prepareWrites();
   await standby.stop("immediate");

@@ -27,6 +27,8 @@ export type RunningServer = {
    * call waits for the first.
    */
   stop(): Promise<void>;
+  /** Ends at once, without a database to wait for: connections are cut, at most half a second is waited. */
+  abort(): Promise<void>;
 };
 
 /** A listener that could not be opened; logged under its own message. */
@@ -50,6 +52,11 @@ function listen<T>(listener: "http" | "metrics", start: () => T): T {
 
 /** A purge, cleanup or delete that takes longer goes on as a task. */
 const removal_ms_max = 30_000;
+/** How long a server that stops goes on serving at most, and how long nobody must have asked for it to be less. */
+const goodbye_ms_max = 1000;
+const quiet_ms_min = 300;
+/** What an end without a database takes at most. */
+const abort_ms_max = 500;
 /** How long the start waits for LISTEN at most. */
 const peers_ms_max = 1000;
 /** Bun's own limit. */
@@ -88,6 +95,17 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
 function urlOf(host: string, port: number): string {
   const name = host === "0.0.0.0" || host === "::" ? "localhost" : host.includes(":") ? `[${host}]` : host;
   return `http://${name}:${port}`;
+}
+
+/**
+ * Goes on serving for a moment. Every answer asks to close its connection now, so a client that keeps connections open
+ * is told before they are closed, and none of its requests meets a closed one.
+ */
+async function sayGoodbye(lastRequestMs: () => number, ms_max: number): Promise<void> {
+  const end_ms = performance.now() + ms_max;
+  if (performance.now() - lastRequestMs() > idle_seconds_max * 1000) return;
+  const quiet_since_ms = () => Math.max(lastRequestMs(), end_ms - ms_max);
+  while (performance.now() < end_ms && performance.now() - quiet_since_ms() < quiet_ms_min) await Bun.sleep(20);
 }
 
 async function checkVersion(store: Store): Promise<void> {
@@ -150,7 +168,16 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
     connectionsInUse: db.inFlight,
     waiters: broker.wakeups.size,
   });
-  const removeObserver = addObserver(metrics.observer);
+  let last_request_ms = Number.NEGATIVE_INFINITY;
+  const removeObservers = [
+    addObserver(metrics.observer),
+    addObserver(({ kind }) => {
+      if (kind === "request_started") last_request_ms = performance.now();
+    }),
+  ];
+  const removeObserver = () => {
+    for (const remove of removeObservers) remove();
+  };
 
   try {
     await is_ready;
@@ -210,6 +237,7 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
       // Long polls end at once, with nothing.
       broker.wakeups.stop();
       const grace_ms = config.PSQLQUEUE_SHUTDOWN_GRACE_SECONDS * 1000;
+      await sayGoodbye(() => last_request_ms, Math.min(grace_ms, goodbye_ms_max));
       const finished = Promise.all([app.server?.stop(), metrics_server.stop(), ...stops.map((end) => end())]);
       await Promise.race([finished, Bun.sleep(grace_ms)]);
       await Promise.all([app.server?.stop(true), metrics_server.stop(true)]);
@@ -218,8 +246,14 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
       await store.close();
       removeObserver();
     };
+    const abort = async () => {
+      is_stopping = true;
+      const cut = Promise.allSettled([app.server?.stop(true), metrics_server.stop(true), db.close(0), store.close()]);
+      await Promise.race([cut, Bun.sleep(abort_ms_max)]);
+    };
     return {
       port,
+      abort,
       metrics_port: metrics_server.port ?? 0,
       failed: store.failed,
       stop: () => {

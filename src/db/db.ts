@@ -5,12 +5,15 @@ import { DatabaseError } from "../errors.ts";
 import { observe } from "../observe.ts";
 import { createProbe } from "./abandoned.ts";
 import { createAvailability } from "./availability.ts";
-import { driverOptions, openClient, read_only } from "./driver.ts";
+import { disk_full, driverOptions, openClient, read_only } from "./driver.ts";
 import { classify } from "./failures.ts";
 import { type Connector, createConnector, type DatabaseServer, readHosts, type ServerState } from "./hosts.ts";
 import { createListener, type Listener } from "./listen.ts";
 import { sessionSettings } from "./session.ts";
 import { createWatchdog, type InFlight } from "./watchdog.ts";
+
+/** How long a full disk makes the health check say no, after the last statement that met it. */
+const full_ms = 10_000;
 
 export type DatabaseOptions = {
   server: DatabaseServer;
@@ -138,6 +141,9 @@ export function openPostgres(options: DatabaseOptions): Db {
   // Where a read-only server is acceptable, another connection would reach no other.
   const moves_max = connector.count - 1 + (connector.target === "any" ? 0 : connections_max);
 
+  /** When a statement last found no room on the disk. */
+  let full_at_ms = Number.NEGATIVE_INFINITY;
+
   async function run<T>(name: string, statement: () => PromiseLike<T>, is_repeatable = false): Promise<T> {
     const started_at_ms = performance.now();
     let is_repeat = false;
@@ -149,6 +155,7 @@ export function openPostgres(options: DatabaseOptions): Db {
         return result;
       } catch (thrown) {
         const error = thrown as DatabaseError;
+        if (error.code === disk_full) full_at_ms = performance.now();
         const may_move = moves < (error.code === read_only ? moves_max : connector.count - 1);
         if (error.failure === "unavailable" && may_move && performance.now() - started_at_ms < statement_timeout_ms) {
           moves += 1; // Nothing happened, and the next connection goes to another server.
@@ -183,6 +190,7 @@ export function openPostgres(options: DatabaseOptions): Db {
         throw new DatabaseError("unavailable", read_only, "ping");
       }
       if (!availability.isUp()) throw new DatabaseError("unavailable", "NOT_WRITABLE", "ping");
+      if (performance.now() - full_at_ms < full_ms) throw new DatabaseError("timeout", disk_full, "ping");
     },
     inFlight: () => watchdog.in_flight.size,
     listen: listener.listen,

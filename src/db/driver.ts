@@ -9,6 +9,8 @@ const connect_seconds_each = 2;
 
 /** Read-only: a standby, or a primary that was demoted. Nothing happened. */
 export const read_only = "25006";
+/** SQLSTATE: no room for what was to be written. Nothing happened. */
+export const disk_full = "53100";
 
 /** How the driver reaches the servers, for every client that is opened to them. */
 export function driverOptions(server: DatabaseServer, connector: Connector) {

@@ -23,8 +23,6 @@ export type AppOptions = GatewayOptions &
     receive_limit_max: number;
     /** Seconds that a receive waits at most. */
     wait_seconds_max: number;
-    /** From now on the health check says no. */
-    isStopping?: () => boolean;
   };
 
 /** The one place where an error becomes a response. */

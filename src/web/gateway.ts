@@ -5,6 +5,8 @@ import { limitBody } from "./body.ts";
 import { createOriginRule } from "./origin.ts";
 
 export type GatewayOptions = {
+  /** From now on every answer asks its client to close the connection, and the health check says no. */
+  isStopping?: () => boolean;
   body_bytes_max: number;
   /** Origins whose pages may call; `*` allows all. */
   cors_origins: string[];
@@ -94,6 +96,7 @@ export function createGateway(options: GatewayOptions, { refusal, start }: Edge)
   function finish(request: Request, response: Response, route: string, started_ms: number): Response {
     const id = requestId(request);
     response.headers.set("x-request-id", id);
+    if (options.isStopping?.()) response.headers.set("connection", "close");
     origin.allowReading(request, response);
     const addressOf = () => served.server?.requestIP(request)?.address ?? "";
     observe({

@@ -4,8 +4,11 @@ import { archived_messages, messages } from "../../db/schema.ts";
 import { column, type Tally, value } from "../statement.ts";
 import { fenced, is_unchanged } from "./fenced.ts";
 
-/** Ends messages: deletes, and archives unless the queue keeps no archive. */
-export function prepareAck(db: Db): Prepared<Tally[]> {
+/**
+ * Ends messages: deletes, and archives unless the queue keeps no archive. Without `archives` it only deletes: for a
+ * full disk, on which consumers must still be able to make room.
+ */
+export function prepareAck(db: Db, name: string, archives: boolean): Prepared<Tally[]> {
   const kept = sql`coalesce(queue.archive_retention_seconds, queue.message_retention_seconds) as kept_seconds`;
   // An expired message whose lease is over has ended already: no token can still ack it. Only what ends it as expired
   // may.
@@ -29,9 +32,9 @@ export function prepareAck(db: Db): Prepared<Tally[]> {
       gone.used_token, gone.created_at, gone.last_error, gone.dead, ${value("outcome")},
       now() + gone.kept_seconds * interval '1 second'
     from gone
-    where gone.kept_seconds > 0`);
+    where gone.kept_seconds > 0 and ${archives ? sql`true` : sql`false`}`);
   const answer = db.orm
     .$with("answer", { now: column<string>("now"), count: column<number>("count"), ns: column<string>("ns") })
     .as(sql`select now() as now, count(*)::int as count, string_agg(gone.n::text, ',') as ns from gone`);
-  return db.orm.with(found, gone, archived, answer).select().from(answer).prepare("end_messages");
+  return db.orm.with(found, gone, archived, answer).select().from(answer).prepare(name);
 }

@@ -3,7 +3,7 @@ import { BrokerError, completeResults, DatabaseError, type Failure } from "../..
 import type { NoteMessages } from "../../observe.ts";
 import type { OnReady } from "../onReady.ts";
 import { nextId } from "../publish/ids.ts";
-import { isInTally } from "../statement.ts";
+import { isInTally, type Tally } from "../statement.ts";
 import { prepareAck } from "./ack.ts";
 import { type DeadReason, prepareDeadLetter } from "./deadLetter.ts";
 import { prepareExtend } from "./extend.ts";
@@ -60,6 +60,8 @@ const held = () => new BrokerError("unavailable", "the message is locked by anot
 
 /** SQLSTATE: `lock_timeout` is over. Nothing happened. */
 const lock_not_available = "55P03";
+/** SQLSTATE: no room for what was to be written. Nothing happened. */
+const disk_full = "53100";
 
 /** What an archived or vanished message means to each verb; undefined: success. */
 function explainTo(verb: Verb, item: SettleItem, reason: Exclude<Reason, "again" | "done">) {
@@ -83,13 +85,26 @@ type Change<Item, Done> = {
 
 /** Ack, nack, extend and their kin on one database. All calls may run concurrently, also for the same message. */
 export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Settle {
-  const end = prepareAck(db);
+  const end = prepareAck(db, "end_messages", true);
+  const endUnarchived = prepareAck(db, "end_messages_unarchived", false);
   const release = prepareNack(db);
   const prolong = prepareExtend(db);
   const explain = prepareExplain(db);
   const findHeld = prepareFindHeld(db);
   const bury = prepareDeadLetter(db);
   const giveBack = prepareRelease(db);
+
+  /** Ends messages. On a full disk without the archive: a repeated ack is a 404 then, but consuming makes room. */
+  async function endAll(items: SettleItem[], outcome: "acked" | "expired"): Promise<Tally | undefined> {
+    const values = { ...columns(items), outcome };
+    try {
+      return (await db.run("end_messages", () => end.execute(values), true))[0];
+    } catch (error) {
+      if (!(error instanceof DatabaseError && error.code === disk_full)) throw error;
+      return (await db.run("end_messages_unarchived", () => endUnarchived.execute(values), true))[0];
+    }
+  }
+
   const itemsOf = (queue_id: string, leased: { id: string; lease_token: string | null }[]) =>
     leased.map(({ id, lease_token }) => ({ queue_id, id, lease_token }));
 
@@ -193,7 +208,7 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
   const acking: Change<SettleItem, undefined> = {
     verb: "ack",
     async run(batch) {
-      const [tally] = await db.run("end_messages", () => end.execute({ ...columns(batch), outcome: "acked" }), true);
+      const tally = await endAll(batch, "acked");
       const isDone = isInTally(tally, batch.length);
       return (k) => (isDone(k) ? undefined : false);
     },
@@ -252,8 +267,7 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
     extend: (items) => settleAll(extending, items) as Promise<(Extended | Failure)[]>,
 
     async expire(queue_id, expired) {
-      const values = { ...columns(itemsOf(queue_id, expired)), outcome: "expired" };
-      const [tally] = await db.run("end_messages", () => end.execute(values), true);
+      const tally = await endAll(itemsOf(queue_id, expired), "expired");
       const count = tally?.count ?? 0;
       if (count > 0) note("expired", queue_id, count);
       return count;
