@@ -3,6 +3,37 @@ import { MigrationError } from "../errors.ts";
 
 type Settings = Record<string, string>;
 
+/**
+ * PostgreSQL's own defaults, said aloud: a database or a role may carry others (`alter role … set …`), and our
+ * statements must mean the same everywhere. Some would change what is stored or answered (DateStyle, array_nulls), some
+ * how it fails (serializable transactions), some what a 2xx promises (synchronous_commit).
+ */
+const usual: Settings = {
+  DateStyle: "ISO, MDY",
+  IntervalStyle: "postgres",
+  extra_float_digits: "1",
+  bytea_output: "hex",
+  default_transaction_isolation: "read committed",
+  default_transaction_deferrable: "off",
+  synchronous_commit: "on",
+  idle_session_timeout: "0",
+  array_nulls: "on",
+  standard_conforming_strings: "on",
+  backslash_quote: "safe_encoding",
+  transform_null_equals: "off",
+  xmloption: "content",
+  row_security: "on",
+  // The warning that a write is not replicated must arrive.
+  client_min_messages: "notice",
+  enable_indexscan: "on",
+  enable_indexonlyscan: "on",
+  enable_nestloop: "on",
+  enable_tidscan: "on",
+  enable_sort: "on",
+  join_collapse_limit: "8",
+  from_collapse_limit: "8",
+};
+
 /** Without these, statements have no deadline, times no fixed form, and plans are made for empty tables. */
 const settingsThatMatter = (statement_timeout_ms: number): Settings => ({
   TimeZone: "UTC",
@@ -14,6 +45,7 @@ const settingsThatMatter = (statement_timeout_ms: number): Settings => ({
   // Below the other, or that one would always come first.
   lock_timeout: String(Math.min(2000, Math.ceil(statement_timeout_ms / 2))),
   idle_in_transaction_session_timeout: "10000",
+  ...usual,
 });
 
 /**
@@ -23,6 +55,8 @@ const settingsThatMatter = (statement_timeout_ms: number): Settings => ({
 export const sessionSettings = (statement_timeout_ms: number): Settings => ({
   application_name: "psqlqueue",
   ...settingsThatMatter(statement_timeout_ms),
+  // Our statements name schemas; nothing of the users' own may stand before an operator or function.
+  search_path: "pg_catalog",
   tcp_keepalives_idle: "15",
   tcp_keepalives_interval: "5",
   tcp_keepalives_count: "3",
