@@ -19,6 +19,7 @@ export const catalogue = {
   too_many_requests: { code: 14, status: 429, message: "too many requests" },
   forbidden: { code: 16, status: 403, message: "forbidden" },
   queue_closed: { code: 17, status: 409, message: "queue closed" },
+  quota_exceeded: { code: 18, status: 429, message: "quota exceeded" },
   unavailable: { code: 19, status: 503, message: "service unavailable" },
   task_not_found: { code: 21, status: 404, message: "task not found" },
   dedup_conflict: { code: 22, status: 409, message: "dedup conflict" },

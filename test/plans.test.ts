@@ -26,6 +26,7 @@ const ordered_walks = [
   'insert into "psqlqueue"."tasks"', // an estimate that stops at its cap
   "tablesample", // a bounded sample
   "order by row.id desc limit 1",
+  "counted for a quota", // a whole queue, at most a twentieth of the time
 ];
 
 /** Calls everything the broker can do once, so that every statement is prepared on this connection. */
@@ -41,6 +42,8 @@ async function callEverything(broker: ReturnType<typeof createBroker>): Promise<
   await broker.publish({ ...message, queue_id: "q" });
   await broker.publish({ ...message, queue_id: "q" }, options);
   await broker.publish({ ...message, queue_id: "q" }, options);
+  await ignore(broker.createQueue("limited", settings, { max_depth: 10 }));
+  await ignore(broker.publish({ ...message, queue_id: "limited" }));
   await ignore(broker.publish({ ...message, queue_id: "none" }));
   await broker.publishToTopic({ ...message, ...options, topic_id: "t" });
   await broker.publishToTopic({ ...message, ...options, topic_id: "t" });

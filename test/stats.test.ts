@@ -137,6 +137,10 @@ test("/v1/info says what there is", async () => {
   const delivery = ["lease_tokens", "dead_letter", "long_poll", "batch", "extend", "dedup", "retry_policy", "delay"];
   expect({ status, body }).toEqual({
     status: 200,
-    body: { name: "psqlqueue", version: "test", features: [...delivery, "ttl", "archive", "peek", "pause", "sql"] },
+    body: {
+      name: "psqlqueue",
+      version: "test",
+      features: [...delivery, "ttl", "archive", "peek", "pause", "quotas", "sql"],
+    },
   });
 });

@@ -29,6 +29,7 @@ import {
   type PublishItem,
   type PublishOptions,
 } from "./publish/publish.ts";
+import { createQuotas } from "./publish/quotas.ts";
 import { createSettle, type Extended, type ExtendItem, type NackItem, type SettleItem } from "./settle/settle.ts";
 import { createArchiveSweep } from "./sweep/archive.ts";
 import { createDeduplicationSweep } from "./sweep/deduplications.ts";
@@ -107,8 +108,9 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     observe({ kind: "messages", event, queue_id, count });
   };
   const settle = createSettle(db, onReady, note);
-  const publish = createPublish(db, onReady);
-  const fanOut = createFanOut(db, onReady);
+  const quotas = createQuotas(db, notifier.others);
+  const publish = createPublish(db, onReady, quotas);
+  const fanOut = createFanOut(db, onReady, quotas);
   const receive = createReceive(db, floors, settle, note, { answer_bytes_max: limits.answer_bytes_max, answers });
 
   /** Gives messages back that nobody will see, as if they had not been delivered. */

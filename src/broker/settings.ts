@@ -1,3 +1,6 @@
+// The settings of a queue, as data. What came after v1 is ONE entry here and a column in a migration: the statements
+// that create, change and show a queue, the edge's checks of a request, its answers and the document are made of it.
+
 /** v1's settings: a `PUT` replaces them all. */
 export type BaseSettings = {
   ack_deadline_seconds: number;
@@ -12,40 +15,84 @@ export type RetryPolicy = {
   jitter: "none" | "full" | "equal";
 };
 
-/** What came later: in a `PUT` an absent one stays as it is, and null resets it to its default. */
-export type LaterSettings = {
-  archive_retention_seconds: number | null;
-  dead_queue_id: string | null;
-  message_max_deliveries: number | null;
-  dead_letter_on_expiry: boolean;
-  receive_wait_seconds: number;
-  max_lease_seconds: number;
-  strict_leases: boolean;
-  allow_tokenless_extend: boolean;
-  dedup_window_seconds: number;
-  content_dedup: boolean;
-  dedup_strict: boolean;
-  retry_policy: RetryPolicy;
+/** A whole number within its bounds; bytes and the like pass 32 bits. */
+type Whole<Default> = { kind: "whole"; min: number; max: number; default: Default; doc: string };
+type Truth = { kind: "truth"; default: boolean; doc: string };
+/** The id of a queue, kept as its number in another column. */
+type Reference = { kind: "queue"; default: null; doc: string };
+/** Four columns, `retry_…`. */
+type Policy = { kind: "policy"; default: RetryPolicy; doc: string };
+
+const int32_max = 2_147_483_647;
+const bytes_max = Number.MAX_SAFE_INTEGER;
+
+const whole = <Default extends number | null>(
+  fallback: Default,
+  min: number,
+  max: number,
+  doc: string,
+): Whole<Default> => ({ kind: "whole", min, max, default: fallback, doc });
+const truth = (doc: string): Truth => ({ kind: "truth", default: false, doc });
+
+/**
+ * Every setting that came after v1, in the order of the answers. In a `PUT` an absent one stays as it is, and null
+ * resets it to its default. The name is the column's too.
+ */
+export const later_settings = {
+  dead_queue_id: {
+    kind: "queue",
+    default: null,
+    doc: "Where exhausted and rejected messages go; together with message_max_deliveries",
+  } as Reference,
+  message_max_deliveries: whole(null as number | null, 1, 1000, "Deliveries after which a message is dead"),
+  dead_letter_on_expiry: truth("Expired messages go to the dead-letter queue too"),
+  receive_wait_seconds: whole(0, 0, 240, "How long a receive waits that does not say; default 0"),
+  max_lease_seconds: whole(43_200, 0, int32_max, "Longest lease by extension; 0: unlimited; default 43200"),
+  strict_leases: truth("A lease token counts until its deadline only"),
+  allow_tokenless_extend: truth("Extend without a lease token"),
+  dedup_window_seconds: whole(300, 0, 604_800, "How long a dedup_id is remembered; 0: off; default 300"),
+  content_dedup: truth("Without a dedup_id the body's hash is one"),
+  dedup_strict: truth("The same dedup_id with another body is refused"),
+  retry_policy: {
+    kind: "policy",
+    default: { min_seconds: 0, max_seconds: 600, multiplier: 2, jitter: "none" },
+    doc: "When a nacked message, or one whose lease ran out, comes back",
+  } as Policy,
+  archive_retention_seconds: whole(
+    null as number | null,
+    0,
+    int32_max,
+    "How long acked and expired messages are kept; null: as message_retention_seconds; 0: not at all",
+  ),
+  max_message_bytes: whole(
+    null as number | null,
+    1,
+    bytes_max,
+    "Bytes of body, label and attributes of one message; null: only the request's limit",
+  ),
+  max_depth: whole(null as number | null, 1, bytes_max, "Unfinished messages that the queue holds; null: no limit"),
+  max_bytes: whole(null as number | null, 1, bytes_max, "Bytes of its unfinished messages; null: no limit"),
 };
 
-export type LaterInput = { [K in keyof LaterSettings]?: LaterSettings[K] | null | undefined };
+type Later = typeof later_settings;
+type ValueOf<Entry> =
+  Entry extends Whole<infer Default>
+    ? null extends Default
+      ? number | null
+      : number
+    : Entry extends Truth
+      ? boolean
+      : Entry extends Reference
+        ? string | null
+        : RetryPolicy;
+
+export type LaterName = keyof Later;
+export type LaterSettings = { [Name in LaterName]: ValueOf<Later[Name]> };
+export type LaterInput = { [Name in LaterName]?: LaterSettings[Name] | null | undefined };
+
+/** Names of the settings, in the order of the answers. */
+export const later_names = Object.keys(later_settings) as LaterName[];
 
 export type Queue = { id: string } & BaseSettings & { created_at: string; updated_at: string } & LaterSettings & {
     paused?: { publish: boolean; consume: boolean };
   };
-
-/** The settings that came after v1, as a queue has them that was made without. */
-export const later_defaults: LaterSettings = {
-  dead_queue_id: null,
-  message_max_deliveries: null,
-  dead_letter_on_expiry: false,
-  receive_wait_seconds: 0,
-  max_lease_seconds: 43_200,
-  strict_leases: false,
-  allow_tokenless_extend: false,
-  dedup_window_seconds: 300,
-  content_dedup: false,
-  dedup_strict: false,
-  retry_policy: { min_seconds: 0, max_seconds: 600, multiplier: 2, jitter: "none" },
-  archive_retention_seconds: null,
-};

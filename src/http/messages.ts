@@ -153,6 +153,7 @@ export const infoRoutes = (version: string) =>
           "archive",
           "peek",
           "pause",
+          "quotas",
           "sql",
         ],
       }),

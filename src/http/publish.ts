@@ -178,7 +178,14 @@ export const publishRoutes = (broker: Broker) =>
               description: "The same, asked for by Prefer: return=representation",
             },
           ],
-          ["malformed_body", "validation_failed", "queue_not_found", "queue_closed", "dedup_conflict"],
+          [
+            "malformed_body",
+            "validation_failed",
+            "queue_not_found",
+            "queue_closed",
+            "quota_exceeded",
+            "dedup_conflict",
+          ],
         ),
       },
     )
@@ -205,7 +212,14 @@ export const publishRoutes = (broker: Broker) =>
               description: "With atomic=false",
             },
           ],
-          ["malformed_body", "validation_failed", "queue_not_found", "queue_closed", "dedup_conflict"],
+          [
+            "malformed_body",
+            "validation_failed",
+            "queue_not_found",
+            "queue_closed",
+            "quota_exceeded",
+            "dedup_conflict",
+          ],
         ),
       },
     );
@@ -237,7 +251,7 @@ export const topicPublishRoutes = (broker: Broker) =>
               description: "The same, asked for by Prefer: return=representation",
             },
           ],
-          ["malformed_body", "validation_failed", "topic_not_found", "queue_closed"],
+          ["malformed_body", "validation_failed", "topic_not_found", "queue_closed", "quota_exceeded"],
         ),
       },
     )
@@ -271,7 +285,7 @@ export const topicPublishRoutes = (broker: Broker) =>
               description: "With atomic=false",
             },
           ],
-          ["malformed_body", "validation_failed", "topic_not_found", "queue_closed"],
+          ["malformed_body", "validation_failed", "topic_not_found", "queue_closed", "quota_exceeded"],
         ),
       },
     );

@@ -1,7 +1,13 @@
-import { type Static, type TSchema, Type } from "@sinclair/typebox";
+import { type Static, type TAny, type TSchema, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import type { LaterInput, RetryPolicy as QueuePolicy } from "../broker/settings.ts";
+import {
+  type LaterInput,
+  type LaterName,
+  later_names,
+  later_settings,
+  type RetryPolicy as QueuePolicy,
+} from "../broker/settings.ts";
 import { readsBody, readsOptionalBody, readsQuery } from "./input.ts";
 import { documents, json, noContent, page } from "./output.ts";
 import { lease_seconds_max } from "./receive.ts";
@@ -23,27 +29,31 @@ const RetryPolicy = Type.Object({
   ),
 });
 
+/** A setting as a request gives it. */
+function schemaOf(name: LaterName): TSchema {
+  const { doc, ...setting } = later_settings[name];
+  if (setting.kind === "whole") return member.seconds(doc, setting.min, setting.max);
+  if (setting.kind === "truth") return Type.Boolean({ description: doc });
+  return setting.kind === "queue" ? member.id(doc) : RetryPolicy;
+}
+
+/** The same as an answer shows it. */
+function shownSchemaOf(name: LaterName): TSchema {
+  const setting = later_settings[name];
+  if (setting.kind === "truth") return Type.Boolean();
+  if (setting.kind === "policy") return Type.Required(RetryPolicy);
+  const own = setting.kind === "queue" ? Type.String() : Type.Integer();
+  return setting.default === null ? Type.Union([own, Type.Null()]) : own;
+}
+
 const settings = {
   ack_deadline_seconds: member.seconds("How long a receive hides a message", 1),
   message_retention_seconds: member.seconds("How long an unacked message is kept, counted from publish", 1),
   delivery_delay_seconds: Type.Optional(member.seconds("How long a published message stays hidden; default 0", 0)),
-  dead_queue_id: orNull(member.id("Where exhausted and rejected messages go; together with message_max_deliveries")),
-  message_max_deliveries: orNull(member.seconds("Deliveries after which a message is dead", 1, 1000)),
-  dead_letter_on_expiry: orNull(Type.Boolean({ description: "Expired messages go to the dead-letter queue too" })),
-  receive_wait_seconds: orNull(member.seconds("How long a receive waits that does not say; default 0", 0, 240)),
-  max_lease_seconds: orNull(member.seconds("Longest lease by extension; 0: unlimited; default 43200", 0)),
-  strict_leases: orNull(Type.Boolean({ description: "A lease token counts until its deadline only" })),
-  allow_tokenless_extend: orNull(Type.Boolean({ description: "Extend without a lease token" })),
-  dedup_window_seconds: orNull(member.seconds("How long a dedup_id is remembered; 0: off; default 300", 0, 604_800)),
-  content_dedup: orNull(Type.Boolean({ description: "Without a dedup_id the body's hash is one" })),
-  dedup_strict: orNull(Type.Boolean({ description: "The same dedup_id with another body is refused" })),
-  retry_policy: orNull(RetryPolicy),
-  archive_retention_seconds: orNull(
-    member.seconds(
-      "How long acked and expired messages are kept; null: as message_retention_seconds; 0: not at all",
-      0,
-    ),
-  ),
+  ...(Object.fromEntries(later_names.map((name) => [name, orNull(schemaOf(name))])) as unknown as Record<
+    LaterName,
+    TAny
+  >),
   created_at: Type.Optional(member.readOnlyTime),
   updated_at: Type.Optional(member.readOnlyTime),
 };
@@ -59,18 +69,7 @@ const Queue = Type.Object({
   delivery_delay_seconds: Type.Integer(),
   created_at: Type.String({ format: "date-time" }),
   updated_at: Type.String({ format: "date-time" }),
-  dead_queue_id: Type.Union([Type.String(), Type.Null()]),
-  message_max_deliveries: Type.Union([Type.Integer(), Type.Null()]),
-  dead_letter_on_expiry: Type.Boolean(),
-  receive_wait_seconds: Type.Integer(),
-  max_lease_seconds: Type.Integer(),
-  strict_leases: Type.Boolean(),
-  allow_tokenless_extend: Type.Boolean(),
-  dedup_window_seconds: Type.Integer(),
-  content_dedup: Type.Boolean(),
-  dedup_strict: Type.Boolean(),
-  retry_policy: Type.Required(RetryPolicy),
-  archive_retention_seconds: Type.Union([Type.Integer(), Type.Null()]),
+  ...Object.fromEntries(later_names.map((name) => [name, shownSchemaOf(name)])),
   paused: Type.Optional(Type.Object({ publish: Type.Boolean(), consume: Type.Boolean() })),
 });
 
@@ -119,20 +118,10 @@ const baseOf = (body: QueueBody) => ({
   delivery_delay_seconds: body.delivery_delay_seconds ?? 0,
 });
 
-const laterOf = (body: QueueBody): LaterInput => ({
-  dead_queue_id: body.dead_queue_id,
-  message_max_deliveries: body.message_max_deliveries,
-  dead_letter_on_expiry: body.dead_letter_on_expiry,
-  receive_wait_seconds: body.receive_wait_seconds,
-  max_lease_seconds: body.max_lease_seconds,
-  strict_leases: body.strict_leases,
-  allow_tokenless_extend: body.allow_tokenless_extend,
-  dedup_window_seconds: body.dedup_window_seconds,
-  content_dedup: body.content_dedup,
-  dedup_strict: body.dedup_strict,
-  retry_policy: policyOf(body.retry_policy),
-  archive_retention_seconds: body.archive_retention_seconds,
-});
+const laterOf = (body: QueueBody): LaterInput => {
+  const given = Object.fromEntries(later_names.map((name) => [name, body[name]])) as LaterInput;
+  return { ...given, retry_policy: policyOf(body.retry_policy) };
+};
 
 const QueueStats = Type.Object({
   num_undelivered_messages: Type.Integer({ description: "Messages that a receive without label could return now" }),

@@ -27,6 +27,8 @@ export type Notifier = {
    * other from then on. Answers how to end it.
    */
   listen(onQueue: (queue_id: string) => void, onListening: OnListening): Promise<() => Promise<void>>;
+  /** How many other servers this one knows of. */
+  others(): number;
   /** Tells the other servers that this one lives, and looks for them. Called every 10 s or so. */
   announce(): Promise<void>;
   /** Says that this server is going. */
@@ -119,6 +121,7 @@ export function createNotifier(db: Db, holder: string): Notifier {
           onListening(is_listening, error);
         },
       ),
+    others: () => peers.size,
     async announce() {
       const [row] = await db.run("announce", () => announce.execute({ job, holder }), true);
       for (const [peer, until_ms] of peers) if (until_ms < performance.now()) peers.delete(peer);

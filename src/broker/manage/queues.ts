@@ -5,17 +5,41 @@ import { BrokerError, DatabaseError } from "../../errors.ts";
 import {
   type BaseSettings,
   type LaterInput,
+  type LaterName,
   type LaterSettings,
-  later_defaults,
+  later_names,
+  later_settings,
   type Queue,
-  type RetryPolicy,
 } from "../settings.ts";
 import { column, rfc3339, value } from "../statement.ts";
 
 // SQLSTATEs of the rules that the table itself holds for dead-letter queues.
 const check_violation = "23514";
 const chain_loops = "PQ003";
+/** The sequence has given its last number. */
+const numbers_used_up = "2200H";
+const no_number =
+  "no queue can be made any more: each that ever was has a number of its own, and all 2147483647 are given away; " +
+  "make new queues in a new database";
 
+/** `x` of a setting → its columns: their names, SQL types, and where a `PUT` finds them as they are. */
+const columnsOf = (name: LaterName): { column: string; type: SQL; current: SQL }[] => {
+  const { kind } = later_settings[name];
+  if (kind === "policy") {
+    const types = { min_seconds: sql`int`, max_seconds: sql`int`, multiplier: sql`float8`, jitter: sql`text` };
+    return Object.entries(types).map(([member, type]) => {
+      const column = `retry_${member}`;
+      return { column, type, current: sql`${queues}.${sql.identifier(column)}` };
+    });
+  }
+  const column = kind === "queue" ? dead_queue_no : name;
+  const type = kind === "truth" ? sql`boolean` : sql`bigint`;
+  return [{ column, type, current: sql`${queues}.${sql.identifier(column)}` }];
+};
+
+const dead_queue_no = "dead_queue_no";
+
+/** What is selected of a queue; of a setting, its columns. */
 const fields = {
   id: queues.id,
   ack_deadline_seconds: queues.ack_deadline_seconds,
@@ -27,94 +51,72 @@ const fields = {
   dead_queue_id: sql<string | null>`(
     select dead.id from psqlqueue.queues as dead where dead.no = ${queues}.dead_queue_no
   )`.as("dead_queue_id"),
-  message_max_deliveries: queues.message_max_deliveries,
-  dead_letter_on_expiry: queues.dead_letter_on_expiry,
-  receive_wait_seconds: queues.receive_wait_seconds,
-  max_lease_seconds: queues.max_lease_seconds,
-  strict_leases: queues.strict_leases,
-  allow_tokenless_extend: queues.allow_tokenless_extend,
-  dedup_window_seconds: queues.dedup_window_seconds,
-  content_dedup: queues.content_dedup,
-  dedup_strict: queues.dedup_strict,
-  retry_min_seconds: queues.retry_min_seconds,
-  retry_max_seconds: queues.retry_max_seconds,
-  retry_multiplier: queues.retry_multiplier,
-  retry_jitter: queues.retry_jitter,
-  archive_retention_seconds: queues.archive_retention_seconds,
+  ...Object.fromEntries(
+    later_names
+      .filter((name) => later_settings[name].kind !== "queue")
+      .flatMap(columnsOf)
+      .map(({ column }) => [column, queues[column as keyof typeof queues] as typeof queues.publish_paused]),
+  ),
   publish_paused: queues.publish_paused,
   consume_paused: queues.consume_paused,
 };
 
-type Row = BaseSettings &
-  Omit<LaterSettings, "retry_policy"> & {
-    id: string;
-    created_at: string;
-    updated_at: string;
-    retry_min_seconds: number;
-    retry_max_seconds: number;
-    retry_multiplier: number;
-    retry_jitter: string;
-    publish_paused: boolean;
-    consume_paused: boolean;
+type Row = BaseSettings & {
+  id: string;
+  created_at: string;
+  updated_at: string;
+  publish_paused: boolean;
+  consume_paused: boolean;
+} & Record<string, unknown>;
+
+function laterOf(row: Row): LaterSettings {
+  const of = (name: LaterName) => {
+    if (later_settings[name].kind !== "policy") return row[name];
+    const members = Object.keys(later_settings.retry_policy.default);
+    return Object.fromEntries(members.map((member) => [member, row[`retry_${member}`]]));
   };
+  return Object.fromEntries(later_names.map((name) => [name, of(name)])) as LaterSettings;
+}
 
 function present(row: Row): Queue {
-  const {
-    publish_paused,
-    consume_paused,
-    retry_min_seconds,
-    retry_max_seconds,
-    retry_multiplier,
-    retry_jitter,
-    ...rest
-  } = row;
-  const { archive_retention_seconds, created_at, updated_at, ...shown } = rest;
-  const { id, ack_deadline_seconds, message_retention_seconds, delivery_delay_seconds, ...later } = shown;
+  const { publish_paused, consume_paused } = row;
   return {
-    id,
-    ack_deadline_seconds,
-    message_retention_seconds,
-    delivery_delay_seconds,
-    created_at: rfc3339(created_at),
-    updated_at: rfc3339(updated_at),
-    ...later,
-    retry_policy: {
-      min_seconds: retry_min_seconds,
-      max_seconds: retry_max_seconds,
-      multiplier: retry_multiplier,
-      jitter: retry_jitter as RetryPolicy["jitter"],
-    },
-    archive_retention_seconds,
+    id: row.id,
+    ack_deadline_seconds: row.ack_deadline_seconds,
+    message_retention_seconds: row.message_retention_seconds,
+    delivery_delay_seconds: row.delivery_delay_seconds,
+    created_at: rfc3339(row.created_at),
+    updated_at: rfc3339(row.updated_at),
+    ...laterOf(row),
     ...((publish_paused || consume_paused) && { paused: { publish: publish_paused, consume: consume_paused } }),
   };
 }
 
-const is_kept = (name: keyof LaterSettings) => sql`${value(`keeps_${name}`)}::text::boolean`;
-const given = (name: string, type: SQL) => sql`${value(name)}::text::${type}`;
-
-/** `keeps_x` true: the column as it is, else what was given. */
-const later = (name: keyof LaterSettings, type: SQL, current: unknown, parameter: string = name) =>
-  sql`case when ${is_kept(name)} then ${current} else ${given(parameter, type)} end`;
+const is_kept = (name: LaterName) => sql`${value(`keeps_${name}`)}::text::boolean`;
 
 // A queue that does not exist has no number: told apart from "none" by the id given.
 const dead_no = sql`(select dead.no from psqlqueue.queues as dead where dead.id = ${value("dead_queue_id")}::text)`;
 
-/** Everything as text, null, or absent with `keeps_…`; one shape for create and update. */
+/** The columns of the settings as they are given: everything as text, or null. */
+const givenColumns = () =>
+  later_names.flatMap((name) =>
+    columnsOf(name).map(({ column, type, current }) => {
+      const given = column === dead_queue_no ? dead_no : sql`${value(column)}::text::${type}`;
+      return { name, column, given, current };
+    }),
+  );
+
+/** The parameters of create and update. `keeps_x`: the setting stays as it is. */
 function valuesOf(id: string, base: BaseSettings, input: LaterInput, is_new: boolean): Record<string, unknown> {
   const values: Record<string, unknown> = { id, ...base };
-  for (const [name, fallback] of Object.entries(later_defaults)) {
-    const own = input[name as keyof LaterInput];
+  for (const name of later_names) {
+    const own = input[name];
     values[`keeps_${name}`] = String(own === undefined && !is_new);
-    if (name !== "retry_policy") {
-      const set = own ?? fallback;
-      values[name] = set === null ? null : String(set);
-    }
+    const set = own ?? later_settings[name].default;
+    if (typeof set === "object" && set !== null) {
+      for (const [member, part] of Object.entries(set)) values[`retry_${member}`] = String(part);
+    } else values[name] = set === null ? null : String(set);
   }
-  const policy = input.retry_policy ?? later_defaults.retry_policy;
-  values["retry_min_seconds"] = String(policy.min_seconds);
-  values["retry_max_seconds"] = String(policy.max_seconds);
-  values["retry_multiplier"] = String(policy.multiplier);
-  values["retry_jitter"] = policy.jitter;
   return values;
 }
 
@@ -126,51 +128,28 @@ export function createQueues(db: Db) {
     message_retention_seconds: sql`${value("message_retention_seconds")}::int`,
     delivery_delay_seconds: sql`${value("delivery_delay_seconds")}::int`,
   };
+  const later = givenColumns();
+  type Columns = typeof queues.$inferInsert;
   const create = orm
     .insert(queues)
     .values({
       id: value("id"),
       ...base,
-      archive_retention_seconds: given("archive_retention_seconds", sql`int`),
-      dead_queue_no: dead_no,
-      message_max_deliveries: given("message_max_deliveries", sql`int`),
-      dead_letter_on_expiry: given("dead_letter_on_expiry", sql`boolean`),
-      receive_wait_seconds: given("receive_wait_seconds", sql`int`),
-      max_lease_seconds: given("max_lease_seconds", sql`int`),
-      strict_leases: given("strict_leases", sql`boolean`),
-      allow_tokenless_extend: given("allow_tokenless_extend", sql`boolean`),
-      dedup_window_seconds: given("dedup_window_seconds", sql`int`),
-      content_dedup: given("content_dedup", sql`boolean`),
-      dedup_strict: given("dedup_strict", sql`boolean`),
-      retry_min_seconds: given("retry_min_seconds", sql`int`),
-      retry_max_seconds: given("retry_max_seconds", sql`int`),
-      retry_multiplier: given("retry_multiplier", sql`float8`),
-      retry_jitter: given("retry_jitter", sql`text`),
-    })
+      ...Object.fromEntries(later.map(({ column, given }) => [column, given])),
+    } as unknown as Columns)
     .onConflictDoNothing()
     .returning(fields)
     .prepare("create_queue");
-  const retry = (name: "min_seconds" | "max_seconds" | "multiplier" | "jitter", type: SQL) =>
-    later("retry_policy", type, queues[`retry_${name}`], `retry_${name}`);
   const update = orm
     .update(queues)
     .set({
       ...base,
-      archive_retention_seconds: later("archive_retention_seconds", sql`int`, queues.archive_retention_seconds),
-      dead_queue_no: sql`case when ${is_kept("dead_queue_id")} then ${queues.dead_queue_no} else ${dead_no} end`,
-      message_max_deliveries: later("message_max_deliveries", sql`int`, queues.message_max_deliveries),
-      dead_letter_on_expiry: later("dead_letter_on_expiry", sql`boolean`, queues.dead_letter_on_expiry),
-      receive_wait_seconds: later("receive_wait_seconds", sql`int`, queues.receive_wait_seconds),
-      max_lease_seconds: later("max_lease_seconds", sql`int`, queues.max_lease_seconds),
-      strict_leases: later("strict_leases", sql`boolean`, queues.strict_leases),
-      allow_tokenless_extend: later("allow_tokenless_extend", sql`boolean`, queues.allow_tokenless_extend),
-      dedup_window_seconds: later("dedup_window_seconds", sql`int`, queues.dedup_window_seconds),
-      content_dedup: later("content_dedup", sql`boolean`, queues.content_dedup),
-      dedup_strict: later("dedup_strict", sql`boolean`, queues.dedup_strict),
-      retry_min_seconds: retry("min_seconds", sql`int`),
-      retry_max_seconds: retry("max_seconds", sql`int`),
-      retry_multiplier: retry("multiplier", sql`float8`),
-      retry_jitter: retry("jitter", sql`text`),
+      ...Object.fromEntries(
+        later.map(({ name, column, given, current }) => [
+          column,
+          sql`case when ${is_kept(name)} then ${current} else ${given} end`,
+        ]),
+      ),
       // Never backwards and never equal, whatever the resolution of the clock: clients see that something changed.
       updated_at: sql`greatest(now(), ${queues.updated_at} + interval '1 microsecond')`,
     })
@@ -223,7 +202,7 @@ export function createQueues(db: Db) {
 
   const find = async (id: string): Promise<Queue | undefined> => {
     const [row] = await db.run("get_queue", () => get.execute({ id }), true);
-    return row && present(row);
+    return row && present(row as Row);
   };
 
   /** Why a change of the dead-letter settings was refused: see the constraint and the trigger of the table. */
@@ -251,12 +230,16 @@ export function createQueues(db: Db) {
     /** Throws `queue_exists`, `queue_not_found` for its dead-letter queue, `validation_failed`. */
     async createQueue(id: string, settings: BaseSettings, input: LaterInput): Promise<Queue> {
       refuseItself(id, input);
+      // The insert decides; but each that meets a taken id uses up a number, of which there are 2^31.
+      if ((await find(id)) !== undefined) throw new BrokerError("queue_exists");
       const values = valuesOf(id, settings, input, true);
       try {
         const [row] = await db.run("create_queue", () => create.execute(values));
         if (row === undefined) throw new BrokerError("queue_exists");
-        return present(row);
+        return present(row as Row);
       } catch (error) {
+        if (error instanceof DatabaseError && error.code === numbers_used_up)
+          throw new BrokerError("unavailable", no_number);
         // The constraint is looked at before the id: the dead-letter queue is missing, the id may be taken besides.
         if (!(error instanceof DatabaseError && error.code === check_violation)) throw error;
         throw new BrokerError((await find(id)) === undefined ? "queue_not_found" : "queue_exists");
@@ -272,7 +255,7 @@ export function createQueues(db: Db) {
       const values = valuesOf(id, settings, input, false);
       try {
         const [row] = await db.run("update_queue", () => update.execute(values), true);
-        if (row !== undefined) return present(row);
+        if (row !== undefined) return present(row as Row);
       } catch (error) {
         throw await explainRefusal(id, input, error as DatabaseError);
       }
@@ -287,7 +270,7 @@ export function createQueues(db: Db) {
       const values = { id, publish: String(paused.publish), consume: String(paused.consume) };
       const [row] = await db.run("pause_queue", () => pause.execute(values), true);
       if (row === undefined) throw new BrokerError("queue_not_found");
-      return { ...present(row), paused };
+      return { ...present(row as Row), paused };
     },
 
     /** Throws `queue_not_found`. */
@@ -300,7 +283,7 @@ export function createQueues(db: Db) {
     /** Ascending by id. */
     async listQueues(limit: number, offset: number): Promise<Queue[]> {
       const rows = await db.run("list_queues", () => list.execute({ limit, offset }), true);
-      return rows.map(present);
+      return rows.map((row) => present(row as Row));
     },
 
     /**

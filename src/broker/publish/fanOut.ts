@@ -5,7 +5,9 @@ import { BrokerError, completeResults, type Failure } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
 import { column, prepare, value } from "../statement.ts";
 import { nextId } from "./ids.ts";
-import { guard, type PublishOptions } from "./publish.ts";
+import { bytesOf, type PublishOptions, too_large } from "./publish.ts";
+import type { Quotas } from "./quotas.ts";
+import { guard } from "./storing.ts";
 
 /** How long a topic remembers a client's key, in seconds. */
 const dedup_window_seconds = 300;
@@ -33,7 +35,9 @@ type Row = {
   now: string;
   queue_id: string | null;
   id: string;
-  status: "stored" | "closed" | "seen";
+  status: "stored" | "closed" | "seen" | "too_large" | "uncounted";
+  /** The queues whose quotas are to be looked at first. */
+  uncounted_ids: string | null;
   delivered_queues: number;
 };
 
@@ -44,35 +48,41 @@ function prepareFanOut(db: Db): Prepared<Row[]> {
     select given.*, target.queue_no, target.queue_id, target.delivery_delay_seconds, target.message_retention_seconds,
       row_number() over (partition by given.n order by target.queue_no) as copy_n,
       count(target.queue_no) over (partition by given.n) as delivered_queues,
-      -- A queue that takes nothing fails the publish as a whole, and a batch too.
-      coalesce(bool_or(target.publish_paused) over (
-        partition by case when ${value("is_batch")}::text::boolean then 0 else given.n end
-      ), false) as is_closed
+      -- A queue that takes nothing, or not this, fails the publish as a whole, and a batch too.
+      coalesce(bool_or(target.publish_paused) over whole, false) as is_closed,
+      coalesce(bool_or(given.bytes > target.max_message_bytes) over whole, false) as is_too_large,
+      -- The queues with quotas that nobody has looked at.
+      string_agg(target.queue_id, ',') filter (where target.is_uncounted) over whole as uncounted_ids
     -- Which is the first of its key is told before the copies: afterwards it would be asked of every copy.
     from (
       select item.*, item.n = min(item.n) over (partition by item.topic_id, item.dedup_key) as is_first
       from unnest(
       ${value("topic_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
       ${value("attributes")}::text[], ${value("delays")}::int[], ${value("deliver_ats")}::text[]::timestamptz[],
-      ${value("ttls")}::int[], ${value("expires_ats")}::text[]::timestamptz[], ${value("dedup_keys")}::text[]
+      ${value("ttls")}::int[], ${value("expires_ats")}::text[]::timestamptz[], ${value("dedup_keys")}::text[],
+        ${value("bytes")}::text[]::bigint[]
       ) with ordinality as item (
-        topic_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, n)
+        topic_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, bytes, n)
     ) as given
     cross join lateral (select topic.id from ${topics} as topic where topic.id = given.topic_id limit 1) as topic
     left join lateral (
       select queue.no as queue_no, queue.id as queue_id, queue.delivery_delay_seconds, queue.message_retention_seconds,
-        queue.publish_paused
+        queue.publish_paused, queue.max_message_bytes,
+        num_nonnulls(queue.max_depth, queue.max_bytes) > 0
+          and queue.id <> all (${value("counted_ids")}::text[]) as is_uncounted
       from ${subscriptions} as subscription
       cross join lateral (select * from ${queues} as queue where queue.no = subscription.queue_no limit 1) as queue
       where subscription.topic_id = given.topic_id
         and psqlqueue.filter_matches(subscription.message_filters, given.attributes::jsonb)
-    ) as target on true`);
+    ) as target on true
+    window whole as (partition by case when ${value("is_batch")}::text::boolean then 0 else given.n end)`);
   // Decided once per topic, before the copies: all or none. Of items with one key in a batch, the first.
   const claimed = orm.$with("claimed", {}).as(sql`
     insert into ${topic_deduplications} as seen (topic_id, key, created_at, delivered_queues, id)
     select copy.topic_id, copy.dedup_key, now(), copy.delivered_queues, copy.id
     from copy
     where copy.dedup_key is not null and copy.is_first and copy.copy_n = 1 and not copy.is_closed
+      and not copy.is_too_large and copy.uncounted_ids is null
       and exists (select from once)
     order by copy.topic_id, copy.dedup_key   -- one lock order for all
     on conflict (topic_id, key) do update
@@ -82,7 +92,7 @@ function prepareFanOut(db: Db): Prepared<Row[]> {
   const fresh = orm.$with("fresh", {}).as(sql`
     select copy.*
     from copy
-    where exists (select from once) and not copy.is_closed and (
+    where exists (select from once) and not copy.is_closed and not copy.is_too_large and copy.uncounted_ids is null and (
       copy.dedup_key is null
       or copy.is_first and (copy.topic_id, copy.dedup_key) in (select claimed.topic_id, claimed.key from claimed)
     )`);
@@ -109,12 +119,15 @@ function prepareFanOut(db: Db): Prepared<Row[]> {
       id: column<string>("id"),
       status: column<Row["status"]>("status"),
       delivered_queues: column<number>("delivered_queues"),
+      uncounted_ids: column<string | null>("uncounted_ids"),
     })
     .as(sql`
-      select copy.n, now() as now, copy.queue_id, psqlqueue.copy_id(copy.id, copy.copy_n::int) as id,
+      select copy.n, copy.uncounted_ids, now() as now, copy.queue_id, psqlqueue.copy_id(copy.id, copy.copy_n::int) as id,
         copy.delivered_queues::int as delivered_queues,
         case
           when copy.is_closed then 'closed'
+          when copy.is_too_large then 'too_large'
+          when copy.uncounted_ids is not null then 'uncounted'
           when copy.dedup_key is null or copy.n in (select fresh.n from fresh) then 'stored'
           -- Its own id: the first try of this very statement, whose answer was lost, stored it.
           when copy.id = (
@@ -153,6 +166,7 @@ function prepareOriginals(db: Db): Prepared<{ n: string; delivered_queues: numbe
 export function createFanOut(
   db: Db,
   onReady: OnReady,
+  quotas: Quotas,
 ): (items: FanOutItem[], is_batch?: boolean) => Promise<(FannedOut | Failure)[]> {
   const statement = prepareFanOut(db);
   const originals = prepareOriginals(db);
@@ -168,9 +182,67 @@ export function createFanOut(
     }
   }
 
-  return async (items, is_batch = false) => {
+  /** Lets the items into the queues with quotas that they go to, each as a whole; those that do not fit are refused. */
+  async function admit(items: FanOutItem[], queue_ids: string[][], is_batch: boolean): Promise<boolean[]> {
+    const askedOf = (i: number) =>
+      (queue_ids[i] ?? []).map((queue_id) => ({ queue_id, bytes: bytesOf(items[i] as FanOutItem) }));
+    for (const queue_id of new Set(queue_ids.flat())) quotas.noteLimited(queue_id);
+    if (is_batch) {
+      const all = await quotas.admit(
+        items.flatMap((_, i) => askedOf(i)),
+        true,
+      );
+      return items.map(() => all.every(Boolean));
+    }
+    const let_in: boolean[] = [];
+    for (let i = 0; i < items.length; i++) let_in.push((await quotas.admit(askedOf(i), true)).every(Boolean));
+    return let_in;
+  }
+
+  /** Again, for those that go to queues with quotas, when they have been let in. */
+  async function fanOutCounted(
+    items: FanOutItem[],
+    results: (FannedOut | Failure)[],
+    uncounted: Map<number, string[]>,
+    is_batch: boolean,
+  ): Promise<void> {
+    const places = [...uncounted.keys()];
+    const own = places.map((i) => items[i] as FanOutItem);
+    const queue_ids = [...uncounted.values()];
+    const let_in = await admit(own, queue_ids, is_batch);
+    for (const [k, i] of places.entries()) if (!let_in[k]) results[i] = new BrokerError("quota_exceeded");
+    const open = places.filter((_, k) => let_in[k]);
+    if (open.length === 0) return;
+    const counted_ids = [...new Set(queue_ids.flat())];
+    let again: (FannedOut | Failure)[] = [];
+    try {
+      again = await fanOut(
+        open.map((i) => items[i] as FanOutItem),
+        is_batch,
+        counted_ids,
+      );
+    } finally {
+      for (const [k, i] of open.entries()) {
+        const result = again[k];
+        const bytes = bytesOf(items[i] as FanOutItem);
+        for (const queue_id of uncounted.get(i) ?? []) {
+          const went_there = result === undefined || (!(result instanceof Error) && result.copies.length > 0);
+          quotas.settle({ queue_id, bytes }, went_there);
+        }
+      }
+    }
+    for (const [k, i] of open.entries()) results[i] = again[k] as FannedOut | Failure;
+  }
+
+  async function fanOut(
+    items: FanOutItem[],
+    is_batch: boolean,
+    counted_ids: string[],
+  ): Promise<(FannedOut | Failure)[]> {
     const values = {
       is_batch: String(is_batch),
+      counted_ids,
+      bytes: items.map((item) => String(bytesOf(item))),
       batch_id: nextId(),
       topic_ids: items.map((item) => item.topic_id),
       ids: items.map((item) => item.id),
@@ -186,9 +258,12 @@ export function createFanOut(
     const rows = await db.run("fanout", () => statement.execute(values), true);
     const results: (FannedOut | Failure)[] = items.map(() => new BrokerError("topic_not_found"));
     const seen = new Set<number>();
+    const uncounted = new Map<number, string[]>();
     for (const row of rows) {
       const i = Number(row.n) - 1;
       if (row.status === "closed") results[i] = new BrokerError("queue_closed");
+      else if (row.status === "too_large") results[i] = new BrokerError("payload_too_large", too_large);
+      else if (row.status === "uncounted") uncounted.set(i, [...new Set(row.uncounted_ids?.split(","))]);
       else if (row.status === "seen") seen.add(i);
       else {
         let result = results[i];
@@ -202,6 +277,11 @@ export function createFanOut(
       }
     }
     if (seen.size > 0) await completeResults(results, seen, () => repeatAnswers(items, results, [...seen]));
+    if (uncounted.size > 0) {
+      await completeResults(results, uncounted.keys(), () => fanOutCounted(items, results, uncounted, is_batch));
+    }
     return results;
-  };
+  }
+
+  return (items, is_batch = false) => fanOut(items, is_batch, []);
 }

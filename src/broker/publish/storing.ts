@@ -1,0 +1,185 @@
+import { sql } from "drizzle-orm";
+import type { Db, Prepared } from "../../db/db.ts";
+import { deduplications, messages, publish_batches, queues } from "../../db/schema.ts";
+import { column, prepare, type Tally, value } from "../statement.ts";
+import { takesOldKeys } from "./dedup.ts";
+
+// The statements that store messages, and those that explain what they left out.
+
+export type Outcome = {
+  n: string;
+  now: string;
+  /** `uncounted`: its queue has a quota, and nobody has looked whether it fits. */
+  status: "stored" | "seen" | "closed" | "conflict" | "too_large" | "uncounted";
+};
+
+/** Remembers the statement by its batch id; empty when it has run before. Every publishing statement begins with it. */
+export const guard = (db: Db) =>
+  // A statement whose outcome is unknown is sent again. Without this row a message that was stored, received and acked
+  // between the two tries would come back.
+  db.orm.$with("once").as(
+    db.orm
+      .insert(publish_batches)
+      .values({ id: value("batch_id") })
+      .onConflictDoNothing()
+      .returning({ id: publish_batches.id }),
+  );
+
+/** The plain form, for messages and queues without options: what nearly every publish is. */
+export function preparePlain(db: Db): Prepared<Tally[]> {
+  const once = guard(db);
+  // Look-ups are `lateral … limit 1` so that the planner cannot turn the join round, whatever it believes of the sizes.
+  const item = db.orm.$with("item", {}).as(sql`
+    select given.*, queue.no as queue_no, queue.delivery_delay_seconds, queue.message_retention_seconds
+    from unnest(
+      ${value("queue_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
+      ${value("attributes")}::text[]
+    ) with ordinality as given (queue_id, id, body, label, attributes, n)
+    cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
+    where not queue.publish_paused and not queue.content_dedup
+      and num_nonnulls(queue.max_message_bytes, queue.max_depth, queue.max_bytes) = 0`);
+  const stored = db.orm.$with("stored", {}).as(sql`
+    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, created_at)
+    select
+      item.queue_no, item.id, item.body, item.label, item.attributes::jsonb,
+      now() + item.delivery_delay_seconds * interval '1 second',
+      now() + item.message_retention_seconds * interval '1 second', now()
+    from item
+    where exists (select from once)
+    order by item.n`);
+  // One row whatever the number of items: a row per item costs the server more than the statement.
+  const answer = db.orm
+    .$with("answer", { now: column<string>("now"), count: column<number>("count"), ns: column<string>("ns") })
+    .as(sql`select now() as now, count(*)::int as count, string_agg(item.n::text, ',') as ns from item`);
+  return db.orm.with(once, item, stored, answer).select().from(answer).prepare("publish");
+}
+
+/** With delay, time to live and deduplication. One answer per item whose queue exists. */
+export function prepareOptioned(db: Db): Prepared<Outcome[]> {
+  const once = guard(db);
+  const item = db.orm.$with("item", {}).as(sql`
+    select judged.*,
+      judged.is_closed or judged.is_conflict or judged.is_too_large or judged.is_uncounted as is_refused
+    from (
+    select keyed.*,
+      keyed.key is not null and row_number() over (partition by keyed.queue_no, keyed.key order by keyed.n) > 1 as is_repeat,
+      -- The same key with another body, where that matters. A scalar sub-select: an exists could be hashed, a full scan.
+      keyed.dedup_strict and keyed.key is not null and coalesce((
+        select seen.body_hash
+        from ${deduplications} as seen
+        where seen.queue_no = keyed.queue_no and seen.key = keyed.key
+          and seen.created_at > now() - keyed.dedup_window_seconds * interval '1 second'
+        limit 1
+      ), first_value(keyed.body_hash) over (partition by keyed.queue_no, keyed.key order by keyed.n)) <> keyed.body_hash
+        as is_conflict
+    from (
+      select given.*, queue.no as queue_no, queue.message_retention_seconds, queue.dedup_window_seconds, queue.dedup_strict,
+        queue.publish_paused as is_closed,
+        coalesce(given.bytes > queue.max_message_bytes, false) as is_too_large,
+        not given.is_counted and num_nonnulls(queue.max_depth, queue.max_bytes) > 0 as is_uncounted,
+        case
+          when queue.dedup_window_seconds = 0 then null
+          when given.dedup_key is not null then given.dedup_key
+          when queue.content_dedup then given.body_hash
+        end as key,
+        -- greatest() passes over nulls.
+        case
+          when given.deliver_at is not null then greatest(now(), given.deliver_at)
+          else now() + coalesce(given.delay_seconds, queue.delivery_delay_seconds) * interval '1 second'
+        end as visible_at
+      from unnest(
+        ${value("queue_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
+        ${value("attributes")}::text[], ${value("delays")}::int[], ${value("deliver_ats")}::text[]::timestamptz[],
+        ${value("ttls")}::int[], ${value("expires_ats")}::text[]::timestamptz[], ${value("dedup_keys")}::text[],
+        ${value("body_hashes")}::text[], ${value("are_counted")}::text[]::boolean[],
+        ${value("bytes")}::text[]::bigint[]
+      ) with ordinality as given (
+        queue_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, body_hash,
+        is_counted, bytes, n)
+      cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
+    ) as keyed
+    ) as judged`);
+  // All or nothing: one item that cannot be stored keeps the others back.
+  const allowed = db.orm.$with("allowed", {}).as(sql`
+    select item.*
+    from item
+    where exists (select from once) and not item.is_refused
+      and (not ${value("is_atomic")}::text::boolean or not exists (select from item as other where other.is_refused))`);
+  // A unique index decides, not a read: of concurrent duplicates one wins, and the others wait for its commit.
+  const claimed = db.orm.$with("claimed", {}).as(sql`
+    insert into ${deduplications} as seen (queue_no, key, message_id, body_hash, created_at)
+    select allowed.queue_no, allowed.key, allowed.id, allowed.body_hash, now()
+    from allowed
+    where allowed.key is not null and not allowed.is_repeat
+    order by allowed.queue_no, allowed.key   -- one lock order for all
+    ${takesOldKeys}`);
+  const fresh = db.orm.$with("fresh", {}).as(sql`
+    select allowed.*
+    from allowed
+    where allowed.key is null or allowed.id in (select claimed.message_id from claimed)`);
+  const stored = db.orm.$with("stored", {}).as(sql`
+    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at)
+    select
+      fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes::jsonb, fresh.visible_at,
+      least(now() + fresh.message_retention_seconds * interval '1 second', fresh.expires_at,
+        now() + fresh.ttl_seconds * interval '1 second'),
+      fresh.expires_at is not null or fresh.ttl_seconds is not null, now()
+    from fresh
+    order by fresh.n`);
+  const answer = db.orm
+    .$with("answer", {
+      n: column<string>("n"),
+      now: column<string>("now"),
+      status: column<Outcome["status"]>("status"),
+    })
+    .as(sql`
+      select item.n, now() as now,
+        case
+          when item.is_closed then 'closed'
+          when item.is_conflict then 'conflict'
+          when item.is_too_large then 'too_large'
+          when item.is_uncounted then 'uncounted'
+          when item.key is null or item.id in (select fresh.id from fresh) then 'stored'
+          else 'seen'
+        end as status
+      from item`);
+  return prepare<Outcome>(
+    db.orm.with(once, item, allowed, claimed, fresh, stored, answer).select().from(answer),
+    "publish_with_options",
+  );
+}
+
+export type Original = { n: string; message_id: string; is_same_body: boolean };
+
+/**
+ * Under which id a duplicate's original lives: read after the statement that met it, which could not see its commit.
+ */
+export function prepareOriginals(db: Db): Prepared<Original[]> {
+  const original = db.orm
+    .$with("original", {
+      n: column<string>("n"),
+      message_id: column<string>("message_id"),
+      is_same_body: column<boolean>("is_same_body"),
+    })
+    .as(sql`
+      select given.n, seen.message_id, seen.body_hash = given.body_hash or not queue.dedup_strict as is_same_body
+      from unnest(${value("queue_ids")}::text[], ${value("dedup_keys")}::text[], ${value("body_hashes")}::text[])
+        with ordinality as given (queue_id, dedup_key, body_hash, n)
+      cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
+      cross join lateral (
+        select old.message_id, old.body_hash
+        from ${deduplications} as old
+        where old.queue_no = queue.no and old.key = coalesce(given.dedup_key, given.body_hash)
+        limit 1
+      ) as seen`);
+  return prepare<Original>(db.orm.with(original).select().from(original), "find_originals");
+}
+
+/** Why a plain publish left an item out. */
+export function prepareWhy(db: Db): Prepared<{ n: string; is_closed: boolean }[]> {
+  const why = db.orm.$with("why", { n: column<string>("n"), is_closed: column<boolean>("is_closed") }).as(sql`
+      select given.n, queue.publish_paused as is_closed
+      from unnest(${value("queue_ids")}::text[]) with ordinality as given (queue_id, n)
+      cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue`);
+  return db.orm.with(why).select().from(why).prepare("explain_unpublished");
+}
