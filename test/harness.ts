@@ -120,6 +120,7 @@ export async function openService(options: ServiceOptions = {}): Promise<Service
     receive_limit_max: 10,
     wait_seconds_max: 20,
     version: "test",
+    checks_responses: true,
     ...options,
   });
   // The embedded database has one connection, the service's own.

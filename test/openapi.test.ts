@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { serviceForFile } from "./harness.ts";
+import { createApp } from "../src/http/app.ts";
+import { createQueue, serviceForFile } from "./harness.ts";
 
 const service = await serviceForFile();
 
@@ -203,5 +204,20 @@ test("the document is not there for other methods, and unknown files are unknown
   expect((await service.call("POST", "/v1/swagger/doc.json", {})).status).toBe(405);
   for (const name of ["nothing.js", "../../package.json", "%2e%2e/index.html", "swagger-ui-bundle.js.map"]) {
     expect([name, (await service.call("GET", `/v1/swagger/${name}`)).status]).toEqual([name, 404]);
+  }
+});
+
+test("an answer that is not as documented is a 500 where answers are checked, and nowhere else", async () => {
+  const queue = await createQueue(service);
+  const known = await service.broker.getQueue(queue);
+  const { strict_leases: _, ...incomplete } = known;
+  for (const answered of [incomplete, { ...known, secret: 1 }, { ...known, id: 7 }]) {
+    const broker = { ...service.broker, getQueue: () => Promise.resolve(answered as typeof known) };
+    const statusOf = async (checks_responses: boolean) => {
+      const limits = { receive_limit_max: 10, wait_seconds_max: 20, body_bytes_max: 1000 };
+      const app = createApp(broker, { ...limits, cors_origins: [], version: "test", checks_responses });
+      return (await app.handle(new Request(`http://localhost/v1/queues/${queue}`))).status;
+    };
+    expect([await statusOf(true), await statusOf(false)]).toEqual([500, 200]);
   }
 });

@@ -159,6 +159,7 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
     wait_seconds_max: config.PSQLQUEUE_MAX_WAIT_SECONDS,
     isStopping: () => is_stopping,
     metricsPort: () => metrics_port,
+    checks_responses: process.env["NODE_ENV"] === "development",
     version,
   });
   const metrics = createMetrics({

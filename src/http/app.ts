@@ -3,6 +3,7 @@ import type { Broker } from "../broker/broker.ts";
 import { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
 import { createGateway, type GatewayOptions, requestId } from "../web/gateway.ts";
+import { checksResponses, type Route } from "./checkedResponses.ts";
 import { docsRoutes } from "./docs.ts";
 import { healthRoutes } from "./health.ts";
 import { maintenanceRoutes } from "./maintenance.ts";
@@ -21,6 +22,8 @@ export type AppOptions = GatewayOptions &
   StartOptions & {
     /** Messages that one receive returns at most. */
     receive_limit_max: number;
+    /** An answer that is not what the document says is a 500: for tests and development. */
+    checks_responses?: boolean;
     /** Seconds that a receive waits at most. */
     wait_seconds_max: number;
   };
@@ -59,6 +62,7 @@ const resources = (broker: Broker, options: AppOptions) =>
  * so that both go the same way: through the gateway, which knows paths, methods and browsers before Elysia is asked.
  */
 export function createApp(broker: Broker, options: AppOptions) {
+  let routes: Route[] = [];
   const gateway = createGateway(options, { refusal, start: createStart(options) });
   const app = new Elysia({
     normalize: false,
@@ -75,8 +79,10 @@ export function createApp(broker: Broker, options: AppOptions) {
       const ids = params as Record<string, string> | undefined;
       for (const name in ids) if (!possible_id.test(ids[name] ?? "")) ids[name] = " ";
     })
+    .use(options.checks_responses ? checksResponses(() => routes) : new Elysia())
     .use(resources(broker, options))
     .use(docsRoutes(() => resources(broker, options), options.version));
+  routes = app.routes;
   gateway.open(app);
   return app;
 }
