@@ -29,18 +29,33 @@ export const catalogue = {
 
 export type ErrorName = keyof typeof catalogue;
 
+/** What is wrong with a member that only the broker can judge. Each edge has its own words for it. */
+export type Problem = {
+  field: string;
+  /** `together`: it must be given together with the member `bound`. */
+  rule: "blank" | "at_most" | "itself" | "leads_back" | "together";
+  bound?: number | string;
+};
+
 /** What the caller caused, or must wait out. `details` is a sentence for people; it never holds message content. */
 export class BrokerError extends Error {
   override readonly name = "BrokerError";
   readonly error: ErrorName;
   readonly details: string | undefined;
+  /** Of `validation_failed`, when it is the broker that found it. */
+  readonly problem: Problem | undefined;
 
-  constructor(error: ErrorName, details?: string, options?: ErrorOptions) {
+  constructor(error: ErrorName, details?: string, options?: ErrorOptions & { problem?: Problem }) {
     super(catalogue[error].message, options);
     this.error = error;
     this.details = details;
+    this.problem = options?.problem;
   }
 }
+
+/** A member that does not fit what is stored. */
+export const invalid = (field: string, rule: Problem["rule"], bound?: number | string): BrokerError =>
+  new BrokerError("validation_failed", undefined, { problem: { field, rule, ...(bound !== undefined && { bound }) } });
 
 /**
  * - `unavailable`: the statement never reached the database; nothing happened.

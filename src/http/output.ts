@@ -1,5 +1,5 @@
 import { type TSchema, Type } from "@sinclair/typebox";
-import { BrokerError, catalogue, DatabaseError, type ErrorName } from "../errors.ts";
+import { BrokerError, catalogue, DatabaseError, type ErrorName, type Problem } from "../errors.ts";
 import { observe } from "../observe.ts";
 
 const json_type = "application/json; charset=utf-8";
@@ -37,11 +37,24 @@ export function noContent(headers?: Record<string, string>): Response {
   return new Response(null, headers === undefined ? { status: 204 } : { status: 204, headers });
 }
 
+const words: Record<Problem["rule"], string> = {
+  blank: "cannot be blank",
+  at_most: "must be no greater than",
+  itself: "must not be the queue itself",
+  leads_back: "must not lead back to the queue",
+  together: "must be given together with",
+};
+
+/** A problem that the broker found, in the words of v1. */
+const wordProblem = ({ field, rule, bound }: Problem): string =>
+  `${field}: ${words[rule]}${bound === undefined ? "" : ` ${bound}`}.`;
+
 /** `{code, message, details?}`. Codes 1–10 carry details with code 3 only. */
 export function errorBody(error: BrokerError): { code: number; message: string; details?: string } {
   const { code, message } = catalogue[error.error];
-  const has_details = error.details !== undefined && (code === 3 || code > 10);
-  return { code, message, ...(has_details && { details: error.details }) } as ReturnType<typeof errorBody>;
+  const details = error.problem === undefined ? error.details : wordProblem(error.problem);
+  const has_details = details !== undefined && (code === 3 || code > 10);
+  return { code, message, ...(has_details && { details }) } as ReturnType<typeof errorBody>;
 }
 
 /** Of one item of a batch: see errorBody. */

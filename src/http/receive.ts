@@ -3,7 +3,6 @@ import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import type { LeasedMessage } from "../broker/deliver/lease.ts";
 import { bytesOf } from "../broker/deliver/receive.ts";
-import { rfc3339 } from "../broker/statement.ts";
 import { has_effect } from "../web/gateway.ts";
 import { readsQuery } from "./input.ts";
 import { documents, jsonStream, jsonText } from "./output.ts";
@@ -54,9 +53,9 @@ function render(message: LeasedMessage, queue_id: string): string {
   let text =
     `{"id":"${message.id}","queue_id":${queue_id},"label":${label},"body":${JSON.stringify(message.body)},` +
     `"attributes":${message.attributes ?? "null"},"delivery_attempts":${message.delivery_attempts},` +
-    `"created_at":"${rfc3339(message.created_at)}","lease_token":"${message.lease_token}",` +
-    `"lease_expires_at":"${rfc3339(message.lease_expires_at)}"`;
-  if (message.expires_at !== null) text += `,"expires_at":"${rfc3339(message.expires_at)}"`;
+    `"created_at":"${message.created_at}","lease_token":"${message.lease_token}",` +
+    `"lease_expires_at":"${message.lease_expires_at}"`;
+  if (message.expires_at !== null) text += `,"expires_at":"${message.expires_at}"`;
   if (message.dead !== null) text += `,"dead":${message.dead}`;
   if (message.last_error !== null) text += `,"last_error":${JSON.stringify(message.last_error)}`;
   return `${text}}`;

@@ -1,7 +1,6 @@
 import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import { rfc3339 } from "../broker/statement.ts";
 import type { Failure } from "../errors.ts";
 import { readsBody, readsOptionalBody } from "./input.ts";
 import { documents, errorBody, itemError, json, noContent, refusalOf, wantsRepresentation } from "./output.ts";
@@ -159,7 +158,7 @@ export const settleRoutes = (broker: Broker) =>
         });
         if (!wantsRepresentation(request)) return noContent();
         const headers = { "preference-applied": "return=representation" };
-        return json(200, { lease_expires_at: rfc3339(lease_expires_at) }, headers);
+        return json(200, { lease_expires_at }, headers);
       },
       {
         ...readsBody(ExtendInput, { query: TokenQuery }),

@@ -3,7 +3,7 @@ import type { Db, Prepared } from "../../db/db.ts";
 import { messages, queues } from "../../db/schema.ts";
 import { column, prepare, value } from "../statement.ts";
 
-/** A message under a new lease. `attributes` is JSON text; times are PostgreSQL's text (see rfc3339). */
+/** A message under a new lease. `attributes` is JSON text; times are RFC 3339. */
 export type LeasedMessage = {
   id: string;
   label: string | null;
@@ -15,7 +15,7 @@ export type LeasedMessage = {
   lease_expires_at: string;
   /** Of body and attributes. */
   bytes: number;
-  /** The time at which it had become visible, and the time of this lease. */
+  /** The time at which it had become visible, and the time of this lease, as PostgreSQL says them. */
   ready_at: string;
   now: string;
   /** JSON text of where a dead-lettered message came from, or null. */

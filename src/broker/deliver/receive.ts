@@ -1,9 +1,10 @@
 import type { Budget } from "../../budget.ts";
 import type { Db } from "../../db/db.ts";
-import { BrokerError, DatabaseError } from "../../errors.ts";
+import { BrokerError, DatabaseError, invalid } from "../../errors.ts";
 import type { NoteMessages } from "../../observe.ts";
 import { randomTokens } from "../publish/ids.ts";
 import type { Settle } from "../settle/settle.ts";
+import { rfc3339 } from "../statement.ts";
 import { type LeasedMessage, type LeaseRow, prepareLease, type Verdict } from "./lease.ts";
 import { beginning, type ScanFloors } from "./scanFloors.ts";
 
@@ -124,8 +125,7 @@ export function createReceive(
     const [first] = rows;
     if (first === undefined) return new BrokerError("queue_not_found");
     if (first.is_lease_too_long) {
-      const bound = `ack_deadline_seconds: must be no greater than ${first.max_lease_seconds}.`;
-      return new BrokerError("validation_failed", bound);
+      return invalid("ack_deadline_seconds", "at_most", first.max_lease_seconds);
     }
     const leased = first.id === null ? [] : (rows as Leased["rows"]);
     const is_full = limit > 0 && (leased.length === limit || first.is_cut);
@@ -151,6 +151,9 @@ export function createReceive(
     const left: LeasedMessage[] = [];
     for (const row of leased.rows) {
       if (row.verdict !== "ready") continue;
+      row.created_at = rfc3339(row.created_at);
+      row.lease_expires_at = rfc3339(row.lease_expires_at);
+      if (row.expires_at !== null) row.expires_at = rfc3339(row.expires_at);
       if (deal.give(row)) answers.hold(row.bytes);
       else left.push(row);
     }

@@ -1,7 +1,7 @@
 import { asc, eq, type SQL, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { deleted_queues, queues } from "../../db/schema.ts";
-import { BrokerError, DatabaseError } from "../../errors.ts";
+import { BrokerError, DatabaseError, invalid } from "../../errors.ts";
 import {
   type BaseSettings,
   type LaterInput,
@@ -208,7 +208,7 @@ export function createQueues(db: Db) {
   /** Why a change of the dead-letter settings was refused: see the constraint and the trigger of the table. */
   async function explainRefusal(id: string, input: LaterInput, error?: DatabaseError): Promise<BrokerError> {
     if (error?.code === chain_loops) {
-      return new BrokerError("validation_failed", "dead_queue_id: must not lead back to the queue.");
+      return invalid("dead_queue_id", "leads_back");
     }
     if (error !== undefined && error.code !== check_violation) throw error;
     const queue = await find(id);
@@ -218,12 +218,12 @@ export function createQueues(db: Db) {
     if (dead_queue_id !== null && message_max_deliveries !== null) return new BrokerError("queue_not_found");
     const names = ["dead_queue_id", "message_max_deliveries"];
     const [alone, other] = dead_queue_id !== null ? names : names.reverse();
-    return new BrokerError("validation_failed", `${alone}: must be given together with ${other}.`);
+    return invalid(alone as string, "together", other as string);
   }
 
   function refuseItself(id: string, { dead_queue_id }: LaterInput): void {
     if (dead_queue_id !== id) return;
-    throw new BrokerError("validation_failed", "dead_queue_id: must not be the queue itself.");
+    throw invalid("dead_queue_id", "itself");
   }
 
   return {

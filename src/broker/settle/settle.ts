@@ -1,9 +1,9 @@
 import type { Db } from "../../db/db.ts";
-import { BrokerError, completeResults, DatabaseError, type Failure } from "../../errors.ts";
+import { BrokerError, completeResults, DatabaseError, type Failure, invalid } from "../../errors.ts";
 import type { NoteMessages } from "../../observe.ts";
 import type { OnReady } from "../onReady.ts";
 import { nextId } from "../publish/ids.ts";
-import { isInTally, type Tally } from "../statement.ts";
+import { isInTally, rfc3339, type Tally } from "../statement.ts";
 import { prepareAck } from "./ack.ts";
 import { type DeadReason, prepareDeadLetter } from "./deadLetter.ts";
 import { prepareExtend } from "./extend.ts";
@@ -65,7 +65,7 @@ const disk_full = "53100";
 
 /** What an archived or vanished message means to each verb; undefined: success. */
 function explainTo(verb: Verb, item: SettleItem, reason: Exclude<Reason, "again" | "done">) {
-  if (reason === "token_required") return new BrokerError("validation_failed", "lease_token: cannot be blank.");
+  if (reason === "token_required") return invalid("lease_token", "blank");
   if (reason === "queue_not_found" || reason === "message_not_found") return new BrokerError(reason);
   if (reason === "lease_lost" || verb === "extend") return lost();
   if (item.lease_token === null) return undefined;
@@ -248,16 +248,15 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
         const item = batch[k] as ExtendItem;
         if (row === undefined) return false;
         if (row.seconds_left !== null) {
-          const bound = `ack_deadline_seconds: must be no greater than ${row.seconds_left}.`;
-          return new BrokerError("validation_failed", bound);
+          return invalid("ack_deadline_seconds", "at_most", row.seconds_left);
         }
         if (item.ack_deadline_seconds === 0) onReady(item.queue_id, row.label, row.ready_at);
-        return { lease_expires_at: row.lease_expires_at };
+        return { lease_expires_at: rfc3339(row.lease_expires_at) };
       };
     },
     doneBefore(item, now) {
       onReady(item.queue_id, null, now);
-      return { lease_expires_at: now };
+      return { lease_expires_at: rfc3339(now) };
     },
   };
 
