@@ -29,8 +29,8 @@ export type BatcherOptions<Item, Result> = {
 export type Batcher<Item, Result> = {
   /**
    * Joins the batch now gathering. Leaves at once when no flush is in flight, so nothing is added when idle and batches
-   * grow exactly with load; a crowd, or one who has waited long, leaves on a further lane. Rejects with BrokerError or
-   * DatabaseError.
+   * grow exactly with load; many callers, or one that has waited long, leave on a further lane. Rejects with
+   * BrokerError or DatabaseError.
    */
   call(item: Item): Promise<Result>;
   /** Callers that wait or are in flight. */
@@ -51,7 +51,7 @@ const conflict_tries_max = 4;
  * half-full statements cost the database a fifth more than a full one, and under load the second gains nothing: it
  * would have left when the first came back.
  */
-export const crowd_min = 64;
+export const full_lane_min = 64;
 /** Or when somebody has waited this long: the flush in flight is stuck behind a lock, or the disk is slow. */
 export const patience_ms = 20;
 
@@ -64,7 +64,7 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
   let is_scheduled = false;
   let patience: ReturnType<typeof setTimeout> | undefined;
 
-  /** Takes the next batch off the waiting room, oldest first; refuses those who have waited too long. */
+  /** Takes the next batch of those who wait, oldest first; refuses those who have waited too long. */
   function takeBatch(): OwnEntry[] {
     const batch: OwnEntry[] = [];
     const oldest_ms = performance.now() - options.waiting_ms_max;
@@ -120,7 +120,7 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
     if (oldest === undefined || lanes_busy === options.lanes) return false;
     return (
       lanes_busy === 0 ||
-      waiting.length >= Math.min(in_flight, crowd_min) ||
+      waiting.length >= Math.min(in_flight, full_lane_min) ||
       performance.now() - oldest.since_ms >= patience_ms
     );
   }

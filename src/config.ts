@@ -134,7 +134,7 @@ export const settings = {
     1,
     16,
     2,
-    "statements in flight per verb; requests gather while one is, and a crowd of them takes another",
+    "statements in flight per verb; requests gather while one is, and many of them take another",
   ),
   PSQLQUEUE_BATCH_MAX_ITEMS: whole(1, 10_000, 500, "requests that one statement carries"),
   PSQLQUEUE_BATCH_MAX_BYTES: whole(1024, 268_435_456, 8_388_608, "bytes of message bodies that one statement carries"),

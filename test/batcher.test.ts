@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { type BatcherOptions, createBatcher, crowd_min, patience_ms } from "../src/batcher.ts";
+import { type BatcherOptions, createBatcher, full_lane_min, patience_ms } from "../src/batcher.ts";
 import { BrokerError, DatabaseError } from "../src/errors.ts";
 import { until } from "./harness.ts";
 
@@ -60,20 +60,20 @@ describe("a call leaves", () => {
     expect(size()).toBe(0);
   });
 
-  test("on a further lane when it is one of a crowd, and on no more lanes than there are", async () => {
+  test("on a further lane when it is one of many, and on no more lanes than there are", async () => {
     const { call, callAll, flight, flushes } = start();
     const calls = [call(-1)];
     const first = await flight(0);
-    calls.push(...callAll(numbers(crowd_min)));
+    calls.push(...callAll(numbers(full_lane_min)));
     const second = await flight(1);
-    expect(second.items).toEqual(numbers(crowd_min));
-    calls.push(...callAll(numbers(2 * crowd_min)));
+    expect(second.items).toEqual(numbers(full_lane_min));
+    calls.push(...callAll(numbers(2 * full_lane_min)));
     await Bun.sleep(2 * patience_ms);
     expect(flushes.length).toBe(2);
     first.answer();
     (await flight(2)).answer();
     second.answer();
-    expect((await outcomes(calls)).length).toBe(1 + 3 * crowd_min);
+    expect((await outcomes(calls)).length).toBe(1 + 3 * full_lane_min);
   });
 
   test("on a further lane when the flush in flight is stuck, though nobody comes after it", async () => {

@@ -108,14 +108,14 @@ export const messages = psqlqueue.table(
     // The receive order; without it a receive sorts the whole backlog. The id breaks ties in order of publication.
     // `queue_no + 0` and "POSIX" (which sorts like "C") so that this index cannot offer itself for `queue_no = … and id
     // = …`: where the planner believes the table tiny, it costs the same there as the primary key, and is chosen; the
-    // plan stays, and each look-up by id then walks its queue.
+    // plan stays, and each look-up by id then scans its queue.
     index("messages_ready").on(
       sql`(${message.queue_no} + 0)`,
       message.priority,
       message.visible_at,
       sql`${message.id} collate "POSIX"`,
     ),
-    // The receive order under a label filter; without it a rare label walks the backlog.
+    // The receive order under a label filter; without it a rare label scans the backlog.
     index("messages_label")
       .on(
         sql`(${message.queue_no} + 0)`,

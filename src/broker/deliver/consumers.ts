@@ -229,7 +229,7 @@ export function createConsumers(options: ConsumerOptions): Consumers {
       } catch (error) {
         const is_down =
           error instanceof DatabaseError && (error.failure === "unavailable" || error.code === "DEADLINE");
-        // A database that is away is away for those who came meanwhile too: one more look each would be a storm.
+        // A database that is away is away for those who came meanwhile too: one more claim each would be a storm.
         refuse(group, is_down ? group.consumers : asked, error);
       }
     }

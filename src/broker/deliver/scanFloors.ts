@@ -4,24 +4,24 @@
 //
 // (a) a row whose writer had not committed when the hint passed it. A writer sets `visible_at` at or after the start of
 // its transaction, so it lags by the length of a statement at most. Writers of this process report what they stored,
-// and the hint goes back to it at once (`lower`). Writers of other processes are found by a look back every
-// `look_back_every_ms` to where the hint was `look_back_ms` ago, and however slow by the rescan every R.
+// and the hint goes back to it at once (`lower`). Writers of other processes are found by a scan from where the hint
+// was `look_back_ms` ago, every `look_back_every_ms`, and however slow they are by the rescan every R.
 // (b) a row that was locked by a statement which then rolled back or lost its connection: found by the rescan.
 //
 // The rescan scans from `floor`. T is the longest life of a writing transaction (the statement timeout), R >= T. When a
 // rescan committed, floor := min(hint as of 2R before its start, its own highest row if it was full). Proof that no row
 // stays below the floor: a row missed by a scan at m has `visible_at` >= m - T (a) or >= the hint of then (b); the next
-// rescan starts before m + R, and the floors it uses and sets are hints of at most m + R - 2R <= m - T. Below the proof
-// hangs a net: every ten minutes a rescan starts at '-infinity'.
+// rescan starts before m + R, and the floors it uses and sets are hints of at most m + R - 2R <= m - T. Whatever
+// the proof does not cover is found every ten minutes, when a rescan starts at '-infinity'.
 //
-// Lowering a hint or a floor is always safe: it costs a walk over dead entries, nothing else.
+// Lowering a hint or a floor is always safe: it costs a scan over dead entries, nothing else.
 
 /** Before every time: where a scan starts that knows nothing. PostgreSQL's own word. */
 export const beginning = "-infinity";
 
 const look_back_every_ms = 250;
 const look_back_ms = 1000;
-const net_every_ms = 600_000;
+const full_scan_every_ms = 600_000;
 const entries_max = 20_000;
 
 type Entry = {
@@ -31,7 +31,7 @@ type Entry = {
   ring: { at_ms: number; hint: string }[];
   looked_back_ms: number;
   rescanned_ms: number;
-  net_ms: number;
+  full_scanned_ms: number;
 };
 
 export type Scan = { from: string; is_rescan: boolean; is_look_back: boolean; started_ms: number };
@@ -58,7 +58,7 @@ const isBelow = (a: string, b: string) => a !== b && b !== beginning && (a === b
 /** ScanFloors of one process. `writer_ms_max` is T. Concurrent scans of one queue are fine. */
 export function createScanFloors(writer_ms_max: number, now: () => number = () => performance.now()): ScanFloors {
   const rescan_every_ms = Math.max(5000, writer_ms_max);
-  // In order of use: the first is dropped when there are too many, which costs its queue one walk.
+  // In order of use: the first is dropped when there are too many, which costs its queue one long scan.
   const entries = new Map<string, Entry>();
   const keyOf = (queue_id: string, label: string | undefined) =>
     label === undefined ? queue_id : `${queue_id}\n${label}`;
@@ -72,7 +72,7 @@ export function createScanFloors(writer_ms_max: number, now: () => number = () =
 
   function create(key: string): Entry {
     const at = now();
-    const times = { looked_back_ms: at, rescanned_ms: at, net_ms: at };
+    const times = { looked_back_ms: at, rescanned_ms: at, full_scanned_ms: at };
     return touch(key, { hint: beginning, floor: beginning, ring: [], ...times });
   }
 
@@ -107,8 +107,8 @@ export function createScanFloors(writer_ms_max: number, now: () => number = () =
       // Nothing was ever received so. Labels are chosen by clients: what finds nothing leaves nothing behind.
       if (entry === undefined) return { from: beginning, is_rescan: false, is_look_back: false, started_ms };
       touch(key, entry);
-      if (started_ms - entry.net_ms >= net_every_ms) {
-        entry.net_ms = entry.rescanned_ms = entry.looked_back_ms = started_ms;
+      if (started_ms - entry.full_scanned_ms >= full_scan_every_ms) {
+        entry.full_scanned_ms = entry.rescanned_ms = entry.looked_back_ms = started_ms;
         return { from: beginning, is_rescan: true, is_look_back: false, started_ms };
       }
       if (started_ms - entry.rescanned_ms >= rescan_every_ms) {
@@ -145,7 +145,7 @@ export function createScanFloors(writer_ms_max: number, now: () => number = () =
         entry.floor = scanned.is_full && scanned.highest !== undefined ? min(then, scanned.highest) : then;
       }
       if (scanned.highest !== undefined) {
-        // A look back that came home full has left more behind it: go on from there, not from the old hint.
+        // A scan from further back that was full has left more behind it: go on from there, not from the old hint.
         const goes_back = (scan.is_rescan || scan.is_look_back) && scanned.is_full;
         if (goes_back || isBelow(entry.hint, scanned.highest)) entry.hint = scanned.highest;
       }

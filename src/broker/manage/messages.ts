@@ -163,8 +163,8 @@ export function createMessages(db: Db, onReady: OnReady) {
   const peekPast = preparePeek(db, "peek_archive", past, sql`past.queue_no`, sql`past.id`);
 
   const isLeased = sql`message.lease_token is not null and message.lease_expires_at > now()`;
-  // Rows never become ready in the past: receives do not look behind the place where they are, and a label has a place
-  // of its own. So a message that changes its label joins the end of the other line.
+  // Rows never become ready in the past: receives do not scan what lies before their hint, and a label has a hint of
+  // its own. So a message that changes its label comes after the others with that label.
   const changed = db.orm
     .$with("changed", { label: column<string | null>("label"), ready_at: column<string>("ready_at") })
     .as(sql`

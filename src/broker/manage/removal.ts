@@ -96,7 +96,7 @@ export function createRemovals(db: Db): Removals {
     .select({
       no: queues.no,
       now: sql<string>`now()`.as("now"),
-      // Scalar sub-selects: one look at the end of an index each. greatest() passes over nulls.
+      // Scalar sub-selects: each reads one entry at the end of an index. greatest() passes over nulls.
       highest_id: sql<string | null>`greatest(${newest(sql`${messages}`)}, ${newest(sql`${archived_messages}`)})`.as(
         "highest_id",
       ),

@@ -5,7 +5,7 @@ import { BrokerError } from "../../errors.ts";
 import type { ScanFloors } from "../deliver/scanFloors.ts";
 import { column, value } from "../statement.ts";
 
-/** Numbers up to this are exact; the walks along the receive index stop one later. */
+/** Numbers up to this are exact; the scans along the receive index stop one later. */
 const exact_max = 100_000;
 /**
  * The metrics count so many entries of the index in all, divided among the queues, but a share of at least so many for
