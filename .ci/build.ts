@@ -1,7 +1,7 @@
 // Makes the standalone binary: bun run build [--all]
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 
 const root = path.resolve(import.meta.dir, "..");
@@ -49,7 +49,7 @@ async function build(outfile: string, target?: string): Promise<void> {
     "--define",
     `PSQLQUEUE_COMMIT=${JSON.stringify(await commit())}`,
     "--asset",
-    "./drizzle",
+    "./dist/drizzle",
     "--asset",
     "./dist/docs",
     ...(target === undefined ? [] : [`--target=bun-${target}`]),
@@ -58,6 +58,17 @@ async function build(outfile: string, target?: string): Promise<void> {
     "--outfile",
     outfile,
   ]);
+}
+
+/** The migrations as the migrator reads them: without the snapshots that only make new ones. */
+async function packMigrations(): Promise<void> {
+  const target = path.join(dist, "drizzle");
+  await rm(target, { recursive: true, force: true });
+  await mkdir(path.join(target, "meta"), { recursive: true });
+  const names = (await readdir(path.join(root, "drizzle"))).filter((name) => name.endsWith(".sql"));
+  for (const name of [...names, "meta/_journal.json"]) {
+    await copyFile(path.join(root, "drizzle", name), path.join(target, name));
+  }
 }
 
 /** Swagger UI's files as the server sends them: compressed they are a quarter. */
@@ -93,6 +104,7 @@ if (options.some((option) => option !== "--all")) {
   process.exit(2);
 }
 await packDocs();
+await packMigrations();
 if (options.includes("--all")) {
   await buildAll();
 } else {

@@ -127,7 +127,7 @@ export const settings = {
   PSQLQUEUE_ANSWERS_MAX_BYTES: whole(
     1_048_576,
     1_099_511_627_776,
-    134_217_728,
+    67_108_864,
     "bytes of all received messages together that consumers have not read yet",
   ),
   PSQLQUEUE_BATCH_LANES: whole(

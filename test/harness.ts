@@ -42,7 +42,7 @@ export const limits: Limits = {
   waiting_max: 20_000,
   waiting_bytes_max: 268_435_456,
   answer_bytes_max: 67_108_864,
-  answers_bytes_max: 134_217_728,
+  answers_bytes_max: 67_108_864,
   statement_ms_max: 5000,
   waiters_max: 10_000,
   removal_ms_max: 30_000,

@@ -127,6 +127,7 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
     connections_max: store.connections_max,
     connections_min: Math.min(config.PSQLQUEUE_DATABASE_MIN_CONNS, store.connections_max),
     statement_timeout_ms,
+    onDiskFull: store.makeRoom,
     onAvailability: (is_up) => {
       if (is_up) broker.forgetFloors();
       observe({ kind: "database_up", is_up });

@@ -3,8 +3,12 @@ import type { Job } from "../background/loop.ts";
 import type { Config } from "../config.ts";
 import type { DatabaseOptions, Db } from "../db/db.ts";
 import { openEmbedded } from "../db/embedded/embedded.ts";
+import { createReserve, giveReserveWhereFull } from "../db/embedded/reserve.ts";
 import { embeddedUpkeep } from "../db/embedded/upkeep.ts";
 import { observe } from "../observe.ts";
+
+/** How often the reserve is looked at that was given to a full disk. */
+const reserve_every_ms = 60_000;
 
 /** The PostgreSQL of this process: somebody's server, or the one we carry. */
 export type Store = {
@@ -16,6 +20,8 @@ export type Store = {
   failed: Promise<Error>;
   /** Background work that a server does by itself and the embedded database does not. */
   jobs(db: Db): Job[];
+  /** The disk is full: gives the database what was kept for that. Repeatable. */
+  makeRoom(): void;
   /** Repeatable. */
   close(): Promise<void>;
 };
@@ -32,12 +38,16 @@ export async function openStore(config: Config): Promise<Store> {
       connections_max: config.PSQLQUEUE_DATABASE_MAX_CONNS,
       failed: new Promise(() => {}),
       jobs: () => [],
+      makeRoom: () => {},
       close: async () => {},
     };
   }
+  const reserve = createReserve(path.resolve(config.PSQLQUEUE_DATA_DIR));
   const has_fsync = config.PSQLQUEUE_EMBEDDED_FSYNC === "on";
+  const data_dir = path.resolve(config.PSQLQUEUE_DATA_DIR);
+  giveReserveWhereFull(data_dir);
   const embedded = await openEmbedded({
-    data_dir: path.resolve(config.PSQLQUEUE_DATA_DIR),
+    data_dir,
     fsync: has_fsync,
     observe: ({ name, ...details }) =>
       observe({ kind: "notice", level: "DEBUG", message: name.replaceAll("_", " "), details }),
@@ -71,7 +81,20 @@ export async function openStore(config: Config): Promise<Store> {
       const upkeep = embeddedUpkeep(db.client, {
         observe: ({ name, ...details }) => observe({ kind: "job", job: name, details }),
       });
-      return [{ name: "embedded upkeep", is_shared: false, run: upkeep.run }];
+      const keepReserve: Job = {
+        name: "reserve",
+        is_shared: false,
+        async run() {
+          reserve.keep();
+          return reserve_every_ms;
+        },
+      };
+      return [{ name: "embedded upkeep", is_shared: false, run: upkeep.run }, keepReserve];
+    },
+    makeRoom: () => {
+      if (!reserve.give()) return;
+      const details = { effect: "what was kept free is given to acks and purges, which make room", data_dir };
+      observe({ kind: "notice", level: "WARN", message: "the disk of the embedded database is full", details });
     },
     close: embedded.close,
   };

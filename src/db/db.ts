@@ -23,6 +23,8 @@ export type DatabaseOptions = {
   statement_timeout_ms: number;
   /** Called when the database does not answer or does not take writes, and when it takes them again. */
   onAvailability?: (is_up: boolean) => void;
+  /** Called when a statement found no room on the disk. */
+  onDiskFull?: () => void;
   /** Called when connections are made to another server than before: what was read from the former may be undone. */
   onServerChange?: () => void;
 };
@@ -155,7 +157,10 @@ export function openPostgres(options: DatabaseOptions): Db {
         return result;
       } catch (thrown) {
         const error = thrown as DatabaseError;
-        if (error.code === disk_full) full_at_ms = performance.now();
+        if (error.code === disk_full) {
+          full_at_ms = performance.now();
+          options.onDiskFull?.();
+        }
         const may_move = moves < (error.code === read_only ? moves_max : connector.count - 1);
         if (error.failure === "unavailable" && may_move && performance.now() - started_at_ms < statement_timeout_ms) {
           moves += 1; // Nothing happened, and the next connection goes to another server.

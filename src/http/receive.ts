@@ -90,8 +90,11 @@ function answerReceive(
   let has_ended = false;
   const finish = () => {
     left.length = 0;
-    if (!has_ended) onEnd();
+    if (has_ended) return;
     has_ended = true;
+    onEnd();
+    // What it held is many megabytes of text, which the runtime would keep until it happens to need memory.
+    Bun.gc(true);
   };
   signal.addEventListener("abort", finish, { once: true });
   const encoder = new TextEncoder();
