@@ -84,8 +84,8 @@ describe.each(["PostgreSQL", "the embedded database"])("on %s", (name) => {
     await another;
     expect(acked.size).toBe(total);
     expect(peak).toBeLessThan(process_bytes_max);
-    // Two seconds: this machine also reads and parses 400 MiB meanwhile.
-    expect(slowest_ms).toBeLessThan(2000);
+    // Far below the deadline of a statement, although this machine also reads and parses 400 MiB meanwhile.
+    expect(slowest_ms).toBeLessThan(5000);
     if (process.env["PSQLQUEUE_TEST_PRINT"]) console.log({ name, peak_mb: peak / megabyte, slowest_ms });
     server.signal("SIGTERM");
     await server.exited;

@@ -22,6 +22,7 @@ export function startLeadership(broker: Pick<Broker, "lead" | "resign">, holder:
   let led_until_ms = Number.NEGATIVE_INFINITY;
   let is_stopped = false;
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let beating: Promise<void>;
 
   async function beat(): Promise<void> {
     const asked_ms = performance.now();
@@ -31,15 +32,20 @@ export function startLeadership(broker: Pick<Broker, "lead" | "resign">, holder:
     } catch (error) {
       observe({ kind: "job", job: "leadership", error });
     }
-    if (!is_stopped) timer = setTimeout(beat, beat_ms);
+    if (is_stopped) return;
+    timer = setTimeout(() => {
+      beating = beat();
+    }, beat_ms);
   }
 
-  void beat();
+  beating = beat();
   return {
     isLeader: () => !is_stopped && performance.now() < led_until_ms,
     async stop() {
       is_stopped = true;
       clearTimeout(timer);
+      // One that is under way would take the leadership again after it was given up.
+      await beating;
       await broker.resign(name, holder);
     },
   };

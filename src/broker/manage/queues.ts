@@ -15,6 +15,7 @@ import { column, rfc3339, value } from "../statement.ts";
 
 // SQLSTATEs of the rules that the table itself holds for dead-letter queues.
 const check_violation = "23514";
+const foreign_key_violation = "23503";
 const chain_loops = "PQ003";
 /** The sequence has given its last number. */
 const numbers_used_up = "2200H";
@@ -232,6 +233,9 @@ export function createQueues(db: Db) {
       refuseItself(id, input);
       // The insert decides; but each that meets a taken id uses up a number, of which there are 2^31.
       if ((await find(id)) !== undefined) throw new BrokerError("queue_exists");
+      if (input.dead_queue_id != null && (await find(input.dead_queue_id)) === undefined) {
+        throw new BrokerError("queue_not_found");
+      }
       const values = valuesOf(id, settings, input, true);
       try {
         const [row] = await db.run("create_queue", () => create.execute(values));
@@ -240,6 +244,8 @@ export function createQueues(db: Db) {
       } catch (error) {
         if (error instanceof DatabaseError && error.code === numbers_used_up)
           throw new BrokerError("unavailable", no_number);
+        if (error instanceof DatabaseError && error.code === foreign_key_violation)
+          throw new BrokerError("queue_not_found");
         // The constraint is looked at before the id: the dead-letter queue is missing, the id may be taken besides.
         if (!(error instanceof DatabaseError && error.code === check_violation)) throw error;
         throw new BrokerError((await find(id)) === undefined ? "queue_not_found" : "queue_exists");
@@ -295,7 +301,7 @@ export function createQueues(db: Db) {
       const [row] = await db
         .run("delete_queue", () => remove.execute(values))
         .catch((error: DatabaseError) => {
-          if (error.code !== "23503") throw error;
+          if (error.code !== foreign_key_violation) throw error;
           throw new BrokerError(
             "queue_in_use",
             "it is the dead-letter queue of another queue; ?force=true lets that one go without",

@@ -33,8 +33,9 @@ export function createArchiveSweep(db: Db) {
      * while somebody reads the archive for long; a later call does it then.
      */
     async keepArchive(): Promise<{ days_dropped: number; rows: number }> {
+      const rows = await untilEmpty(db, "sweep_archive_default", sweepLate);
       const [row] = await db.run("keep_archive", () => archive.execute());
-      return { days_dropped: row?.dropped ?? 0, rows: await untilEmpty(db, "sweep_archive_default", sweepLate) };
+      return { days_dropped: row?.dropped ?? 0, rows };
     },
   };
 }

@@ -112,19 +112,28 @@ export function createExpiredSweep(db: Db, settle: Settle, note: NoteMessages) {
     }
   }
 
+  async function sweepQueue(queue: { no: number; queue_id: string; is_dead_on_expiry: boolean }): Promise<number> {
+    if (queue.is_dead_on_expiry) return await deadLetterOldest(queue.no, queue.queue_id);
+    const count = await archiveOldest(queue.no);
+    if (count > 0) note("expired", queue.queue_id, count);
+    return count;
+  }
+
   return {
     /** Moves expired messages to the archive, or to the dead-letter queue where the queue says so; answers how many. */
     async sweepExpired(): Promise<number> {
       let total = 0;
+      const failures: unknown[] = [];
       const found = await db.run("find_queues_with_expired", () => findExpired.execute(), true);
-      for (const { no, queue_id, is_dead_on_expiry } of found) {
-        if (is_dead_on_expiry) total += await deadLetterOldest(no, queue_id);
-        else {
-          const count = await archiveOldest(no);
-          if (count > 0) note("expired", queue_id, count);
-          total += count;
+      for (const queue of found) {
+        try {
+          total += await sweepQueue(queue);
+        } catch (error) {
+          failures.push(error);
         }
       }
+      // A queue that fails holds up no other.
+      if (failures.length > 0) throw failures[0];
       return total;
     },
   };
