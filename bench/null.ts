@@ -2,6 +2,8 @@
 // input.
 import type { Broker } from "../src/broker/broker.ts";
 import { createApp } from "../src/http/app.ts";
+import { refusal } from "../src/http/output.ts";
+import { startListener } from "../src/web/listener.ts";
 
 const published = { id: "01HZZZZZZZZZZZZZZZZZZZZZ01", deduplicated: false };
 const nothing = {
@@ -18,8 +20,18 @@ const app = createApp(nothing as unknown as Broker, {
   wait_seconds_max: 0,
   version: "null",
 });
-app.listen({ port: 0, hostname: "127.0.0.1" });
-console.log(`http://127.0.0.1:${app.server?.port}`);
+const { port } = await startListener({
+  hostname: "127.0.0.1",
+  port: 0,
+  fetch: async (request) => await app.fetch(request),
+  refusal,
+  idle_seconds_max: 120,
+  header_seconds_max: 60,
+  body_rate_min: 0,
+  rate_window_ms: 10_000,
+  handler_seconds_max: 60,
+});
+console.log(`http://127.0.0.1:${port}`);
 for await (const _ of Bun.stdin.stream()) {
   // Until the parent closes it.
 }

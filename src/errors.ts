@@ -25,6 +25,10 @@ export const catalogue = {
   dedup_conflict: { code: 22, status: 409, message: "dedup conflict" },
   route_not_found: { code: 23, status: 404, message: "route not found" },
   method_not_allowed: { code: 24, status: 405, message: "method not allowed" },
+  bad_request: { code: 27, status: 400, message: "bad request" },
+  request_timeout: { code: 28, status: 408, message: "request timeout" },
+  headers_too_large: { code: 29, status: 431, message: "request headers too large" },
+  expectation_failed: { code: 30, status: 417, message: "expectation failed" },
 } as const;
 
 export type ErrorName = keyof typeof catalogue;

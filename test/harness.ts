@@ -9,6 +9,8 @@ import { type Db, openPostgres } from "../src/db/db.ts";
 import { openEmbedded } from "../src/db/embedded/embedded.ts";
 import { migrateDatabase } from "../src/db/migrate.ts";
 import { type App, type AppOptions, createApp } from "../src/http/app.ts";
+import { refusal } from "../src/http/output.ts";
+import { type Listener, type ListenerOptions, startListener } from "../src/web/listener.ts";
 import { sharedCluster } from "./postgres.ts";
 
 export type Answer = {
@@ -155,6 +157,22 @@ export async function openService(options: ServiceOptions = {}): Promise<Service
       await store.close();
     },
   };
+}
+
+/** Serves an app on a port of this machine, as the server does. */
+export async function listen(app: App, options: Partial<ListenerOptions> = {}): Promise<Listener> {
+  return await startListener({
+    hostname: "127.0.0.1",
+    port: 0,
+    fetch: async (request) => await app.fetch(request),
+    refusal,
+    idle_seconds_max: 120,
+    header_seconds_max: 60,
+    body_rate_min: 240,
+    rate_window_ms: 10_000,
+    handler_seconds_max: 300,
+    ...options,
+  });
 }
 
 /** A service for all tests of a file, closed after them. */

@@ -246,8 +246,8 @@ describe("paths", () => {
 });
 
 describe("requests as bytes", () => {
-  test("the Host does not matter: one letter, empty, odd, or none in HTTP/1.0", async () => {
-    const hosts = ["a", "ab", "", "a/b?c", "a#b", "[::1]:80", "x:99999", "localhost/v1/nowhere"];
+  test("the Host does not matter as long as it is one: one letter, empty, odd, or none in HTTP/1.0", async () => {
+    const hosts = ["a", "ab", "", "[::1]:80", "x:99999", "under_score.example:8000"];
     for (const host of hosts) {
       const answer = await raw(request("GET", "/v1/healthz?x=1", { headers: [`Host: ${host}`] }));
       expect([host, answer.body]).toEqual([host, { success: true }]);
@@ -589,7 +589,7 @@ describe("members", () => {
       ["wrong type", () => put(queue, { ...settings, id: 1 }), { code: 2 }],
       [
         "all",
-        () => put("é", {}),
+        () => put("%C3%A9", {}),
         { code: 3, details: `ack_deadline_seconds: ${blank}; id: ${format}; message_retention_seconds: ${blank}.` },
       ],
       ["unknown", () => put("nobody"), { code: 5 }],

@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { settings } from "../src/config.ts";
-import { is_embedded, openService, uniqueId, until } from "./harness.ts";
+import { is_embedded, listen, openService, uniqueId, until } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
 const file = path.resolve(import.meta.dir, "../README.md");
@@ -32,8 +32,8 @@ test.if(Bun.which("curl") !== null)(
   "the walk-through gives what the README shows",
   async () => {
     const service = await openService();
-    service.app.listen({ port: 0, hostname: "127.0.0.1" });
-    const origin = `http://127.0.0.1:${service.app.server?.port}`;
+    const listener = await listen(service.app);
+    const origin = `http://127.0.0.1:${listener.port}`;
     const steps = readSteps();
     expect(steps.length).toBeGreaterThan(18);
     let id = "";
@@ -51,7 +51,7 @@ test.if(Bun.which("curl") !== null)(
       expect({ command, body: parse(answer) }).toMatchObject({ command, body: parse(body) });
       id = answer.match(ulid)?.[0] ?? id;
     }
-    await service.app.server?.stop(true);
+    await listener.stop(true);
     await service.close();
   },
   30_000,

@@ -259,6 +259,14 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     /** An answer with so many bytes of messages is written, or nobody reads it any more. Once for each receive. */
     answered: answers.release,
 
+    /**
+     * Gives back what was received and could not be handed over, as if it had not been delivered. Never throws: without
+     * a database the leases run out.
+     */
+    takeBack(queue_id: string, leased: LeasedMessage[]): void {
+      settle.unlease(queue_id, leased).catch(() => {});
+    },
+
     /** Ends a message for good. Repeatable. Throws `queue_not_found`, `message_not_found`, `lease_lost`. */
     ack: (item: SettleItem): Promise<undefined> => acks.call(item),
 

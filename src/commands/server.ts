@@ -10,10 +10,12 @@ import { checkMigrated, migrateDatabase } from "../db/migrate.ts";
 import { checkSession } from "../db/session.ts";
 import { findKnownBug } from "../db/versions.ts";
 import { createApp } from "../http/app.ts";
+import { refusal } from "../http/output.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
 import { addObserver, observe } from "../observe.ts";
 import { version } from "../version.ts";
+import { startListener } from "../web/listener.ts";
 import { openStore, type Store } from "./store.ts";
 
 export type RunningServer = {
@@ -42,9 +44,9 @@ export class ListenError extends Error {
   }
 }
 
-function listen<T>(listener: "http" | "metrics", start: () => T): T {
+async function listen<T>(listener: "http" | "metrics", start: () => T): Promise<Awaited<T>> {
   try {
-    return start();
+    return await start();
   } catch (cause) {
     throw new ListenError(listener, cause);
   }
@@ -55,22 +57,12 @@ const removal_ms_max = 30_000;
 /** How long a server that stops goes on serving at most, and how long nobody must have asked for it to be less. */
 const goodbye_ms_max = 1000;
 const quiet_ms_min = 300;
+/** As the setting of the rate says. */
+const rate_window_ms = 10_000;
 /** What an end without a database takes at most. */
 const abort_ms_max = 500;
 /** How long the start waits for LISTEN at most. */
 const peers_ms_max = 1000;
-/** Bun's own limit. */
-const idle_seconds_max = 255;
-
-/**
- * A slow request must not be cut as an idle connection: one that waits for its statement, runs it twice, and a removal
- * that runs into its last page.
- */
-function handlerSeconds(statement_timeout_ms: number): number {
-  const slowest_ms = removal_ms_max + 3 * (statement_timeout_ms + 2000);
-  return Math.min(idle_seconds_max, Math.ceil(slowest_ms / 1000));
-}
-
 /**
  * Opens everything in order: database, broker, listeners, background jobs. Throws MigrationError for a database that is
  * not at this version or whose sessions do not get our settings, ListenError for a port that is taken, DatabaseError
@@ -101,9 +93,9 @@ function urlOf(host: string, port: number): string {
  * Goes on serving for a moment. Every answer asks to close its connection now, so a client that keeps connections open
  * is told before they are closed, and none of its requests meets a closed one.
  */
-async function sayGoodbye(lastRequestMs: () => number, ms_max: number): Promise<void> {
+async function sayGoodbye(lastRequestMs: () => number, idle_ms_max: number, ms_max: number): Promise<void> {
   const end_ms = performance.now() + ms_max;
-  if (performance.now() - lastRequestMs() > idle_seconds_max * 1000) return;
+  if (performance.now() - lastRequestMs() > idle_ms_max) return;
   const quiet_since_ms = () => Math.max(lastRequestMs(), end_ms - ms_max);
   while (performance.now() < end_ms && performance.now() - quiet_since_ms() < quiet_ms_min) await Bun.sleep(20);
 }
@@ -192,7 +184,7 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
       }
     }
     const metrics_host = config.PSQLQUEUE_METRICS_HOST;
-    const metrics_server = listen("metrics", () =>
+    const metrics_server = await listen("metrics", () =>
       Bun.serve({
         hostname: metrics_host,
         port: config.PSQLQUEUE_METRICS_PORT,
@@ -210,22 +202,20 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
     // Known to the other servers before the first request, so that none of its publishes waits for a poll of theirs.
     await Promise.race([peers?.run().catch(() => {}), Bun.sleep(peers_ms_max)]);
     const host = config.PSQLQUEUE_SERVER_HOST;
-    listen("http", () =>
-      app.listen({
+    const listener = await listen("http", () =>
+      startListener({
         hostname: host,
         port: config.PSQLQUEUE_SERVER_PORT,
-        reusePort: false,
-        // The gateway refuses what is too large, with a body that says so; Bun's own refusal has none. What nobody
-        // reads is not kept either: Bun stops reading the socket.
-        maxRequestBodySize: Number.MAX_SAFE_INTEGER,
-        idleTimeout: Math.min(
-          idle_seconds_max,
-          Math.max(config.PSQLQUEUE_SERVER_READ_HEADER_TIMEOUT_SECONDS, handlerSeconds(statement_timeout_ms)),
-        ),
-        development: false,
+        fetch: async (request) => await app.fetch(request),
+        refusal,
+        idle_seconds_max: config.PSQLQUEUE_SERVER_IDLE_TIMEOUT_SECONDS,
+        header_seconds_max: config.PSQLQUEUE_SERVER_READ_HEADER_TIMEOUT_SECONDS,
+        body_rate_min: config.PSQLQUEUE_SERVER_BODY_RATE_MIN,
+        rate_window_ms,
+        handler_seconds_max: config.PSQLQUEUE_SERVER_HANDLER_TIMEOUT_SECONDS,
       }),
     );
-    const port = app.server?.port ?? 0;
+    const { port } = listener;
     const url = urlOf(host, port);
     log("info", "http server starting", { host, port, url, docs: `${url}/v1/swagger/index.html` });
 
@@ -239,10 +229,14 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
       // Long polls end at once, with nothing.
       broker.wakeups.stop();
       const grace_ms = config.PSQLQUEUE_SHUTDOWN_GRACE_SECONDS * 1000;
-      await sayGoodbye(() => last_request_ms, Math.min(grace_ms, goodbye_ms_max));
-      const finished = Promise.all([app.server?.stop(), metrics_server.stop(), ...stops.map((end) => end())]);
+      await sayGoodbye(
+        () => last_request_ms,
+        config.PSQLQUEUE_SERVER_IDLE_TIMEOUT_SECONDS * 1000,
+        Math.min(grace_ms, goodbye_ms_max),
+      );
+      const finished = Promise.all([listener.stop(), metrics_server.stop(), ...stops.map((end) => end())]);
       await Promise.race([finished, Bun.sleep(grace_ms)]);
-      await Promise.all([app.server?.stop(true), metrics_server.stop(true)]);
+      await Promise.all([listener.stop(true), metrics_server.stop(true)]);
       await Promise.allSettled([leadership.stop(), broker.notifier.retire(), broker.flushRates()]);
       await db.close(1);
       await store.close();
@@ -250,7 +244,7 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
     };
     const abort = async () => {
       is_stopping = true;
-      const cut = Promise.allSettled([app.server?.stop(true), metrics_server.stop(true), db.close(0), store.close()]);
+      const cut = Promise.allSettled([listener.stop(true), metrics_server.stop(true), db.close(0), store.close()]);
       await Promise.race([cut, Bun.sleep(abort_ms_max)]);
     };
     return {

@@ -1,6 +1,8 @@
 import { type TSchema, Type } from "@sinclair/typebox";
 import { BrokerError, catalogue, DatabaseError, type ErrorName, type Problem } from "../errors.ts";
 import { observe } from "../observe.ts";
+import { carryText, markStream } from "../web/answer.ts";
+import { ClientGoneError } from "../web/request.ts";
 
 const json_type = "application/json; charset=utf-8";
 
@@ -14,12 +16,12 @@ export function jsonText(status: number, text: string): Response {
     "cache-control": "no-store",
     "content-length": String(Buffer.byteLength(text)),
   };
-  return new Response(text, { status, headers });
+  return carryText(new Response(text, { status, headers }), text);
 }
 
 /** The same of a text that is made while it is written, and whose length nobody knows yet. */
 export const jsonStream = (status: number, stream: ReadableStream<Uint8Array>): Response =>
-  new Response(stream, { status, headers: { "content-type": json_type, "cache-control": "no-store" } });
+  markStream(new Response(stream, { status, headers: { "content-type": json_type, "cache-control": "no-store" } }));
 
 /** A JSON response. */
 export function json(status: number, value: unknown, headers?: Record<string, string>): Response {
@@ -71,6 +73,8 @@ export function refusalOf(error: unknown, where: string, request_id?: string): B
   if (error instanceof DatabaseError && passing.has(error.failure)) {
     return new BrokerError("unavailable", `the database does not answer (${error.code})`);
   }
+  // Nobody's fault, and nobody is there to be told.
+  if (error instanceof ClientGoneError) return new BrokerError("bad_request", error.message);
   observe({ kind: "internal_error", where, error, ...(request_id !== undefined && { request_id }) });
   return new BrokerError("internal");
 }

@@ -3,7 +3,9 @@ import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import type { LeasedMessage } from "../broker/deliver/lease.ts";
 import { bytesOf } from "../broker/deliver/receive.ts";
+import { whenUnsent } from "../web/answer.ts";
 import { has_effect } from "../web/gateway.ts";
+import { mayWait } from "../web/request.ts";
 import { readsQuery } from "./input.ts";
 import { documents, jsonStream, jsonText } from "./output.ts";
 import { member } from "./schema.ts";
@@ -11,8 +13,6 @@ import { member } from "./schema.ts";
 const receive_limit = 10;
 /** The longest lease that a request can ask for. */
 export const lease_seconds_max = 43_200;
-/** A connection is not idle while its request waits. */
-const idle_slack_seconds = 10;
 
 export type ReceiveLimits = {
   /** Messages that one receive returns at most. */
@@ -138,10 +138,10 @@ export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_
 
   return new Elysia({ prefix: "/v1/queues/:queue_id/messages", normalize: false }).get(
     "",
-    async ({ params, query, request, server }) => {
+    async ({ params, query, request }) => {
       const { label, limit = Math.min(receive_limit, receive_limit_max), wait_seconds, ack_deadline_seconds } = query;
       // Without a wait asked for, the queue's own may hold; whether, only the database knows.
-      if (wait_seconds !== 0) server?.timeout(request, wait_seconds_max + idle_slack_seconds);
+      if (wait_seconds !== 0) mayWait(request, (wait_seconds ?? wait_seconds_max) * 1000);
       const leased = await broker.receive({
         queue_id: params.queue_id,
         label,
@@ -153,7 +153,8 @@ export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_
       });
       const queue_id = JSON.stringify(params.queue_id);
       const bytes = bytesOf(leased);
-      return answerReceive(leased, queue_id, limit, request.signal, () => broker.answered(bytes));
+      const response = answerReceive(leased, queue_id, limit, request.signal, () => broker.answered(bytes));
+      return leased.length === 0 ? response : whenUnsent(response, () => broker.takeBack(params.queue_id, leased));
     },
     {
       ...readsQuery(ReceiveQuery),

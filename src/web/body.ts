@@ -1,4 +1,5 @@
 import { BrokerError } from "../errors.ts";
+import { isIncoming } from "./request.ts";
 
 type Limited = Request & { body_bytes_max?: number };
 
@@ -21,7 +22,9 @@ async function readChunked(request: Request, bytes_max: number): Promise<Uint8Ar
 
 /** The body's bytes. Throws `payload_too_large` as soon as there are too many. */
 export async function readBody(request: Request): Promise<Uint8Array> {
+  const bytes_max = (request as Limited).body_bytes_max;
+  if (isIncoming(request)) return await request.read(bytes_max ?? Number.POSITIVE_INFINITY);
   // A length that was announced has been checked by the gateway.
   if (request.headers.has("content-length")) return await request.bytes();
-  return await readChunked(request, (request as Limited).body_bytes_max ?? 0);
+  return await readChunked(request, bytes_max ?? 0);
 }

@@ -3,6 +3,7 @@ import { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
 import { limitBody } from "./body.ts";
 import { createOriginRule } from "./origin.ts";
+import { addressOf, cutStatus, problemOf, withTarget } from "./request.ts";
 
 export type GatewayOptions = {
   /** From now on every answer asks its client to close the connection, and the health check says no. */
@@ -18,10 +19,7 @@ export type Edge = {
   start(path: string, request: Request): Response | undefined;
 };
 
-type Served = {
-  routes: { method: string; path: string; hooks?: unknown }[];
-  server: { requestIP(request: Request): { address: string } | null } | null;
-};
+type Served = { routes: { method: string; path: string; hooks?: unknown }[] };
 
 type Route = { path: string; methods: Set<string> };
 type Marked = Request & { request_id?: string };
@@ -74,9 +72,10 @@ export function createGateway(options: GatewayOptions, { refusal, start }: Edge)
   const origin = createOriginRule(options.cors_origins);
   const router = new Memoirist<Route>();
   const routes = new Map<string, Route>();
-  let served: Served = { routes: [], server: null };
 
   function refuse(request: Request, route: Route | undefined): Response | undefined {
+    const problem = problemOf(request);
+    if (problem !== undefined) return refusal(problem);
     if (route === undefined) return refusal(new BrokerError("route_not_found"));
     if (!route.methods.has(request.method)) {
       const answer = request.method === "OPTIONS" ? origin.preflight(request, [...route.methods]) : undefined;
@@ -98,15 +97,14 @@ export function createGateway(options: GatewayOptions, { refusal, start }: Edge)
     response.headers.set("x-request-id", id);
     if (options.isStopping?.()) response.headers.set("connection", "close");
     origin.allowReading(request, response);
-    const addressOf = () => served.server?.requestIP(request)?.address ?? "";
     observe({
       kind: "request",
       id,
       request,
-      ip: addressOf,
+      ip: () => addressOf(request),
       route,
       latency_ms: performance.now() - started_ms,
-      status: response.status,
+      status: cutStatus(request) ?? response.status,
       response_bytes: Number(response.headers.get("content-length") ?? 0),
     });
     return response;
@@ -115,7 +113,6 @@ export function createGateway(options: GatewayOptions, { refusal, start }: Edge)
   return {
     /** Learns the routes; before the first request. */
     open(app: Served): void {
-      served = app;
       for (const own of app.routes) {
         const { path } = own;
         const known = routes.get(path);
@@ -129,11 +126,8 @@ export function createGateway(options: GatewayOptions, { refusal, start }: Edge)
       }
     },
 
-    async enter(fetch: (request: Request) => Promise<Response>, given: Request): Promise<Response> {
+    async enter(fetch: (request: Request) => Promise<Response>, request: Request): Promise<Response> {
       const started_ms = performance.now();
-      // Without a usable Host header Bun's URL is a path only. HTTP/1.0 knows no Host, and health checks still speak
-      // it.
-      const request = given.url.startsWith("/") ? new Request(`http://localhost${given.url}`, given) : given;
       const { url } = request;
       const path_start = url.indexOf("/", url.indexOf("//") + 2);
       const query_start = url.indexOf("?", path_start);
@@ -143,7 +137,7 @@ export function createGateway(options: GatewayOptions, { refusal, start }: Edge)
         path = normalizePath(path);
         const rewritten = url.slice(0, path_start) + path + (query_start < 0 ? "" : url.slice(query_start));
         if (rewritten !== url) {
-          asked = new Request(rewritten, request);
+          asked = withTarget(request, request.method, rewritten);
           (asked as Marked).request_id = requestId(request);
         }
       }
@@ -152,13 +146,14 @@ export function createGateway(options: GatewayOptions, { refusal, start }: Edge)
       observe({ kind: "request_started", route });
       const answer = async (own: Request) => {
         if (own.method !== "HEAD") return await fetch(own);
-        const as_get = new Request(own, { method: "GET" });
+        const as_get = withTarget(own, "GET", own.url);
         (as_get as Marked).request_id = requestId(request);
         return await withoutBody(await fetch(as_get));
       };
       if (!request.headers.has("content-length")) limitBody(asked, options.body_bytes_max);
       const is_read = request.method === "GET" || request.method === "HEAD";
-      const begin = found === undefined && is_read ? start(path, request) : undefined;
+      const begin =
+        found === undefined && is_read && problemOf(request) === undefined ? start(path, request) : undefined;
       const response = begin ?? refuse(request, found) ?? (await answer(asked));
       return finish(request, response, route, started_ms);
     },

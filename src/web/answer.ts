@@ -1,0 +1,35 @@
+type Carried = Response & { carried_text?: string; is_stream?: boolean; onUnsent?: () => void };
+
+/** Keeps a response's text beside it, so that a server need not read it out of the response again. */
+export function carryText(response: Response, text: string): Response {
+  (response as Carried).carried_text = text;
+  return response;
+}
+
+/** The text of a response that carries it. */
+export const carriedText = (response: Response): string | undefined => (response as Carried).carried_text;
+
+/**
+ * `onUnsent` is called, once, when the response could not be handed over to the client whole: it was gone. For what
+ * must be undone then.
+ */
+export function whenUnsent(response: Response, onUnsent: () => void): Response {
+  (response as Carried).onUnsent = onUnsent;
+  return response;
+}
+
+/** What is to be undone when this response cannot be handed over; at most once. */
+export function takeUnsent(response: Response): (() => void) | undefined {
+  const { onUnsent } = response as Carried;
+  delete (response as Carried).onUnsent;
+  return onUnsent;
+}
+
+/** Says that the body is made while it is written, and is not to be gathered first. */
+export function markStream(response: Response): Response {
+  (response as Carried).is_stream = true;
+  return response;
+}
+
+/** Is the body made while it is written? */
+export const isStream = (response: Response): boolean => (response as Carried).is_stream === true;
