@@ -39,7 +39,7 @@ const living = new Set<Child>();
 
 /** Starts `psqlqueue …args` with nothing in its environment but `env` and what a program needs to run. */
 export function startChild(args: string[], options: ChildOptions = {}): Child {
-  const started = Bun.spawn([process.execPath, main, ...args], {
+  const started = Bun.spawn([process.execPath, "--no-env-file", main, ...args], {
     cwd: options.cwd ?? emptyDirectory(),
     env: { PATH: process.env["PATH"] ?? "", HOME: scratch, TMPDIR: scratch, ...options.env },
     stdin: "ignore",
