@@ -1,4 +1,4 @@
-import { readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import path from "node:path";
 import { ConfigError } from "./config.ts";
 
@@ -13,11 +13,14 @@ export type Dotenv = {
   warnings: DotenvWarning[];
 };
 
-/** The first `.env` from `directory` upwards. A directory of that name is none: Python keeps its packages in such. */
+/**
+ * The first `.env` from `directory` upwards. A directory of that name is none: Python keeps its packages in such. What
+ * lies in a directory that this user may not look into is not for us.
+ */
 function findDotenv(directory: string): string | undefined {
   for (let at = path.resolve(directory); ; at = path.dirname(at)) {
     const file = path.join(at, ".env");
-    if (statSync(file, { throwIfNoEntry: false })?.isDirectory() === false) return file;
+    if (existsSync(file) && !statSync(file).isDirectory()) return file;
     if (at === path.dirname(at)) return undefined;
   }
 }
@@ -91,11 +94,9 @@ function parse(text: string): Pick<Dotenv, "values" | "warnings"> {
 
 /** Reads the first `.env` from `directory` upwards; undefined without one. Throws ConfigError when it is unreadable. */
 export function readDotenv(directory: string): Dotenv | undefined {
-  let file = path.resolve(directory, ".env");
+  const file = findDotenv(directory);
+  if (file === undefined) return undefined;
   try {
-    const found = findDotenv(directory);
-    if (found === undefined) return undefined;
-    file = found;
     return { file, ...parse(decode(readFileSync(file)).replaceAll(/\r\n?/g, "\n")) };
   } catch (cause) {
     throw new ConfigError(
