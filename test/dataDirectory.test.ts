@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { cpSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { type Child, emptyDirectory, killChildren, runChild, sourceProgram, startChild } from "./child.ts";
 
@@ -123,6 +124,33 @@ describe("a data directory that is not ours is refused, and nothing in it is cha
     const { lines } = await runChild(["server"], { env: { ...any_port, PSQLQUEUE_DATA_DIR: given } });
     expect(lines.at(-1)?.["error"]).toStartWith(
       `${given} is a file, or below one, and no directory; name another with`,
+    );
+  });
+
+  const is_root = process.platform === "linux" && process.getuid?.() === 0;
+  const nobody = ["setpriv", "--reuid=65534", "--clear-groups"];
+  const can_be_nobody =
+    is_root && Bun.spawnSync([...nobody, ...sourceProgram, "--version"], { stdout: "ignore" }).exitCode === 0;
+  test.if(can_be_nobody)("one that this user may not write", async () => {
+    const directory = mkdtempSync(path.join(tmpdir(), "psqlqueue-foreign-"));
+    chmodSync(directory, 0o755);
+    const program = [...nobody, ...sourceProgram];
+    const { lines } = await runChild(["server"], { env: { ...any_port, PSQLQUEUE_DATA_DIR: directory }, program });
+    expect(lines.at(-1)?.["error"]).toStartWith(
+      `The data directory ${directory} is not readable and writable by this user (uid 65534): change its owner or its`,
+    );
+    expect(readdirSync(directory)).toEqual([]);
+    rmSync(directory, { recursive: true });
+  });
+
+  const can_mount = is_root && Bun.spawnSync(["unshare", "--mount", "true"]).exitCode === 0;
+  test.if(can_mount)("one on a file system that is read-only", async () => {
+    const directory = emptyDirectory();
+    const mount = 'mount -t tmpfs -o ro none "$PSQLQUEUE_DATA_DIR" && exec "$@"';
+    const program = ["unshare", "--mount", "sh", "-c", mount, "sh", ...sourceProgram];
+    const { lines } = await runChild(["server"], { env: { ...any_port, PSQLQUEUE_DATA_DIR: directory }, program });
+    expect(lines.at(-1)?.["error"]).toStartWith(
+      `The data directory ${directory} is on a file system that is read-only; name another with PSQLQUEUE_DATA_DIR`,
     );
   });
 
