@@ -1,4 +1,4 @@
-import { readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import path from "node:path";
 import { type CommandLine, type CommandName, readCommandLine } from "./commandLine.ts";
 import { healthUrl, ListenError } from "./commands/listeners.ts";
@@ -39,7 +39,8 @@ found from the working directory upwards; the environment wins.
  * closed terminal ends the process at once, which loses nothing that was answered.
  */
 function stopSignals(): NodeJS.Signals[] {
-  const status = process.platform === "linux" ? readFileSync("/proc/self/status", "utf8") : "";
+  const file = "/proc/self/status";
+  const status = existsSync(file) ? readFileSync(file, "utf8") : "";
   const ignored = /^SigIgn:\s*([0-9a-f]+)$/m.exec(status)?.[1];
   const hears_hangup = ignored !== undefined && (BigInt(`0x${ignored}`) & 1n) === 0n;
   return ["SIGINT", "SIGTERM", ...(hears_hangup ? (["SIGHUP"] as const) : [])];
@@ -50,6 +51,8 @@ function onSignals(log: Log, stop: () => void): void {
   let signals = 0;
   for (const signal of stopSignals()) {
     process.on(signal, () => {
+      // Of a terminal that is closed both the system and the shell tell us; nobody is in a hurry.
+      if (signal === "SIGHUP" && signals > 0) return;
       signals += 1;
       if (signals > 1) process.exit(1);
       log("info", "server shutting down gracefully, press Ctrl+C again to force");
@@ -119,6 +122,11 @@ function refuse(what: string): number {
 function warnOfSettings(log: Log, dotenv: Dotenv | undefined): string[] {
   for (const { line, reason } of dotenv?.warnings ?? []) {
     log("warn", "a line of .env is not understood", { file: dotenv?.file, line, reason });
+  }
+  for (const name of Object.keys(dotenv?.values ?? {})) {
+    if (process.env[name] !== "" || !(name in settings)) continue;
+    const remedy = `unset ${name} in the environment for the value of .env to count`;
+    log("warn", "a setting of .env is not used: it is empty in the environment", { setting: name, remedy });
   }
   const sources = [
     { source: "the environment", given: process.env },

@@ -41,6 +41,9 @@ describe("a server without a database URL", () => {
       unknown_settings: ["PSQLQUEUE_DATABSE_URL"],
       note: remedy,
     });
+    // The shell tells it once more.
+    child.signal("SIGHUP");
+    await child.waitFor("server shutting down gracefully, press Ctrl+C again to force");
     child.signal("SIGHUP");
     expect(await child.exited).toBe(0);
     expect(child.lines().map(({ msg }) => msg)).toContain(

@@ -88,6 +88,21 @@ test("what is not understood is told by file and line, never by its value", asyn
   expect(answer.stdout + answer.stderr).not.toContain("s3cret");
 });
 
+test("a setting of .env that the environment has empty is told: the environment wins", async () => {
+  const cwd = directoryWith("PSQLQUEUE_DATABASE_URL=postgres://localhost/x\n");
+  const env = { PSQLQUEUE_SERVER_PORT: "1", PSQLQUEUE_DATABASE_URL: "" };
+  const { lines } = await runChild(["healthcheck"], { cwd, env });
+  expect(lines.slice(1)).toEqual([
+    {
+      time,
+      level: "WARN",
+      msg: "a setting of .env is not used: it is empty in the environment",
+      setting: "PSQLQUEUE_DATABASE_URL",
+      remedy: "unset PSQLQUEUE_DATABASE_URL in the environment for the value of .env to count",
+    },
+  ]);
+});
+
 test("a directory named .env is passed over", async () => {
   const outer = directoryWith(`${name}=no`);
   mkdirSync(path.join(outer, "in/.env"), { recursive: true });
