@@ -1,5 +1,5 @@
-import { existsSync, readFileSync } from "node:fs";
-import path from "node:path";
+import { isIPv6 } from "node:net";
+import { nearestOf } from "./nearest.ts";
 
 /** A setting that cannot be used. The message is one line: the variable, the value, what is allowed. */
 export class ConfigError extends Error {
@@ -37,11 +37,26 @@ const oneOf = <const T extends string>(values: readonly T[], default_value: T, m
   read: (text) => values.find((value) => value === text.toLowerCase()),
 });
 
+/** Quotes that came along with the value (Docker's `--env-file` keeps them) would be part of a path. */
+const isText = (given: string) => given.trim() !== "" && !/^(["'`]).*\1$/s.test(given);
+
 const text = (default_value: string, meaning: string): Setting<string> => ({
   default: default_value,
-  allowed: "a text that is not empty",
+  allowed: "a text that is not empty, without quotes around it",
   meaning,
-  read: (given) => (given === "" ? undefined : given),
+  read: (given) => (isText(given) ? given : undefined),
+});
+
+/** An IPv6 address may stand in brackets, as in a URL. */
+const host = (default_value: string, meaning: string): Setting<string> => ({
+  default: default_value,
+  allowed: "an address or a name of this machine, without a port",
+  meaning,
+  read: (given) => {
+    const bare = /^\[(.*)\]$/.exec(given)?.[1] ?? given;
+    if (isIPv6(bare)) return bare;
+    return bare === given && /^[\w.-]+$/.test(given) ? given : undefined;
+  },
 });
 
 /** Several hosts are one more than `URL` can read. */
@@ -96,7 +111,7 @@ export const settings = {
     "milliseconds until the database cancels a statement; 2 s later the connection is given up and the answer is 503",
   ),
   PSQLQUEUE_LOG_LEVEL: oneOf(["debug", "info", "warn", "error"], "info", "least level that is logged"),
-  PSQLQUEUE_SERVER_HOST: text("0.0.0.0", "address of the API"),
+  PSQLQUEUE_SERVER_HOST: host("0.0.0.0", "address of the API"),
   PSQLQUEUE_SERVER_PORT: whole(0, 65535, 8000, "port of the API; 0: any free one"),
   PSQLQUEUE_SERVER_READ_HEADER_TIMEOUT_SECONDS: whole(
     1,
@@ -123,7 +138,7 @@ export const settings = {
     "seconds until a connection without a request, or whose client does not read its answer, is closed",
   ),
   PSQLQUEUE_SHUTDOWN_GRACE_SECONDS: whole(0, 3600, 5, "seconds that requests in flight get at SIGTERM"),
-  PSQLQUEUE_METRICS_HOST: text("0.0.0.0", "address of the metrics"),
+  PSQLQUEUE_METRICS_HOST: host("0.0.0.0", "address of the metrics"),
   PSQLQUEUE_METRICS_PORT: whole(0, 65535, 9090, "port of the metrics; 0: any free one"),
   PSQLQUEUE_METRICS_MAX_QUEUES: whole(0, 100_000, 1000, "queues with metrics of their own; the rest is one, _other"),
   PSQLQUEUE_QUEUE_MAX_NUMBER_OF_MESSAGES: whole(1, 1000, 10, "most messages that one receive returns"),
@@ -166,6 +181,15 @@ type Values = { [K in keyof typeof settings]: NonNullable<ReturnType<(typeof set
 export type Config = Readonly<Values> & {
   /** The database to use: the test database when PSQLQUEUE_TESTING is true. Empty: the embedded one. */
   readonly database_url: string;
+  readonly origin: Origin;
+};
+
+/** Where settings came from, for a message about what is not set. */
+export type Origin = {
+  /** The `.env` that was read. */
+  readonly dotenv_file?: string | undefined;
+  /** Names that were given and are no setting. */
+  readonly unknown_names: readonly string[];
 };
 
 /**
@@ -177,11 +201,15 @@ function maskUrl(url: string): string {
 }
 
 /** Reads and checks the settings. Throws ConfigError at the first one that cannot be used. */
-export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config {
+export function readConfig(
+  environment: Readonly<Record<string, string | undefined>>,
+  origin: Origin = { unknown_names: [] },
+): Config {
   const values: Record<string, unknown> = {};
   for (const [name, setting] of Object.entries<Setting<unknown>>(settings)) {
     const given = environment[name] ?? setting.default;
-    const value = setting.read(given);
+    // Blanks around a value mean nothing. Blanks alone are no value, and never the default.
+    const value = setting.read(given.trim() === "" ? given : given.trim());
     if (value === undefined) {
       const shown = name.endsWith("_URL") ? maskUrl(given) : given;
       throw new ConfigError(`${name}=${JSON.stringify(shown)} cannot be used; allowed: ${setting.allowed}`);
@@ -201,46 +229,40 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     );
   }
   const database_url = config.PSQLQUEUE_TESTING ? config.PSQLQUEUE_TEST_DATABASE_URL : config.PSQLQUEUE_DATABASE_URL;
-  return Object.freeze({ ...config, database_url });
+  return Object.freeze({ ...config, database_url, origin });
 }
 
-/** The first `.env` from `directory` upwards, or undefined. */
-function findDotenv(directory: string): string | undefined {
-  for (let at = path.resolve(directory); ; at = path.dirname(at)) {
-    const file = path.join(at, ".env");
-    if (existsSync(file)) return file;
-    if (at === path.dirname(at)) return undefined;
-  }
+/** Our own for builds and tests, which the program does not read. */
+const other_names = /^PSQLQUEUE_(COMMIT|TEST_[A-Z_]+)$/;
+/** What Kubernetes gives every container about a service that is named psqlqueue. */
+const kubernetes_names = /^PSQLQUEUE_(.*_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$/;
+
+/** The setting that somebody means with `port` or `PSQLQUEUE_PORT`, or undefined. */
+export function settingLike(given: string): string | undefined {
+  const wanted = given
+    .toUpperCase()
+    .replaceAll("-", "_")
+    .replace(/^PSQLQUEUE_/, "");
+  const known = Object.keys(settings);
+  const name = `PSQLQUEUE_${wanted}`;
+  return nearestOf(name, known, Math.floor(wanted.length / 3)) ?? known.find((one) => one.endsWith(`_${wanted}`));
 }
 
-/** Reads `NAME=value` lines; `#` starts a comment, quotes around a value are taken off, `export ` is allowed. */
-function parseDotenv(content: string): Record<string, string> {
-  const values: Record<string, string> = {};
-  for (const line of content.split(/\r?\n/)) {
-    const match = /^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*$/.exec(line);
-    if (match === null) continue;
-    const [, name = "", given = ""] = match;
-    const quoted = /^"((?:[^"\\]|\\.)*)"|^'([^']*)'/.exec(given);
-    if (quoted?.[1] !== undefined) values[name] = quoted[1].replace(/\\n/g, "\n").replace(/\\(.)/g, "$1");
-    else values[name] = quoted?.[2] ?? given.replace(/\s+#.*$/, "");
-  }
-  return values;
-}
+/** A name that was given, that is no setting, and that looks as if it were to be one. */
+export type UnknownName = { name: string; nearest: string | undefined };
 
-/** The environment over the `.env` file found from the working directory upwards. */
-export function loadEnvironment(
-  environment: Readonly<Record<string, string | undefined>>,
-  directory: string,
-): { values: Record<string, string | undefined>; dotenv_file: string | undefined } {
-  const dotenv_file = findDotenv(directory);
-  if (dotenv_file === undefined) return { values: { ...environment }, dotenv_file };
-  let content: string;
-  try {
-    content = readFileSync(dotenv_file, "utf8");
-  } catch (cause) {
-    throw new ConfigError(`${dotenv_file} cannot be read: ${(cause as Error).message}`);
-  }
-  return { values: { ...parseDotenv(content), ...environment }, dotenv_file };
+/** Finds the names in `given` that are meant for us and are no settings: misspelt, lower case, or of other versions. */
+export function findUnknown(given: Readonly<Record<string, string | undefined>>): UnknownName[] {
+  const known = Object.keys(settings);
+  const in_kubernetes = given["KUBERNETES_SERVICE_HOST"] !== undefined;
+  return Object.keys(given).flatMap((name) => {
+    if (known.includes(name) || other_names.test(name)) return [];
+    if (in_kubernetes && kubernetes_names.test(name)) return [];
+    const is_ours = /^psqlqueue/i.test(name);
+    // Of names that begin otherwise, those that are a slip away: PSQL_QUEUE_DATABASE_URL.
+    const nearest = is_ours ? settingLike(name) : nearestOf(name, known, 2);
+    return is_ours || nearest !== undefined ? [{ name, nearest }] : [];
+  });
 }
 
 /** The table of settings that `server --help` prints. */

@@ -69,9 +69,38 @@ function pathParameters(route: string, path: string): Record<string, string> {
   );
 }
 
+/** The database counts as back, for the log, when it was reachable for so long. */
+const back_ms_min = 2000;
+
+/**
+ * Logs when the database goes and when it is back to stay: while servers change their roles, or one of several takes no
+ * writes, it comes and goes with every statement. Metrics and the health check tell each change at once.
+ */
+function createReachability(log: Log): (is_up: boolean, reason: string | undefined) => void {
+  let is_told_down = false;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let down_since_ms = 0;
+  return (is_up, reason) => {
+    clearTimeout(timer);
+    if (is_up) {
+      const back_at_ms = performance.now();
+      timer = setTimeout(() => {
+        is_told_down = false;
+        log("info", "database reachable again", { after_ms: Math.round(back_at_ms - down_since_ms) });
+      }, back_ms_min);
+      timer.unref();
+    } else if (!is_told_down) {
+      is_told_down = true;
+      down_since_ms = performance.now();
+      log("error", "database not reachable", { reason, effect: "requests are answered 503 until it is back" });
+    }
+  };
+}
+
 /** The observer that turns observations into log lines with the contract's messages. */
 export function logObserver(log: Log, least: Level): Observer {
   const logs_requests = least === "debug";
+  const noteReachable = createReachability(log);
   return (observation) => {
     switch (observation.kind) {
       case "request":
@@ -89,8 +118,7 @@ export function logObserver(log: Log, least: Level): Observer {
         });
         break;
       case "database_up":
-        if (observation.is_up) log("info", "database reachable again");
-        else log("error", "database not reachable", { effect: "requests are answered 503 until it is back" });
+        noteReachable(observation.is_up, observation.reason);
         break;
       case "job":
         if (observation.error !== undefined) {

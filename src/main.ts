@@ -1,7 +1,11 @@
-import { parseArgs } from "node:util";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import path from "node:path";
+import { type CommandLine, type CommandName, readCommandLine } from "./commandLine.ts";
+import { healthUrl, ListenError } from "./commands/listeners.ts";
 import { runMigration } from "./commands/migrate.ts";
-import { ListenError, startServer } from "./commands/server.ts";
-import { type Config, ConfigError, describeSettings, loadEnvironment, readConfig } from "./config.ts";
+import { startServer } from "./commands/server.ts";
+import { type Config, ConfigError, describeSettings, findUnknown, readConfig, settings } from "./config.ts";
+import { type Dotenv, readDotenv } from "./dotenv.ts";
 import { createLog, describeError, type Log, logObserver } from "./log.ts";
 import { addObserver } from "./observe.ts";
 import { commit, version } from "./version.ts";
@@ -11,7 +15,7 @@ const usage = `psqlqueue ${version}: a durable message queue over HTTP
 usage: psqlqueue COMMAND
 
 commands:
-  server, s     serves the API and the metrics until SIGINT or SIGTERM
+  server, s     serves the API and the metrics until SIGINT, SIGTERM or SIGHUP
   migrate, m    brings the database to this version; safe to run any number of times
     --from DIR  then carries the embedded database of that directory over to PSQLQUEUE_DATABASE_URL, which must be empty
   healthcheck   asks the local server whether it is well: exit 0, or 1
@@ -24,16 +28,31 @@ options:
 
 const server_usage = `usage: psqlqueue server
 
-Serves the API and the metrics until SIGINT or SIGTERM. Settings come from the environment, or from a file .env found
-from the working directory upwards; the environment wins.
+Serves the API and the metrics until SIGINT, SIGTERM or SIGHUP. Settings come from the environment, or from a file .env
+found from the working directory upwards; the environment wins.
 
 `;
 
-/** Ends at the first signal through \`stop\`, at the second at once. */
+/**
+ * The signals that stop us. SIGHUP comes when a terminal is closed, and stays ignored where it was at the start
+ * (nohup): a handler would end that. Only Linux tells whether it was. Elsewhere it is left alone: nohup works, and a
+ * closed terminal ends the process at once, which loses nothing that was answered.
+ */
+function stopSignals(): NodeJS.Signals[] {
+  const file = "/proc/self/status";
+  const status = existsSync(file) ? readFileSync(file, "utf8") : "";
+  const ignored = /^SigIgn:\s*([0-9a-f]+)$/m.exec(status)?.[1];
+  const hears_hangup = ignored !== undefined && (BigInt(`0x${ignored}`) & 1n) === 0n;
+  return ["SIGINT", "SIGTERM", ...(hears_hangup ? (["SIGHUP"] as const) : [])];
+}
+
+/** Ends at the first signal through `stop`, at the second at once. */
 function onSignals(log: Log, stop: () => void): void {
   let signals = 0;
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  for (const signal of stopSignals()) {
     process.on(signal, () => {
+      // Of a terminal that is closed both the system and the shell tell us; nobody is in a hurry.
+      if (signal === "SIGHUP" && signals > 0) return;
       signals += 1;
       if (signals > 1) process.exit(1);
       log("info", "server shutting down gracefully, press Ctrl+C again to force");
@@ -63,23 +82,20 @@ async function runServer(config: Config, log: Log): Promise<number> {
     return failure === undefined ? 0 : 1;
   } catch (error) {
     if (!(error instanceof ListenError)) throw error;
-    log("error", `${error.listener} server listen error`, { error: describeError(error.cause) });
+    log("error", `${error.listener} server listen error`, { error: error.message });
     return 1;
   }
 }
 
-async function runMigrate(config: Config, log: Log, options: Options): Promise<number> {
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(1));
+async function runMigrate(config: Config, log: Log, line: CommandLine): Promise<number> {
+  for (const signal of stopSignals()) process.on(signal, () => process.exit(1));
   log("info", "migration process started");
-  log("info", "migration process finished", await runMigration(config, options.from));
+  log("info", "migration process finished", await runMigration(config, line.from));
   return 0;
 }
 
 async function runHealthcheck(config: Config): Promise<number> {
-  const host = config.PSQLQUEUE_SERVER_HOST;
-  const reachable =
-    host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "[::1]" : host.includes(":") ? `[${host}]` : host;
-  const url = `http://${reachable}:${config.PSQLQUEUE_SERVER_PORT}/v1/healthz`;
+  const url = healthUrl(config);
   try {
     const response = await fetch(url, { signal: AbortSignal.timeout(5000) });
     if (response.ok) return 0;
@@ -90,19 +106,11 @@ async function runHealthcheck(config: Config): Promise<number> {
   return 1;
 }
 
-type Options = { from?: string | undefined };
-type Command = { run: (config: Config, log: Log, options: Options) => Promise<number>; options: readonly string[] };
-
-const server: Command = { run: runServer, options: [] };
-const migrate: Command = { run: runMigrate, options: ["from"] };
-const healthcheck: Command = { run: runHealthcheck, options: [] };
-const commands = new Map([
-  ["server", server],
-  ["s", server],
-  ["migrate", migrate],
-  ["m", migrate],
-  ["healthcheck", healthcheck],
-]);
+const commands: Record<CommandName, (config: Config, log: Log, line: CommandLine) => Promise<number>> = {
+  server: runServer,
+  migrate: runMigrate,
+  healthcheck: runHealthcheck,
+};
 
 /** Prints what is wrong with the command line, and how to do it right. */
 function refuse(what: string): number {
@@ -110,49 +118,75 @@ function refuse(what: string): number {
   return 2;
 }
 
-type Line = { command?: Command | undefined; options: Options; is_help: boolean; is_version: boolean };
+/** Says what was not understood; never a value. */
+function warnOfSettings(log: Log, dotenv: Dotenv | undefined): string[] {
+  for (const { line, reason } of dotenv?.warnings ?? []) {
+    log("warn", "a line of .env is not understood", { file: dotenv?.file, line, reason });
+  }
+  for (const name of Object.keys(dotenv?.values ?? {})) {
+    if (process.env[name] !== "" || !(name in settings)) continue;
+    const remedy = `unset ${name} in the environment for the value of .env to count`;
+    log("warn", "a setting of .env is not used: it is empty in the environment", { setting: name, remedy });
+  }
+  const sources = [
+    { source: "the environment", given: process.env },
+    ...(dotenv === undefined ? [] : [{ source: dotenv.file, given: dotenv.values }]),
+  ];
+  return sources.flatMap(({ source, given }) =>
+    findUnknown(given).map(({ name, nearest }) => {
+      const remedy =
+        nearest === undefined ? "`psqlqueue server --help` lists what there is" : `write ${nearest} if that is meant`;
+      log("warn", "a setting that does not exist", { setting: name, from: source, remedy });
+      return name;
+    }),
+  );
+}
 
-/** Throws a sentence for options that there are not. */
-function readLine(argv: string[]): Line {
-  const { values, positionals } = parseArgs({
-    args: argv,
-    allowPositionals: true,
-    options: { help: { type: "boolean", short: "h" }, version: { type: "boolean" }, from: { type: "string" } },
-  });
-  const [name = "help", ...rest] = positionals;
-  const is_version = values.version === true;
-  if (name === "help") return { options: {}, is_help: true, is_version };
-  const command = commands.get(name);
-  if (command === undefined) throw new Error(`unknown command ${JSON.stringify(name)}`);
-  if (rest.length > 0) throw new Error(`unexpected ${JSON.stringify(rest[0])} after ${name}`);
-  if (values.from !== undefined && !command.options.includes("from")) throw new Error(`${name} has no option --from`);
-  return { command, options: { from: values.from }, is_help: values.help === true, is_version };
+/**
+ * From source, Bun itself reads `.env` files of the working directory before we do, and expands `$word` in them.
+ * bunfig.toml tells it not to, where that is the working directory; the binary is built so.
+ */
+function warnOfBun(log: Log): void {
+  if (Bun.isStandaloneExecutable || process.execArgv.some((option) => option.startsWith("--no-env-file"))) return;
+  const directory = process.cwd();
+  if (directory === path.resolve(import.meta.dir, "..")) return;
+  const mode = process.env["NODE_ENV"] ?? "development";
+  const names = [".env", ".env.local", `.env.${mode}`, `.env.${mode}.local`];
+  const files = names.filter((name) => statSync(path.join(directory, name), { throwIfNoEntry: false })?.isFile());
+  if (files.length === 0) return;
+  const remedy = "start with `bun --no-env-file`, or use the binary";
+  log("warn", "Bun has read the files .env of this directory in its own way before", { directory, files, remedy });
 }
 
 async function main(argv: string[]): Promise<number> {
-  let line: Line;
+  let line: CommandLine;
   try {
-    line = readLine(argv);
+    line = readCommandLine(argv);
   } catch (error) {
-    return refuse((error as Error).message.split("\n")[0] ?? "");
+    return refuse((error as Error).message);
   }
-  const { command, options, is_help, is_version } = line;
+  const { command, is_help, is_version } = line;
   if (is_version) {
     console.log(`psqlqueue ${version} (${commit})`);
     return 0;
   }
   if (command === undefined || is_help) {
-    process.stdout.write(command === server ? `${server_usage}${describeSettings()}\n` : usage);
+    process.stdout.write(command === "server" ? `${server_usage}${describeSettings()}\n` : usage);
     return 0;
   }
   let log = createLog("info");
   try {
-    const { values, dotenv_file } = loadEnvironment(process.env, process.cwd());
-    const config = readConfig(values);
-    log = createLog(config.PSQLQUEUE_LOG_LEVEL);
-    addObserver(logObserver(log, config.PSQLQUEUE_LOG_LEVEL));
-    if (dotenv_file !== undefined) log("info", "Found .env", { file: dotenv_file });
-    return await command.run(config, log, options);
+    const dotenv = readDotenv(process.cwd());
+    const values = { ...dotenv?.values, ...process.env };
+    // Known before the rest is checked: what a value that cannot be used comes from may be logged first.
+    const level = settings.PSQLQUEUE_LOG_LEVEL.read(values["PSQLQUEUE_LOG_LEVEL"]?.trim() ?? "") ?? "info";
+    log = createLog(level);
+    addObserver(logObserver(log, level));
+    if (dotenv !== undefined) log("info", "Found .env", { file: dotenv.file });
+    warnOfBun(log);
+    const unknown_names = warnOfSettings(log, dotenv);
+    const config = readConfig(values, { dotenv_file: dotenv?.file, unknown_names });
+    return await commands[command](config, log, line);
   } catch (error) {
     if (error instanceof ConfigError) process.stderr.write(`psqlqueue: ${error.message}\n`);
     log("error", "cli app failed", { error: describeError(error) });

@@ -7,7 +7,7 @@ export type Observation =
   | { kind: "messages"; event: MessageEvent; queue_id: string; count: number }
   | { kind: "delivered"; queue_id: string; messages: { ready_at: string; now: string }[] }
   | { kind: "batch"; verb: string; items: number; duration_ms: number }
-  | { kind: "database_up"; is_up: boolean }
+  | { kind: "database_up"; is_up: boolean; reason?: string }
   | { kind: "job"; job: string; error?: unknown; details?: Record<string, unknown> }
   | { kind: "notice"; level: "DEBUG" | "INFO" | "WARN" | "ERROR"; message: string; details?: Record<string, unknown> };
 

@@ -25,7 +25,7 @@ export type Child = {
   lines(): LogLine[];
   /** The first log line with this message; throws with all output when the process ends without it. */
   waitFor(msg: string): Promise<LogLine>;
-  signal(name: "SIGTERM" | "SIGINT" | "SIGKILL"): void;
+  signal(name: "SIGTERM" | "SIGINT" | "SIGHUP" | "SIGKILL"): void;
   /** The exit code, once all output has been read; a signal's is 128 and more. */
   exited: Promise<number>;
 };
@@ -33,13 +33,18 @@ export type Child = {
 export type ChildOptions = {
   env?: Record<string, string>;
   cwd?: string;
+  /** What is started, instead of this source by Bun. */
+  program?: string[];
 };
+
+/** Bun itself reads no `.env` then, as in the binary. */
+export const sourceProgram = [process.execPath, "--no-env-file", main];
 
 const living = new Set<Child>();
 
 /** Starts `psqlqueue …args` with nothing in its environment but `env` and what a program needs to run. */
 export function startChild(args: string[], options: ChildOptions = {}): Child {
-  const started = Bun.spawn([process.execPath, main, ...args], {
+  const started = Bun.spawn([...(options.program ?? sourceProgram), ...args], {
     cwd: options.cwd ?? emptyDirectory(),
     env: { PATH: process.env["PATH"] ?? "", HOME: scratch, TMPDIR: scratch, ...options.env },
     stdin: "ignore",

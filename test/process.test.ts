@@ -85,41 +85,65 @@ describe("the command line", () => {
     expect(answer).toMatchObject({ code: 0, stderr: "", stdout: `psqlqueue ${manifest.version} (source)\n` });
   });
 
-  test("an unknown command or option is answered with the usage on standard error and exit 2", async () => {
-    const unknown = [["serve"], ["migrate", "--force"], ["__proto__"], ["constructor"], ["-x"]];
-    for (const answer of await Promise.all(unknown.map((args) => runChild(args)))) {
-      expect(answer).toMatchObject({ code: 2, stdout: "" });
-      expect(answer.stderr).toMatch(/^psqlqueue: unknown (command|option) .+\n\npsqlqueue .*\n\nusage: /i);
-    }
+  test("what is not understood is named with the nearest that there is, and the usage, on standard error, exit 2", async () => {
+    const cases: [args: string[], sentence: string][] = [
+      [["serve"], 'unknown command "serve"; did you mean server?'],
+      [["frobnicate"], 'unknown command "frobnicate"; there are server, migrate, healthcheck, help'],
+      [["__proto__"], 'unknown command "__proto__"; there are server, migrate, healthcheck, help'],
+      [["constructor"], 'unknown command "constructor"; there are server, migrate, healthcheck, help'],
+      [["--server"], 'unknown option "--server"; did you mean server?'],
+      [["server", "--frob"], 'unknown option "--frob"; there are --help, --version'],
+      [["server", "-x"], 'unknown option "-x"; there are --help, --version'],
+      [["-v"], 'unknown option "-v"; did you mean --version?'],
+      [
+        ["server", "--port", "1"],
+        'unknown option "--port"; set PSQLQUEUE_SERVER_PORT in the environment or in a file .env',
+      ],
+      [["server", "--help=1"], "--help takes no value"],
+      [["migrate", "--form=x"], 'unknown option "--form"; did you mean --from?'],
+      [["migrate", "--from"], "--from needs the directory of an embedded database: migrate --from ./psqlqueue-data"],
+      [
+        ["migrate", "--from", "--help"],
+        "--from needs the directory of an embedded database: migrate --from ./psqlqueue-data",
+      ],
+      [["server", "--from", "x"], "server has no option --from; migrate has"],
+      [["--from", "x"], "--from belongs to a command: migrate --from ./psqlqueue-data"],
+      [["server", "migrate"], "one command at a time: there are server and migrate; start each by itself"],
+      [["server", "x"], 'server takes nothing else: there is "x" after it'],
+    ];
+    await forEachOf(cases, async ([args, sentence]) => {
+      const { code, stdout, stderr } = await runChild(args);
+      expect({ args, code, stdout, said: stderr.split("\n")[0] }).toEqual({
+        args,
+        code: 2,
+        stdout: "",
+        said: `psqlqueue: ${sentence}`,
+      });
+      expect(stderr).toMatch(/^.+\n\npsqlqueue .*\n\nusage: /);
+    });
   }, 15_000);
 });
 
 /** Values that a setting must not take, and never replace silently by its default. */
 function badValues(name: string): string[] {
   const setting = Object.entries(settings).find(([own]) => own === name)?.[1];
-  const candidates = [
-    "",
-    " ",
-    "x y",
-    "-1",
-    "-0",
-    "1.5",
-    "1e3",
-    "0x10",
-    " 7",
-    "999999999999",
-    "yes",
-    "mysql://localhost/x",
-  ];
+  const candidates = ["", " ", "x y", "-1", "-0", "1.5", "1e3", "0x10", "999999999999", "yes", "mysql://localhost/x"];
   return candidates.filter((value) => setting?.read(value) === undefined).slice(0, 2);
 }
 
 const more_bad_values: [name: keyof typeof settings, value: string][] = [
   ["PSQLQUEUE_DATABASE_URL", "localhost:5432"],
+  ["PSQLQUEUE_DATA_DIR", '"/data"'],
   ["PSQLQUEUE_DATABASE_MIN_CONNS", "11"],
   ["PSQLQUEUE_DATABASE_MAX_CONNS", "0"],
   ["PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS", "5s"],
   ["PSQLQUEUE_SERVER_PORT", "65536"],
+  ["PSQLQUEUE_SERVER_PORT", "8_000"],
+  ["PSQLQUEUE_SERVER_PORT", "+8000"],
+  ["PSQLQUEUE_SERVER_PORT", "8e3"],
+  ["PSQLQUEUE_SERVER_PORT", "tcp://10.0.0.1:8000"],
+  ["PSQLQUEUE_SERVER_HOST", "127.0.0.1:8000"],
+  ["PSQLQUEUE_METRICS_HOST", "[127.0.0.1]"],
   ["PSQLQUEUE_QUEUE_MAX_NUMBER_OF_MESSAGES", "1001"],
   ["PSQLQUEUE_MAX_BODY_BYTES", "16MB"],
   ["PSQLQUEUE_CORS_ORIGINS", "https://app.example.com/path"],
@@ -141,6 +165,17 @@ describe("settings", () => {
       expect(answer.lines).toEqual([{ time, level: "ERROR", msg: "cli app failed", error }]);
     });
   }, 60_000);
+
+  test("blanks around a value and zeros before a number mean nothing", async () => {
+    const env = {
+      PSQLQUEUE_SERVER_PORT: " 00001 ",
+      PSQLQUEUE_SERVER_HOST: "127.0.0.1\t",
+      PSQLQUEUE_LOG_LEVEL: " Info",
+    };
+    const { lines, stderr } = await runChild(["healthcheck"], { env });
+    expect(lines).toEqual([]);
+    expect(stderr).toStartWith("http://127.0.0.1:1/v1/healthz did not answer");
+  });
 
   test("PSQLQUEUE_TESTING needs a test database, and uses it", async () => {
     const without = await runChild(["migrate"], { env: { PSQLQUEUE_TESTING: "1" } });

@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 import type { Config } from "../config.ts";
 import { carryOver } from "../db/copyDatabase.ts";
+import { holdsCluster } from "../db/embedded/layout.ts";
 import { type MigrationResult, migrateDatabase } from "../db/migrate.ts";
 import { MigrationError } from "../errors.ts";
 import { openStore } from "./store.ts";
@@ -20,6 +21,12 @@ export async function runMigration(
   }
   if (from !== undefined && !existsSync(from)) {
     throw new MigrationError(`--from ${path.resolve(from)}: there is no such directory`);
+  }
+  // Else it would be made there.
+  if (from !== undefined && !holdsCluster(from)) {
+    throw new MigrationError(
+      `--from ${path.resolve(from)}: there is no embedded database in it; name its data directory`,
+    );
   }
   const store = await openStore(config);
   try {

@@ -16,6 +16,7 @@ import { createMetrics } from "../metrics.ts";
 import { addObserver, observe } from "../observe.ts";
 import { version } from "../version.ts";
 import { startListener } from "../web/listener.ts";
+import { checkListeners, type ListenerName, listen, urlOf } from "./listeners.ts";
 import { openStore, type Store } from "./store.ts";
 
 export type RunningServer = {
@@ -33,25 +34,6 @@ export type RunningServer = {
   abort(): Promise<void>;
 };
 
-/** A listener that could not be opened; logged under its own message. */
-export class ListenError extends Error {
-  override readonly name = "ListenError";
-  readonly listener: "http" | "metrics";
-
-  constructor(listener: "http" | "metrics", cause: unknown) {
-    super(cause instanceof Error ? cause.message : String(cause), { cause });
-    this.listener = listener;
-  }
-}
-
-async function listen<T>(listener: "http" | "metrics", start: () => T): Promise<Awaited<T>> {
-  try {
-    return await start();
-  } catch (cause) {
-    throw new ListenError(listener, cause);
-  }
-}
-
 /** A purge, cleanup or delete that takes longer goes on as a task. */
 const removal_ms_max = 30_000;
 /** How long a server that stops goes on serving at most, and how long nobody must have asked for it to be less. */
@@ -65,10 +47,12 @@ const abort_ms_max = 500;
 const peers_ms_max = 1000;
 /**
  * Opens everything in order: database, broker, listeners, background jobs. Throws MigrationError for a database that is
- * not at this version or whose sessions do not get our settings, ListenError for a port that is taken, DatabaseError
- * when the database cannot be reached.
+ * not at this version or whose sessions do not get our settings, ListenError for a port that is taken (before anything
+ * is opened), DatabaseError when the database cannot be reached.
  */
 export async function startServer(config: Config, log: Log): Promise<RunningServer> {
+  // First: nothing is made on the disk by a server that then cannot serve.
+  const addresses = await checkListeners(config);
   const store = await openStore(config);
   try {
     // Nobody else can have migrated the embedded database: it has one process at a time.
@@ -76,17 +60,11 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
     // Asked while the service is being put together, and answered before it listens.
     const is_ready = store.is_embedded ? Promise.resolve() : checkVersion(store);
     is_ready.catch(() => {});
-    return await serve(config, log, store, is_ready);
+    return await serve(config, log, store, addresses, is_ready);
   } catch (error) {
     await store.close().catch(() => {});
     throw error;
   }
-}
-
-/** Where a browser on this machine finds the server. */
-function urlOf(host: string, port: number): string {
-  const name = host === "0.0.0.0" || host === "::" ? "localhost" : host.includes(":") ? `[${host}]` : host;
-  return `http://${name}:${port}`;
 }
 
 /**
@@ -111,7 +89,13 @@ async function checkVersion(store: Store): Promise<void> {
   });
 }
 
-async function serve(config: Config, log: Log, store: Store, is_ready: Promise<void>): Promise<RunningServer> {
+async function serve(
+  config: Config,
+  log: Log,
+  store: Store,
+  addresses: Record<ListenerName, string>,
+  is_ready: Promise<void>,
+): Promise<RunningServer> {
   const holder = `${os.hostname()}:${process.pid}:${crypto.randomUUID()}`;
   const statement_timeout_ms = config.PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS;
   const db = openPostgres({
@@ -120,9 +104,9 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
     connections_min: Math.min(config.PSQLQUEUE_DATABASE_MIN_CONNS, store.connections_max),
     statement_timeout_ms,
     onDiskFull: store.makeRoom,
-    onAvailability: (is_up) => {
+    onAvailability: (is_up, reason) => {
       if (is_up) broker.forgetFloors();
-      observe({ kind: "database_up", is_up });
+      observe({ kind: "database_up", is_up, ...(reason !== undefined && { reason }) });
     },
     onServerChange: () => broker.forgetFloors(),
   });
@@ -184,9 +168,9 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
       }
     }
     const metrics_host = config.PSQLQUEUE_METRICS_HOST;
-    const metrics_server = await listen("metrics", () =>
+    const metrics_server = await listen("metrics", config, () =>
       Bun.serve({
-        hostname: metrics_host,
+        hostname: addresses.metrics,
         port: config.PSQLQUEUE_METRICS_PORT,
         reusePort: false,
         async fetch() {
@@ -202,9 +186,9 @@ async function serve(config: Config, log: Log, store: Store, is_ready: Promise<v
     // Known to the other servers before the first request, so that none of its publishes waits for a poll of theirs.
     await Promise.race([peers?.run().catch(() => {}), Bun.sleep(peers_ms_max)]);
     const host = config.PSQLQUEUE_SERVER_HOST;
-    const listener = await listen("http", () =>
+    const listener = await listen("http", config, () =>
       startListener({
-        hostname: host,
+        hostname: addresses.http,
         port: config.PSQLQUEUE_SERVER_PORT,
         fetch: async (request) => await app.fetch(request),
         refusal,

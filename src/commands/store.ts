@@ -2,7 +2,7 @@ import path from "node:path";
 import type { Job } from "../background/loop.ts";
 import type { Config } from "../config.ts";
 import type { DatabaseOptions, Db } from "../db/db.ts";
-import { openEmbedded } from "../db/embedded/embedded.ts";
+import { type Embedded, openEmbedded } from "../db/embedded/embedded.ts";
 import { createReserve, giveReserveWhereFull } from "../db/embedded/reserve.ts";
 import { embeddedUpkeep } from "../db/embedded/upkeep.ts";
 import { observe } from "../observe.ts";
@@ -26,6 +26,29 @@ export type Store = {
   close(): Promise<void>;
 };
 
+/** A new database where somebody expected another is a setting that was not read: says what was. */
+function noteOpened(config: Config, { data_dir, is_new }: Embedded): void {
+  const remedy = "one process at a time; set PSQLQUEUE_DATABASE_URL to use a PostgreSQL server instead";
+  if (!is_new) {
+    const details = { data_dir, is_new, note: remedy };
+    observe({ kind: "notice", level: "INFO", message: "embedded database", details });
+    return;
+  }
+  const { dotenv_file = "none found", unknown_names } = config.origin;
+  observe({
+    kind: "notice",
+    level: "WARN",
+    message: "a new embedded database was made, because PSQLQUEUE_DATABASE_URL is not set",
+    details: {
+      data_dir,
+      is_new,
+      dotenv_file,
+      ...(unknown_names.length > 0 && { unknown_settings: unknown_names }),
+      note: remedy,
+    },
+  });
+}
+
 /**
  * Opens the database of the settings. The embedded one is created at its first start; throws a sentence when its
  * directory is in use, or was made by a version that this program cannot read. A server is not contacted yet.
@@ -42,9 +65,9 @@ export async function openStore(config: Config): Promise<Store> {
       close: async () => {},
     };
   }
-  const reserve = createReserve(path.resolve(config.PSQLQUEUE_DATA_DIR));
-  const has_fsync = config.PSQLQUEUE_EMBEDDED_FSYNC === "on";
   const data_dir = path.resolve(config.PSQLQUEUE_DATA_DIR);
+  const reserve = createReserve(data_dir);
+  const has_fsync = config.PSQLQUEUE_EMBEDDED_FSYNC === "on";
   giveReserveWhereFull(data_dir);
   const embedded = await openEmbedded({
     data_dir,
@@ -52,16 +75,7 @@ export async function openStore(config: Config): Promise<Store> {
     observe: ({ name, ...details }) =>
       observe({ kind: "notice", level: "DEBUG", message: name.replaceAll("_", " "), details }),
   });
-  observe({
-    kind: "notice",
-    level: "INFO",
-    message: "embedded database",
-    details: {
-      data_dir: embedded.data_dir,
-      is_new: embedded.is_new,
-      note: "one process at a time; set PSQLQUEUE_DATABASE_URL to use a PostgreSQL server instead",
-    },
-  });
+  noteOpened(config, embedded);
   if (!has_fsync) {
     observe({
       kind: "notice",

@@ -22,7 +22,7 @@ export type DatabaseOptions = {
   /** Milliseconds until PostgreSQL cancels a statement. 2 s later the connection itself is given up. */
   statement_timeout_ms: number;
   /** Called when the database does not answer or does not take writes, and when it takes them again. */
-  onAvailability?: (is_up: boolean) => void;
+  onAvailability?: (is_up: boolean, reason?: string) => void;
   /** Called when a statement found no room on the disk. */
   onDiskFull?: () => void;
   /** Called when connections are made to another server than before: what was read from the former may be undone. */
@@ -139,7 +139,7 @@ export function openPostgres(options: DatabaseOptions): Db {
     );
     if (rows.length === 0) throw new DatabaseError("unavailable", read_only, "confirm");
   }
-  const availability = createAvailability(confirm, (is_up) => options.onAvailability?.(is_up));
+  const availability = createAvailability(confirm, (is_up, reason) => options.onAvailability?.(is_up, reason));
   // Where a read-only server is acceptable, another connection would reach no other.
   const moves_max = connector.count - 1 + (connector.target === "any" ? 0 : connections_max);
 
@@ -172,7 +172,7 @@ export function openPostgres(options: DatabaseOptions): Db {
           is_repeat = true;
           continue;
         }
-        if (error.failure === "unavailable" || error.code === "DEADLINE") availability.noteFailure();
+        if (error.failure === "unavailable" || error.code === "DEADLINE") availability.noteFailure(error.message);
         throw error;
       }
     }
@@ -191,8 +191,9 @@ export function openPostgres(options: DatabaseOptions): Db {
     async ping() {
       const [row] = await run("ping", () => client`select current_setting('transaction_read_only') as read_only`, true);
       if (row?.["read_only"] === "on") {
-        availability.noteFailure();
-        throw new DatabaseError("unavailable", read_only, "ping");
+        const error = new DatabaseError("unavailable", read_only, "ping");
+        availability.noteFailure(error.message);
+        throw error;
       }
       if (!availability.isUp()) throw new DatabaseError("unavailable", "NOT_WRITABLE", "ping");
       if (performance.now() - full_at_ms < full_ms) throw new DatabaseError("timeout", disk_full, "ping");

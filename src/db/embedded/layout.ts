@@ -1,7 +1,9 @@
 // What lies in a data directory, and which versions of it this release can open.
 import {
+  accessSync,
   chmodSync,
   closeSync,
+  constants,
   existsSync,
   fsyncSync,
   mkdirSync,
@@ -30,22 +32,73 @@ export const initializing_directory = "initializing";
 
 type Format = { format: number; postgresql_major: number; pglite_version: string };
 
+/** What else lies in a data directory. */
+const other_files = ["lock", "owner", "socket", "reserve", `${format_file}.new`];
+/** What file systems and version control put into a directory that is otherwise empty. */
+const foreign_files = ["lost+found", ".snapshot", ".gitignore", ".gitkeep"];
+const remedy = "name another with PSQLQUEUE_DATA_DIR, or give a PostgreSQL server with PSQLQUEUE_DATABASE_URL";
+
+/** What the system says about a path, for people. */
+function describeFailure(path: string, cause: unknown): string {
+  const user = `this user (uid ${process.getuid?.() ?? "?"})`;
+  switch ((cause as { code?: string }).code) {
+    case "EEXIST":
+    case "ENOTDIR":
+      return `${path} is a file, or below one, and no directory`;
+    case "EACCES":
+    case "EPERM":
+      return `The data directory ${path} is not readable and writable by ${user}: change its owner or its permissions`;
+    case "EROFS":
+      return `The data directory ${path} is on a file system that is read-only`;
+    case "ENOSPC":
+    case "EDQUOT":
+      return `The data directory ${path} is on a disk that is full`;
+    default:
+      return `The data directory ${path} cannot be used: ${(cause as Error).message}`;
+  }
+}
+
 /**
  * Creates the directory (mode 0700) when it is missing and returns its real path, the same for every way to write it.
+ * Throws a sentence when it is none, or this user cannot write in it; changes nothing of one that exists.
  */
 export function prepareDirectory(data_dir: string): string {
   const path = resolve(data_dir);
   try {
     mkdirSync(path, { recursive: true, mode: 0o700 });
+    const { R_OK, W_OK, X_OK } = constants;
+    accessSync(path, R_OK | W_OK | X_OK);
     return realpathSync(path);
   } catch (cause) {
-    throw new Error(`The data directory ${path} cannot be created: ${(cause as Error).message}.`, { cause });
+    throw new Error(`${describeFailure(path, cause)}; ${remedy}.`, { cause });
+  }
+}
+
+/** Whether the directory was made by us, as far as its files tell: with our format file, or with no file but ours. */
+function isOurs(data_dir: string): boolean {
+  const own = [cluster_directory, initializing_directory, format_file, ...other_files];
+  const names = readdirSync(data_dir).filter((name) => !foreign_files.includes(name));
+  const has_cluster = existsSync(join(data_dir, cluster_directory, "PG_VERSION"));
+  const is_own = names.every((name) => own.includes(name)) && (has_cluster || !names.includes(cluster_directory));
+  return is_own || (existsSync(join(data_dir, format_file)) && (has_cluster || hasFormat(data_dir)));
+}
+
+function hasFormat(data_dir: string): boolean {
+  try {
+    return readFormat(data_dir).format > 0;
+  } catch {
+    return false;
   }
 }
 
 /** Whether the directory holds a complete database. */
 export function holdsCluster(data_dir: string): boolean {
   return existsSync(join(data_dir, cluster_directory));
+}
+
+/** Whether the directory holds a complete database that we made. */
+export function holdsDatabase(data_dir: string): boolean {
+  return holdsCluster(data_dir) && existsSync(join(data_dir, format_file));
 }
 
 /**
@@ -56,7 +109,13 @@ export function checkLayout(data_dir: string): void {
   if (existsSync(join(data_dir, "PG_VERSION"))) {
     throw new Error(
       `${data_dir} is the data directory of a PostgreSQL server, which the embedded database cannot use. ` +
-        "Start that server and give its URL, or choose another directory.",
+        `Nothing was changed. Start that server and give its URL, or ${remedy}.`,
+    );
+  }
+  if (!isOurs(data_dir)) {
+    throw new Error(
+      `${data_dir} is not empty and not a psqlqueue data directory; nothing was changed. Name another with ` +
+        "PSQLQUEUE_DATA_DIR: one that is empty, or that does not exist yet.",
     );
   }
   if (!holdsCluster(data_dir)) return;
@@ -88,7 +147,7 @@ function readFormat(data_dir: string): Format {
   } catch (cause) {
     throw new Error(
       `${path} is missing or unreadable, so it is unknown which release made this data directory. ` +
-        "Restore the file from a backup of the whole directory.",
+        `Restore the file from a backup of the whole directory, or ${remedy}.`,
       { cause },
     );
   }

@@ -59,9 +59,12 @@ function openLockFile(path: string, data_dir: string): Database {
     chmodSync(path, 0o600);
     return database;
   } catch (cause) {
-    throw new Error(`The data directory ${data_dir} is not writable by this user (uid ${process.getuid?.() ?? "?"}).`, {
-      cause,
-    });
+    // The directory itself is writable: that was looked at before.
+    throw new Error(
+      `The data directory ${data_dir} cannot be locked: ${path} cannot be written by this user (uid ` +
+        `${process.getuid?.() ?? "?"}); change its owner, or make room if the disk is full.`,
+      { cause },
+    );
   }
 }
 

@@ -1,5 +1,6 @@
 import { closeSync, existsSync, fsyncSync, openSync, rmSync, statfsSync, writeSync } from "node:fs";
 import path from "node:path";
+import { holdsDatabase } from "./layout.ts";
 
 /** What is kept free for acks, purges and the log on a disk that is full. */
 const reserve_bytes = 33_554_432;
@@ -46,7 +47,8 @@ export function createReserve(data_dir: string): Reserve {
 
 /** Gives the reserve before the database is opened, when its disk has no room for the log to be replayed. */
 export function giveReserveWhereFull(data_dir: string): void {
-  if (!existsSync(path.join(data_dir, file_name))) return;
+  // In a directory that is not ours, a file of that name is somebody's.
+  if (!existsSync(path.join(data_dir, file_name)) || !holdsDatabase(data_dir)) return;
   const { bavail, bsize } = statfsSync(data_dir);
   if (bavail * bsize < reserve_bytes) createReserve(data_dir).give();
 }

@@ -1,0 +1,121 @@
+import dns from "node:dns/promises";
+import { isIP } from "node:net";
+import os from "node:os";
+import { type Config, ConfigError } from "../config.ts";
+import { describeError } from "../log.ts";
+
+export type ListenerName = "http" | "metrics";
+
+/** A listener that could not be opened; the message says what to do. Logged under the listener's own message. */
+export class ListenError extends Error {
+  override readonly name = "ListenError";
+  readonly listener: ListenerName;
+
+  constructor(listener: ListenerName, message: string, cause: unknown) {
+    super(message, { cause });
+    this.listener = listener;
+  }
+}
+
+const prefixes = { http: "PSQLQUEUE_SERVER", metrics: "PSQLQUEUE_METRICS" } as const;
+
+/** What the system says about an address or a port, in terms of our settings. */
+function describeFailure(listener: ListenerName, config: Config, cause: unknown): string {
+  const prefix = prefixes[listener];
+  const [host_name, port_name] = [`${prefix}_HOST`, `${prefix}_PORT`] as const;
+  const port = `${port_name}=${config[`${prefix}_PORT`]}`;
+  const host = `${host_name}=${config[`${prefix}_HOST`]}`;
+  const { code } = cause as { code?: string };
+  if (code === "EADDRINUSE") {
+    return `${port} is in use on ${host} already; set ${port_name} to another port, or stop what listens there`;
+  }
+  if (code === "EACCES" || code === "EPERM") {
+    return `${port} is not allowed to this user; set ${port_name} to a port from 1024 upwards`;
+  }
+  const remedy = `set ${host_name} to 0.0.0.0 for all addresses of this machine, or to one of ${ownAddresses()}`;
+  if (code === "EADDRNOTAVAIL") return `${host} is not an address of this machine; ${remedy}`;
+  if (cause instanceof UnknownHost) return `${host} is no address, and no name that can be resolved here; ${remedy}`;
+  return `${host} and ${port} cannot be listened on: ${describeError(cause)}; ${remedy}`;
+}
+
+function ownAddresses(): string {
+  const all = Object.values(os.networkInterfaces()).flatMap((list) => list ?? []);
+  // Addresses of one link need its name behind them, and are no use here.
+  return all.flatMap(({ address }) => (address.startsWith("fe80:") ? [] : [address])).join(", ");
+}
+
+class UnknownHost extends Error {
+  override readonly name = "UnknownHost";
+}
+
+/** One address, of IPv4 where there is one: every client that was told `localhost` tries that, first or second. */
+async function resolveHost(host: string): Promise<string> {
+  if (isIP(host) !== 0) return host;
+  try {
+    const found = await dns.lookup(host, { all: true });
+    return (found.find(({ family }) => family === 4) ?? found[0])?.address ?? host;
+  } catch (cause) {
+    throw new UnknownHost(`${host} cannot be resolved`, { cause });
+  }
+}
+
+/** Starts a listener. Throws ListenError. */
+export async function listen<T>(listener: ListenerName, config: Config, start: () => T): Promise<Awaited<T>> {
+  try {
+    return await start();
+  } catch (cause) {
+    throw new ListenError(listener, describeFailure(listener, config, cause), cause);
+  }
+}
+
+const isWildcard = (host: string) => ["0.0.0.0", "[::]"].includes(canonical(host));
+/** `::0` and `0` are `[::]` and `0.0.0.0`. A name stays as it is. */
+function canonical(host: string): string {
+  const url = `http://${host.includes(":") ? `[${host}]` : host}`;
+  return URL.canParse(url) ? new URL(url).hostname : host;
+}
+
+/**
+ * Finds out, before anything is made or opened, whether both listeners can be; answers the addresses for them. Throws
+ * ListenError, and ConfigError where they would be in each other's way.
+ */
+export async function checkListeners(config: Config): Promise<Record<ListenerName, string>> {
+  const [host, port] = [config.PSQLQUEUE_SERVER_HOST, config.PSQLQUEUE_SERVER_PORT];
+  const [metrics_host, metrics_port] = [config.PSQLQUEUE_METRICS_HOST, config.PSQLQUEUE_METRICS_PORT];
+  const meet = canonical(host) === canonical(metrics_host) || isWildcard(host) || isWildcard(metrics_host);
+  if (port !== 0 && port === metrics_port && meet) {
+    throw new ConfigError(
+      `PSQLQUEUE_METRICS_PORT="${port}" cannot be used; allowed: another port than PSQLQUEUE_SERVER_PORT (${port})`,
+    );
+  }
+  const check = async (listener: ListenerName) => {
+    const prefix = prefixes[listener];
+    try {
+      const hostname = await resolveHost(config[`${prefix}_HOST`]);
+      // Closed again at once: a connection is taken only by a server that can answer.
+      const tried = Bun.serve({
+        hostname,
+        port: config[`${prefix}_PORT`],
+        reusePort: false,
+        fetch: () => new Response(null, { status: 503 }),
+      });
+      await tried.stop(true);
+      return hostname;
+    } catch (cause) {
+      throw new ListenError(listener, describeFailure(listener, config, cause), cause);
+    }
+  };
+  return { metrics: await check("metrics"), http: await check("http") };
+}
+
+/** Where a browser on this machine finds a server that listens on `host`. */
+export function urlOf(host: string, port: number): string {
+  return `http://${isWildcard(host) ? "localhost" : canonical(host)}:${port}`;
+}
+
+/** Where a server of these settings is asked by a program on this machine. */
+export function healthUrl(config: Config): string {
+  const host = canonical(config.PSQLQUEUE_SERVER_HOST);
+  const reachable = host === "0.0.0.0" ? "127.0.0.1" : host === "[::]" ? "[::1]" : host;
+  return `http://${reachable}:${config.PSQLQUEUE_SERVER_PORT}/v1/healthz`;
+}
