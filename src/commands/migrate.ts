@@ -4,7 +4,7 @@ import type { Config } from "../config.ts";
 import { carryOver } from "../db/copyDatabase.ts";
 import { type MigrationResult, migrateDatabase } from "../db/migrate.ts";
 import { MigrationError } from "../errors.ts";
-import { openStore } from "./store.ts";
+import { openStore, type Store } from "./store.ts";
 
 /**
  * Brings the database of the settings to this version; with `from`, then carries the embedded database of that
@@ -30,11 +30,11 @@ export async function runMigration(
   }
 }
 
-async function carryFrom(config: Config, from: string, target: string | object): Promise<Record<string, number>> {
+async function carryFrom(config: Config, from: string, target: Store["server"]): Promise<Record<string, number>> {
   const source = await openStore({ ...config, database_url: "", PSQLQUEUE_DATA_DIR: from });
   try {
     await migrateDatabase(source.server);
-    return await carryOver(source.server, target as typeof source.server);
+    return await carryOver(source.server, target);
   } finally {
     await source.close();
   }

@@ -73,8 +73,8 @@ function handlerSeconds(statement_timeout_ms: number): number {
 
 /**
  * Opens everything in order: database, broker, listeners, background jobs. Throws MigrationError for a database that is
- * not at this version or whose sessions do not get our settings, ListenError for a port that is taken, DatabaseError
- * when the database cannot be reached.
+ * not at this version or whose sessions do not get our settings, ListenError for a port that is taken, ReachError when
+ * the database cannot be reached.
  */
 export async function startServer(config: Config, log: Log): Promise<RunningServer> {
   const store = await openStore(config);
