@@ -66,10 +66,10 @@ function readUrl(rest: string): Parameters {
   const authority = end === -1 ? rest : rest.slice(0, end);
   const [before_query, query] = split(end === -1 ? "" : rest.slice(end), "?");
   const at = authority.lastIndexOf("@");
-  const is_pair = (part: string) => /^[^=@/]+=/.test(part);
+  const isPair = (part: string) => /^[^=@/]+=/.test(part);
   const parts = (query ?? "").split("&").filter((part) => part !== "");
   // Else a password with / or ? in it would be read as a host, and tried.
-  if (before_query.includes("@") || (rest.includes("@") && !parts.every(is_pair))) {
+  if (before_query.includes("@") || (query?.includes("@") && !parts.every(isPair))) {
     throw new ConnectionError(
       "there is an @ after a / or ?: if the password holds an unescaped character, write %2F for /, %3F for ?, %23 for #, " +
         "%40 for @; else write %40 for that @",
@@ -104,7 +104,7 @@ function readUrl(rest: string): Parameters {
 function readHosts(authority: string, parameters: Parameters): void {
   if (authority === "") return;
   const found = authority.split(",").map((item) => {
-    const [, bracketed, plain, , port = ""] = /^(?:\[([^\]]*)\]|([^:[\]]*))(:(.*))?$/s.exec(item) ?? [];
+    const [, bracketed, plain, port = ""] = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::([^:]*))?$/s.exec(item) ?? [];
     const host = bracketed ?? plain;
     if (host === undefined) throw new ConnectionError("host is an IPv6 address without brackets: write [::1]:5432");
     return { host: decode(host, "host"), port: decode(port, "port") };
@@ -125,7 +125,10 @@ export function readWords(text: string): Parameters {
         "it is no list of name=value words: quote a value with blanks ('a b'), and write \\' for ' and \\\\ for \\",
       );
     }
-    const [, name = "", quoted, plain = ""] = found;
+    const [whole, name = "", quoted, plain = ""] = found;
+    // libpq takes the next word for the value, and so a password of this name, without a word.
+    if (/=\s+\w+=/.test(whole) && quoted === undefined)
+      throw new ConnectionError(`${name} has no value: write '' for none`);
     parameters.set(name, (quoted ?? plain).replace(/\\(.)/gs, "$1"));
   }
   return parameters;
