@@ -35,7 +35,8 @@ function check([text, outcome]: Row): void {
   expect(found).toEqual({ ...plain, ...outcome, tls: { ...plain.tls, ...outcome.tls } });
 }
 
-const table = (name: string, rows: Row[]) => describe(name, () => test.each(rows)("%p", (text, outcome) => check([text, outcome])));
+const table = (name: string, rows: Row[]) =>
+  describe(name, () => test.each(rows)("%p", (text, outcome) => check([text, outcome])));
 
 const as_is = {};
 const me = os.userInfo().username;

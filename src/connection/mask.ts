@@ -1,3 +1,4 @@
+import { isKnown } from "./names.ts";
 import { readWords, trimText } from "./text.ts";
 
 const hidden = "***";
@@ -9,7 +10,7 @@ const shown = new Set([
 ]);
 const isHarmless = (value: string) => /^[\w.,:/[\]-]*$/.test(value);
 const maskPair = (name: string, value: string) => {
-  if (!/^[\w.-]{1,63}$/.test(name)) return hidden;
+  if (!isKnown(name)) return hidden;
   return `${name}=${shown.has(name) && isHarmless(value) ? value : hidden}`;
 };
 

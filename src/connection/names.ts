@@ -84,9 +84,13 @@ function distance(a: string, b: string): number {
   return above[b.length] ?? 0;
 }
 
+const known = new Set([...honoured, ...ignored, ...set_by_us, ...passed_on, ...Object.keys(refused)]);
+
+/** Is it the name of a parameter? Else it may be a part of a password, and is not shown. */
+export const isKnown = (name: string): boolean => known.has(name);
+
 function nearestTo(name: string): string {
-  const known = [...honoured, ...ignored, ...set_by_us, ...passed_on];
-  return known.reduce((best, one) => (distance(name, one) < distance(name, best) ? one : best));
+  return [...known].reduce((best, one) => (distance(name, one) < distance(name, best) ? one : best));
 }
 
 /** A parameter's fate: read by us, dropped, or sent to PostgreSQL as a setting of the session. */
@@ -108,8 +112,10 @@ export function settingFateOf(name: string): Fate {
   const reason = Object.hasOwn(refused, setting) ? refused[setting] : undefined;
   if (reason !== undefined) throw new ConnectionError(`${name} cannot be used: ${reason}`);
   if (setting.startsWith("oauth_")) throw new ConnectionError(`${name} cannot be used: write a password instead`);
+  // What has other characters may be a part of a password.
+  const shown = /^[a-z_]{1,63}$/i.test(name) ? JSON.stringify(name) : "one of its names";
   throw new ConnectionError(
-    `${JSON.stringify(name.slice(0, 63))} is no parameter that can be set here (the nearest is ${nearestTo(setting)}): ` +
+    `${shown} is no parameter that can be set here (the nearest is ${nearestTo(setting)}): ` +
       "correct it, or leave it out",
   );
 }

@@ -49,7 +49,10 @@ export type ConnectorOptions = {
   onChange?: (host: string) => void;
 };
 
-const nameOf = (address: Address) => ("path" in address ? address.path : `${address.host}:${address.port}`);
+function nameOf(address: Address): string {
+  if ("path" in address) return address.path;
+  return address.host.includes(":") ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
+}
 
 /** In an order of chance. */
 function shuffled<T>(items: T[]): T[] {
@@ -94,13 +97,12 @@ export function createConnector(server: DatabaseServer, options: ConnectorOption
       }
       const next = hosts[at % hosts.length] as Address;
       last = next;
-      if ("path" in next) {
-        const socket = net.connect({ path: next.path });
-        if (is_watched) hosts_of.set(socket, next);
-        return socket;
-      }
-      const { host, port, address = host } = next;
-      const socket = net.connect({ host: address, port, noDelay: true });
+      const { host, port } = "host" in next ? next : { host: undefined, port: undefined };
+      const way = "path" in next ? next : { host: next.address ?? next.host, port: next.port, noDelay: true };
+      const socket = new net.Socket(way as net.SocketConstructorOpts);
+      // Bun tells of some failures at once: not before the driver listens.
+      queueMicrotask(() => socket.connect(way));
+      if (!is_watched) return socket;
       hosts_of.set(socket, next);
       pending.add(socket);
       return Object.assign(socket, { host, port });
