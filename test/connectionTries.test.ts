@@ -204,7 +204,7 @@ test.each(tries)("%p", async (text, outcome) => {
   else expect(found).toMatch(new RegExp(fill(outcome.source)));
 });
 
-test("a pool, and what listens beside it, goes to the next host over TLS, and lives on when its connections are ended", async () => {
+test("over TLS a pool and its listener find the next host, and live on when their connections are ended", async () => {
   const address = `127.0.0.1:${other.port},127.0.0.1:${cluster.port}`;
   const text = `postgres://postgres@${address}/postgres?sslmode=verify-ca&sslrootcert=${file("authority")}`;
   const db = openPostgres({ server: text, connections_max: 3, statement_timeout_ms: 2000 });
@@ -228,5 +228,27 @@ test("a pool, and what listens beside it, goes to the next host over TLS, and li
     await notify("again").catch(() => {});
     return heard.includes("again");
   });
+  await db.close();
+}, 20_000);
+
+test("a certificate that is missing for a while is an outage: 503, until the file is back", async () => {
+  const root_file = path.join(scratch, "root.pem");
+  copyFileSync(file("authority"), root_file);
+  const text = `host=127.0.0.1 port=${cluster.port} user=postgres sslmode=verify-ca sslrootcert=${root_file}`;
+  const db = openPostgres({ server: text, connections_max: 1, statement_timeout_ms: 2000 });
+  const ping = () =>
+    db.ping().then(
+      () => "fine",
+      ({ failure, code }) => [failure, code],
+    );
+  expect(await ping()).toBe("fine");
+  const end = () => admin`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'psqlqueue'`;
+  rmSync(root_file);
+  await end();
+  expect(await ping()).toEqual(["unavailable", "CREDENTIAL_FILE"]);
+  copyFileSync(file("other-authority"), root_file);
+  expect(await ping()).toEqual(["unavailable", expect.stringMatching(/CERT|UNABLE_TO/)]);
+  copyFileSync(file("authority"), root_file);
+  await until(async () => (await ping()) === "fine");
   await db.close();
 }, 20_000);

@@ -33,8 +33,7 @@ function maskAddress(text: string): string {
  * whose password may be the reason for that, little is left.
  */
 export function maskConnection(text: string): string {
-  // `localhost:5432`, or what was meant for another variable.
-  if (/^[\w .-]*(:\d{1,5})?$/.test(text)) return text;
+  if (/^([\w.-]+:\d{1,5})?$/.test(text.trim())) return text;
   const trimmed = trimText(text);
   const [, scheme, rest = ""] = /^([a-z][a-z0-9+.]*:(?:\/\/|\/)?)(.*)$/is.exec(trimmed) ?? [];
   if (scheme?.endsWith("//")) {
