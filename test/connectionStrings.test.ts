@@ -19,6 +19,7 @@ const plain: Omit<Connection, "shown"> = {
   user: "u",
   database: "db",
   tls: { mode: "disable", sends_name: true, is_direct: false, version_min: "TLSv1.2", version_max: "TLSv1.3" },
+  is_bound: false,
   is_prepared: true,
   session: {},
 };
@@ -230,7 +231,9 @@ table("TLS", [
 table("authentication", [
   ["?channel_binding=disable", as_is],
   ["?channel_binding=prefer", as_is],
-  ["?channel_binding=require", "channel_binding must be disable or prefer: binding to TLS is not supported"],
+  ["?channel_binding=require&sslmode=require", { is_bound: true, tls: { mode: "require" } }],
+  ["?channel_binding=require", "channel_binding=require needs TLS: write sslmode=require, verify-ca or verify-full"],
+  ["?channel_binding=x", "channel_binding must be disable, prefer or require"],
   ["?gssencmode=disable", as_is],
   ["?gssencmode=prefer", as_is],
   ["?gssencmode=require", "gssencmode must be disable or prefer: GSSAPI is not supported; TLS is (sslmode)"],
@@ -289,6 +292,40 @@ table("pools and drivers", [
   ["?options=project%3Dx", { session: { options: "project=x" } }],
   ["?options=reference%3Dx", { session: { options: "reference=x" } }],
   ["?sslmode=require&supa=base-pooler.x", { tls: { mode: "require" } }],
+]);
+
+const at = (host: string, port = 5432) => ({ addresses: [{ host, port }], password: "pw" });
+const required: Outcome = { tls: { mode: "require" } };
+
+table("as hosters give them", [
+  ["postgres://u:pw@ec2-1-2-3-4.compute-1.amazonaws.com:5432/db", at("ec2-1-2-3-4.compute-1.amazonaws.com")],
+  [
+    "postgresql://u:pw@ep-x-1-pooler.eu-central-1.aws.neon.tech/db?sslmode=require&channel_binding=require",
+    { ...at("ep-x-1-pooler.eu-central-1.aws.neon.tech"), ...required, is_bound: true },
+  ],
+  [
+    "postgresql://postgres.ref:pw@aws-0-eu-central-1.pooler.supabase.com:6543/postgres?pgbouncer=true&connection_limit=1",
+    {
+      ...at("aws-0-eu-central-1.pooler.supabase.com", 6543),
+      ...{ user: "postgres.ref", database: "postgres", connections_max: 1 },
+    },
+  ],
+  [
+    "postgres://u%40server:pw@server.postgres.database.azure.com:5432/db?sslmode=require",
+    { ...at("server.postgres.database.azure.com"), ...required, user: "u@server" },
+  ],
+  [
+    "postgresql://doadmin:pw@db-do-user-1-0.b.db.ondigitalocean.com:25060/defaultdb?sslmode=require",
+    {
+      ...at("db-do-user-1-0.b.db.ondigitalocean.com", 25060),
+      ...{ ...required, user: "doadmin", database: "defaultdb" },
+    },
+  ],
+  [
+    "host=/cloudsql/project:europe-west1:name user=u password=pw dbname=db",
+    { ...socket("/cloudsql/project:europe-west1:name/.s.PGSQL.5432"), password: "pw" },
+  ],
+  ["postgres://u:pw@app-db.flycast:5432/db?sslmode=disable", at("app-db.flycast")],
 ]);
 
 table("settings of the session", [

@@ -108,6 +108,7 @@ const client = `sslcert=${file("client")}`;
 const key = `sslkey=${file("client-key")}`;
 /** The server's name, which the certificate is for, without a look-up that gives ::1. */
 const by_name = "localhost:PORT/postgres?hostaddr=127.0.0.1";
+const bound = "channel_binding=require";
 const over_tls = "postgres://over_tls@127.0.0.1:PORT/postgres?";
 
 /** PORT is the server's, OTHER that of one without TLS, FREE one that nobody listens on. */
@@ -158,6 +159,12 @@ const tries: [text: string, outcome: string | RegExp][] = [
     "tls_user@postgres, TLSv1.3, /CN=tls_user",
   ],
   [`postgres://tls_user@${by_name}&sslmode=require`, /does not let user "tls_user" in/],
+  [
+    `postgres://by_password:${escaped}@127.0.0.1:PORT/postgres?sslmode=require&${bound}`,
+    "by_password@postgres, TLSv1.3",
+  ],
+  [`postgres://by_password:s3cret@127.0.0.1:PORT/postgres?sslmode=require&${bound}`, /does not take this password/],
+  [`${over_tls}sslmode=require&${bound}`, /does not bind the authentication to TLS/],
   // What is sent to PostgreSQL.
   ["postgres://postgres@127.0.0.1:PORT?application_name=orders", "postgres@postgres, plain, orders"],
   ["postgres://postgres@127.0.0.1:PORT?fallback_application_name=orders", "postgres@postgres, plain, orders"],

@@ -73,7 +73,8 @@ export async function openStore(config: Config): Promise<Store> {
       close: async () => {},
     };
   }
-  warnOfForeignVariables();
+  // Not where an embedded database is only carried over to a server.
+  if (config.PSQLQUEUE_DATABASE_URL === "" && !config.PSQLQUEUE_TESTING) warnOfForeignVariables();
   const reserve = createReserve(path.resolve(config.PSQLQUEUE_DATA_DIR));
   const has_fsync = config.PSQLQUEUE_EMBEDDED_FSYNC === "on";
   const data_dir = path.resolve(config.PSQLQUEUE_DATA_DIR);

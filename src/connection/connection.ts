@@ -28,6 +28,8 @@ export type Connection = {
   connect_timeout_seconds?: number;
   /** Until a silent connection is asked whether it lives; 0: never. */
   keepalive_seconds?: number;
+  /** The server must prove, by the password, that the TLS is its own. */
+  is_bound: boolean;
   is_prepared: boolean;
   /** Settings of the session, to be sent when a connection starts. None of them is one of ours. */
   session: Record<string, string>;
@@ -123,7 +125,6 @@ function readOptions(text: string, session: Record<string, string>): void {
 /** What asks for something that this program cannot do is refused; the other values change nothing. */
 function refuseWhatCannotBeMet(given: Parameters): void {
   const fine = { disable: true, prefer: true };
-  choice(given, "channel_binding", fine, true, "must be disable or prefer: binding to TLS is not supported");
   choice(given, "gssencmode", fine, true, "must be disable or prefer: GSSAPI is not supported; TLS is (sslmode)");
   const off = { "0": true, off: true, false: true, no: true };
   choice(given, "replication", off, true, "is for programs that follow a server's changes: leave it out");
@@ -168,6 +169,12 @@ export function readConnection(text: string): Connection {
   const connections_max =
     wholeNumber(given, "pool_max_conns", 1, 1000) ?? wholeNumber(given, "connection_limit", 1, 1000);
   const connections_min = wholeNumber(given, "pool_min_conns", 0, 1000);
+  const tls = readTls(given);
+  const bindings = { disable: false, prefer: false, require: true };
+  const is_bound = choice(given, "channel_binding", bindings, false, "must be disable, prefer or require");
+  if (is_bound && (tls.mode === "disable" || tls.mode === "prefer")) {
+    throw new ConnectionError("channel_binding=require needs TLS: write sslmode=require, verify-ca or verify-full");
+  }
   const user = given.get("user") || systemUser();
   const password = given.get("password");
   const password_file = given.get("passfile");
@@ -186,7 +193,8 @@ export function readConnection(text: string): Connection {
     ...(password && { password }),
     ...(password_file && !password && { password_file }),
     database: given.get("dbname") || user,
-    tls: readTls(given),
+    tls,
+    is_bound,
     // libpq's least is 2; what is not above 0 is no limit.
     ...(connect_seconds !== undefined && {
       connect_timeout_seconds: connect_seconds <= 0 ? 0 : Math.max(2, connect_seconds),

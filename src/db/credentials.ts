@@ -3,7 +3,7 @@ import tls from "node:tls";
 import type { Connection } from "../connection/connection.ts";
 
 /** What the driver asks for before each connection: no TLS, or how. Files are read again, so they may be replaced. */
-export type Encryption = false | { isOptional: boolean; options: tls.ConnectionOptions };
+export type Encryption = false | { is_optional: boolean; options: tls.ConnectionOptions };
 
 type Host = { host?: string };
 
@@ -34,7 +34,7 @@ export function encryptionFor({ tls: asked }: Connection, { host }: Host): Encry
     ...(asked.key_password !== undefined && { passphrase: asked.key_password }),
     ...(!asked.sends_name && { servername: "" }),
   };
-  return { isOptional: asked.mode === "prefer", options };
+  return { is_optional: asked.mode === "prefer", options };
 }
 
 /** The password of the first line `host:port:database:user:password` that fits; `*` fits all, a backslash escapes. */

@@ -1,5 +1,7 @@
 import type net from "node:net";
+import type tls from "node:tls";
 import postgres from "postgres";
+import { endPointOf } from "./channelBinding.ts";
 import { encryptionFor, passwordFor } from "./credentials.ts";
 import { unreplicated } from "./failures.ts";
 import { type Connector, connectionOf, type DatabaseServer, type ServerState } from "./hosts.ts";
@@ -43,6 +45,7 @@ export function driverOptions(server: DatabaseServer, connector: Connector, sess
     database: asked.database,
     ssl: asked.tls.mode === "disable" ? false : (socket: net.Socket) => encryptionFor(asked, addressOf(socket)),
     sslnegotiation: asked.tls.is_direct ? "direct" : null,
+    ...(asked.is_bound && { bind: (socket: tls.TLSSocket) => endPointOf(socket.getPeerCertificate().raw) }),
     connect_timeout: asked.connect_timeout_seconds ?? (connector.count > 1 ? connect_seconds_each : connect_seconds),
     keep_alive: asked.keepalive_seconds ?? keepalive_seconds,
     prepare: asked.is_prepared,

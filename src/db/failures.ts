@@ -14,6 +14,7 @@ const refused = new Set([
   "BACKENDS_ABANDONED",
   "TLS_NOT_OFFERED",
   "CREDENTIAL_FILE",
+  "CHANNEL_BINDING",
 ]);
 /** A certificate that is not trusted (any more): nothing was sent. */
 const isAboutCertificates = (code: string) => /CERT|UNABLE_TO_|^ERR_TLS_/.test(code);

@@ -25,6 +25,8 @@ const connection_checks: Record<string, string> = {
     "the connection was cut: check that it is a PostgreSQL that listens there, and whether it wants TLS (sslmode)",
   READ_ONLY: "it takes no writes: name its primary, or all its hosts",
   TLS_NOT_OFFERED: "the server does not offer TLS: switch it on there (ssl = on), or write sslmode=prefer or disable",
+  CHANNEL_BINDING:
+    "the server does not bind the authentication to TLS: let it ask for a SCRAM password, or write channel_binding=prefer",
   "57P03": "it is starting, stopping or recovering: wait",
   "53300": "all its connections are taken: raise its max_connections, or lower PSQLQUEUE_DATABASE_MAX_CONNS",
 };
