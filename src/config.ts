@@ -1,4 +1,8 @@
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { isIPv6 } from "node:net";
+import { readConnection } from "./connection/connection.ts";
+import { maskConnection } from "./connection/mask.ts";
+import { ConnectionError, trimText } from "./connection/text.ts";
 import { nearestOf } from "./nearest.ts";
 
 /** A setting that cannot be used. The message is one line: the variable, the value, what is allowed. */
@@ -59,25 +63,29 @@ const host = (default_value: string, meaning: string): Setting<string> => ({
   },
 });
 
-/** Several hosts are one more than `URL` can read. */
-function isDatabaseUrl(given: string): boolean {
-  const [, head, hosts = "", tail] = /^(postgres(?:ql)?:\/\/(?:[^/?#]*@)?)([^/?#]*)(.*)$/s.exec(given) ?? [];
-  if (head === undefined) return false;
-  const urls = hosts.split(",").map((host) => `${head}${host}${tail}`);
-  if (!urls.every((url) => URL.canParse(url))) return false;
-  if (urls.length > 1 && hosts.split(",").includes("")) return false;
-  const target = new URL(urls[0] ?? "").searchParams.get("target_session_attrs") ?? "any";
-  return ["read-write", "primary", "any"].includes(target);
+/** Why a connection string cannot be used. */
+function problemOf(given: string): string | undefined {
+  try {
+    if (trimText(given) !== "") readConnection(given);
+    return undefined;
+  } catch (error) {
+    if (error instanceof ConnectionError) return error.message;
+    throw error;
+  }
 }
 
 const databaseUrl = (meaning: string): Setting<string> => ({
   default: "",
   allowed: "empty, or postgres://user:password@host:port/database",
   meaning,
-  read: (given) => {
-    if (given === "") return given;
-    return isDatabaseUrl(given) ? given : undefined;
-  },
+  read: (given) => (problemOf(given) === undefined ? trimText(given) : undefined),
+});
+
+const databaseUrlFile = (meaning: string): Setting<string> => ({
+  default: "",
+  allowed: "empty, or the path of a file that can be read",
+  meaning,
+  read: (given) => (given === "" || (existsSync(given) && statSync(given).isFile()) ? given : undefined),
 });
 
 const origins: Setting<string[]> = {
@@ -94,6 +102,7 @@ const origins: Setting<string[]> = {
 /** Every setting: environment name → default, bound, meaning. The README's table and `server --help` are made of it. */
 export const settings = {
   PSQLQUEUE_DATABASE_URL: databaseUrl("the PostgreSQL to use; empty: the embedded database"),
+  PSQLQUEUE_DATABASE_URL_FILE: databaseUrlFile("a file that holds PSQLQUEUE_DATABASE_URL, instead of it"),
   PSQLQUEUE_DATA_DIR: text("./psqlqueue-data", "directory of the embedded database"),
   PSQLQUEUE_EMBEDDED_FSYNC: oneOf(
     ["on", "off"],
@@ -192,12 +201,33 @@ export type Origin = {
   readonly unknown_names: readonly string[];
 };
 
-/**
- * Hides the password of a database URL, for logs and errors; also of one that cannot be used, and whose password is the
- * reason for that.
- */
-function maskUrl(url: string): string {
-  return url.replace(/^((?:.*?:\/\/)?[^:@/]*):(?!\/\/).*@/s, "$1:***@").replace(/(pass\w*=)[^&\s]*/gi, "$1***");
+/** The connection string of the file, when there is one. */
+function readUrlFile({ PSQLQUEUE_DATABASE_URL_FILE: file, PSQLQUEUE_DATABASE_URL: url }: Values): string {
+  if (file === "") return url;
+  const name = `PSQLQUEUE_DATABASE_URL_FILE=${JSON.stringify(file)} cannot be used`;
+  if (url !== "") throw new ConfigError(`${name} together with PSQLQUEUE_DATABASE_URL; allowed: one of the two`);
+  let content: string;
+  try {
+    content = readFileSync(file, "utf8");
+  } catch (cause) {
+    throw new ConfigError(`${name}: ${(cause as Error).message}; allowed: a file that can be read`);
+  }
+  const problem = trimText(content) === "" ? "the file is empty" : problemOf(content);
+  if (problem === undefined) return trimText(content);
+  throw new ConfigError(`${name}: ${problem}; allowed: a file that holds ${settings.PSQLQUEUE_DATABASE_URL.allowed}`);
+}
+
+/** Where the number of connections is not set, that of the connection string counts: `pool_max_conns` and the like. */
+function connectionCounts(url: string, values: Values, isSet: (name: keyof Values) => boolean): Partial<Values> {
+  if (url === "") return {};
+  const asked = readConnection(url);
+  const min = isSet("PSQLQUEUE_DATABASE_MIN_CONNS") ? undefined : asked.connections_min;
+  const max = isSet("PSQLQUEUE_DATABASE_MAX_CONNS") ? undefined : asked.connections_max;
+  const most = max ?? values.PSQLQUEUE_DATABASE_MAX_CONNS;
+  return {
+    ...(max !== undefined && { PSQLQUEUE_DATABASE_MAX_CONNS: max }),
+    ...(min !== undefined && { PSQLQUEUE_DATABASE_MIN_CONNS: Math.min(min, most) }),
+  };
 }
 
 /** Reads and checks the settings. Throws ConfigError at the first one that cannot be used. */
@@ -211,12 +241,18 @@ export function readConfig(
     // Blanks around a value mean nothing. Blanks alone are no value, and never the default.
     const value = setting.read(given.trim() === "" ? given : given.trim());
     if (value === undefined) {
-      const shown = name.endsWith("_URL") ? maskUrl(given) : given;
-      throw new ConfigError(`${name}=${JSON.stringify(shown)} cannot be used; allowed: ${setting.allowed}`);
+      const is_url = name.endsWith("_URL");
+      const shown = JSON.stringify(is_url ? maskConnection(given) : given);
+      const problem = is_url ? `: ${problemOf(given)}` : "";
+      throw new ConfigError(`${name}=${shown} cannot be used${problem}; allowed: ${setting.allowed}`);
     }
     values[name] = value;
   }
-  const config = values as Values;
+  const read = values as Values;
+  const url = readUrlFile(read);
+  const database_url = read.PSQLQUEUE_TESTING ? read.PSQLQUEUE_TEST_DATABASE_URL : url;
+  const isSet = (name: string) => environment[name] !== undefined;
+  const config = { ...read, PSQLQUEUE_DATABASE_URL: url, ...connectionCounts(database_url, read, isSet) };
   if (config.PSQLQUEUE_TESTING && config.PSQLQUEUE_TEST_DATABASE_URL === "") {
     throw new ConfigError(
       'PSQLQUEUE_TEST_DATABASE_URL="" cannot be used with PSQLQUEUE_TESTING=true; allowed: a database URL',
@@ -228,7 +264,6 @@ export function readConfig(
         `allowed: at most PSQLQUEUE_DATABASE_MAX_CONNS (${config.PSQLQUEUE_DATABASE_MAX_CONNS})`,
     );
   }
-  const database_url = config.PSQLQUEUE_TESTING ? config.PSQLQUEUE_TEST_DATABASE_URL : config.PSQLQUEUE_DATABASE_URL;
   return Object.freeze({ ...config, database_url, origin });
 }
 

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import postgres from "postgres";
 import { readConfig } from "../src/config.ts";
-import { readHosts } from "../src/db/hosts.ts";
+import { readConnection } from "../src/connection/connection.ts";
 import { checkMigrated, migrateDatabase } from "../src/db/migrate.ts";
 import { addObserver, type Observation } from "../src/observe.ts";
 import { type FaultProxy, startFaultProxy } from "./faultProxy.ts";
@@ -42,13 +42,12 @@ test("a database URL may name several hosts, and which of them will do", () => {
     { host: "c", port: 5432 },
   ];
   const url = "postgres://u:p%40@a:1,[::1]:2,c/db";
-  expect(readHosts(url)).toEqual({ url: "postgres://u:p%40@a:1/db", hosts, target: "read-write" });
+  expect(readConnection(url)).toMatchObject({ addresses: hosts, password: "p@", target: "read-write" });
   for (const target of ["primary", "any", "read-write"] as const) {
     const asked = `${url}?sslmode=require&target_session_attrs=${target}`;
-    expect(readHosts(asked)).toEqual({ url: "postgres://u:p%40@a:1/db?sslmode=require", hosts, target });
+    expect(readConnection(asked)).toMatchObject({ addresses: hosts, target, tls: { mode: "require" } });
     expect(readConfig({ PSQLQUEUE_DATABASE_URL: asked }).database_url).toBe(asked);
   }
-  expect(readHosts("postgres://a/db")).toEqual({ url: "postgres://a/db", hosts: [], target: "read-write" });
   for (const wrong of ["postgres://a:1,b:x/db", "postgres://a,/db", "postgres://a/db?target_session_attrs=standby"]) {
     expect(() => readConfig({ PSQLQUEUE_DATABASE_URL: wrong })).toThrow("cannot be used");
   }

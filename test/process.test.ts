@@ -6,6 +6,7 @@ import path from "node:path";
 import postgres from "postgres";
 import manifest from "../package.json";
 import { settings } from "../src/config.ts";
+import { maskConnection } from "../src/connection/mask.ts";
 import { readMigrationTimes } from "../src/db/folder.ts";
 import {
   type Child,
@@ -157,7 +158,8 @@ describe("settings", () => {
     await forEachOf(cases, async ({ name, value }) => {
       const answer = await runChild(["server"], { env: { [name]: value } });
       expect(answer.stderr).toMatch(/^psqlqueue: [^\n]+\n$/);
-      expect(answer.stderr).toStartWith(`psqlqueue: ${name}=${JSON.stringify(value)} cannot be used`);
+      const shown = name.endsWith("_URL") ? maskConnection(value) : value;
+      expect(answer.stderr).toStartWith(`psqlqueue: ${name}=${JSON.stringify(shown)} cannot be used`);
       expect(answer.stderr).toMatch(/; allowed: .+/);
       expect(answer.code).toBe(1);
       expectLog(answer.lines);

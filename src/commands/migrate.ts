@@ -5,7 +5,7 @@ import { carryOver } from "../db/copyDatabase.ts";
 import { holdsCluster } from "../db/embedded/layout.ts";
 import { type MigrationResult, migrateDatabase } from "../db/migrate.ts";
 import { MigrationError } from "../errors.ts";
-import { openStore } from "./store.ts";
+import { openStore, type Store } from "./store.ts";
 
 /**
  * Brings the database of the settings to this version; with `from`, then carries the embedded database of that
@@ -37,11 +37,11 @@ export async function runMigration(
   }
 }
 
-async function carryFrom(config: Config, from: string, target: string | object): Promise<Record<string, number>> {
+async function carryFrom(config: Config, from: string, target: Store["server"]): Promise<Record<string, number>> {
   const source = await openStore({ ...config, database_url: "", PSQLQUEUE_DATA_DIR: from });
   try {
     await migrateDatabase(source.server);
-    return await carryOver(source.server, target as typeof source.server);
+    return await carryOver(source.server, target);
   } finally {
     await source.close();
   }

@@ -48,7 +48,7 @@ const peers_ms_max = 1000;
 /**
  * Opens everything in order: database, broker, listeners, background jobs. Throws MigrationError for a database that is
  * not at this version or whose sessions do not get our settings, ListenError for a port that is taken (before anything
- * is opened), DatabaseError when the database cannot be reached.
+ * is opened), ReachError when the database cannot be reached.
  */
 export async function startServer(config: Config, log: Log): Promise<RunningServer> {
   // First: nothing is made on the disk by a server that then cannot serve.

@@ -1,6 +1,8 @@
 import path from "node:path";
 import type { Job } from "../background/loop.ts";
-import type { Config } from "../config.ts";
+import { type Config, ConfigError } from "../config.ts";
+import { type Connection, readConnection } from "../connection/connection.ts";
+import { checkFiles } from "../db/credentials.ts";
 import type { DatabaseOptions, Db } from "../db/db.ts";
 import { type Embedded, openEmbedded } from "../db/embedded/embedded.ts";
 import { createReserve, giveReserveWhereFull } from "../db/embedded/reserve.ts";
@@ -49,14 +51,43 @@ function noteOpened(config: Config, { data_dir, is_new }: Embedded): void {
   });
 }
 
+/** What other programs read to find a database. */
+const foreign_variables = ["DATABASE_URL", "PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGSERVICE"];
+
+function warnOfForeignVariables(): void {
+  const found = foreign_variables.filter((name) => process.env[name]);
+  if (found.length === 0) return;
+  observe({
+    kind: "notice",
+    level: "WARN",
+    message: "variables of other programs do not count: the embedded database is used",
+    details: { variables: found, remedy: "set PSQLQUEUE_DATABASE_URL to use a PostgreSQL server" },
+  });
+}
+
+/** The server of the settings, called by the name of its setting. Throws ConfigError for a file that it names. */
+function readServer(config: Config): Connection {
+  const connection = readConnection(config.database_url);
+  const from = config.PSQLQUEUE_DATABASE_URL_FILE === "" ? "PSQLQUEUE_DATABASE_URL" : "PSQLQUEUE_DATABASE_URL_FILE";
+  const name = config.PSQLQUEUE_TESTING ? "PSQLQUEUE_TEST_DATABASE_URL" : from;
+  const shown = `${name}=${JSON.stringify(connection.shown)}`;
+  try {
+    checkFiles(connection);
+  } catch (error) {
+    throw new ConfigError(`${shown} cannot be used: ${(error as Error).message}`);
+  }
+  return { ...connection, shown };
+}
+
 /**
  * Opens the database of the settings. The embedded one is created at its first start; throws a sentence when its
- * directory is in use, or was made by a version that this program cannot read. A server is not contacted yet.
+ * directory is in use, or was made by a version that this program cannot read. A server is not contacted yet; throws
+ * ConfigError for a file of its connection string that cannot be used.
  */
 export async function openStore(config: Config): Promise<Store> {
   if (config.database_url !== "") {
     return {
-      server: config.database_url,
+      server: readServer(config),
       is_embedded: false,
       connections_max: config.PSQLQUEUE_DATABASE_MAX_CONNS,
       failed: new Promise(() => {}),
@@ -65,6 +96,8 @@ export async function openStore(config: Config): Promise<Store> {
       close: async () => {},
     };
   }
+  // Not where an embedded database is only carried over to a server.
+  if (config.PSQLQUEUE_DATABASE_URL === "" && !config.PSQLQUEUE_TESTING) warnOfForeignVariables();
   const data_dir = path.resolve(config.PSQLQUEUE_DATA_DIR);
   const reserve = createReserve(data_dir);
   const has_fsync = config.PSQLQUEUE_EMBEDDED_FSYNC === "on";

@@ -1,5 +1,5 @@
 import type net from "node:net";
-import postgres from "postgres";
+import { openClient } from "./driver.ts";
 
 const probe_interval_ms = 1000;
 const probe_ms_max = 3000;
@@ -9,20 +9,23 @@ const probe_ms_max = 3000;
  * set. On a connection of its own, since those of the pool may all wait. A server that does not know a process id is
  * another one, and the backend is none of its.
  */
-export function createProbe(abandoned: Set<number>, url: string, options: { socket: (own: never) => net.Socket }) {
+export function createProbe(
+  abandoned: Set<number>,
+  options: { socket: () => net.Socket; connection: Record<string, string> },
+) {
   let timer: ReturnType<typeof setTimeout> | undefined;
   let is_closed = false;
 
   async function probe(): Promise<void> {
     const pids = [...abandoned];
     let socket: net.Socket | undefined;
-    const open = (own: never) => {
-      socket = options.socket(own);
+    const open = () => {
+      socket = options.socket();
       return socket;
     };
-    const connection = { application_name: "psqlqueue", statement_timeout: String(probe_ms_max) };
+    const connection = { ...options.connection, statement_timeout: String(probe_ms_max) };
     const settings = { ...options, socket: open, max: 1, fetch_types: false, connection, onnotice() {} };
-    const client = postgres(url, settings as object);
+    const client = openClient(settings);
     const limit = setTimeout(() => socket?.destroy(), probe_ms_max);
     try {
       // One that is idle has answered to nobody, and ends when it finds that out. As text: without types, no arrays.

@@ -7,7 +7,7 @@ import { createProbe } from "./abandoned.ts";
 import { createAvailability } from "./availability.ts";
 import { disk_full, driverOptions, openClient, read_only } from "./driver.ts";
 import { classify } from "./failures.ts";
-import { type Connector, createConnector, type DatabaseServer, readHosts, type ServerState } from "./hosts.ts";
+import { createConnector, type DatabaseServer, isEmbedded, type ServerState } from "./hosts.ts";
 import { createListener, type Listener } from "./listen.ts";
 import { sessionSettings } from "./session.ts";
 import { createWatchdog, type InFlight } from "./watchdog.ts";
@@ -86,8 +86,8 @@ export function openPostgres(options: DatabaseOptions): Db {
     },
   });
   const watchdog = createWatchdog(statement_timeout_ms + deadline_slack_ms, () => probe?.start());
-  const own = driverOptions(server, connector);
-  const probe = typeof server === "string" ? createProbe(watchdog.abandoned, readHosts(server).url, own) : undefined;
+  const own = driverOptions(server, connector, sessionSettings(statement_timeout_ms));
+  const probe = isEmbedded(server) ? undefined : createProbe(watchdog.abandoned, own);
   // Together with those given up, at most twice the pool; the one that asks after them is counted, too.
   const mayOpen = () =>
     probe === undefined ||
@@ -97,15 +97,13 @@ export function openPostgres(options: DatabaseOptions): Db {
     ...own,
     max: connections_max,
     backoff: (retries: number) => Math.min(0.5, 0.05 * 2 ** Math.min(retries, 10)),
-    socket: (given: Parameters<Connector["connect"]>[0]) =>
-      mayOpen() ? watchdog.track(connector.connect(given)) : refusedSocket(),
+    socket: () => (mayOpen() ? watchdog.track(connector.connect()) : refusedSocket()),
     onsession: (socket: net.Socket, pid: number, state: ServerState) => {
       watchdog.setBackend(socket, pid);
       return own.onsession(socket, pid, state);
     },
-    connection: sessionSettings(statement_timeout_ms),
   };
-  const client = openClient(server, base);
+  const client = openClient(base);
   const orm = drizzle(client);
 
   const once = <T>(name: string, statement: () => PromiseLike<T>): Promise<T> =>
@@ -124,7 +122,7 @@ export function openPostgres(options: DatabaseOptions): Db {
       );
     });
 
-  const listener = createListener((own) => openClient(server, own), base, client, once);
+  const listener = createListener(openClient, base, client, once);
 
   /**
    * Writes, and returns when that is committed and replicated, and with it all that was committed before. A transaction

@@ -12,7 +12,12 @@ const refused = new Set([
   // Ours: a server that takes no writes; more backends than may be left behind.
   "READ_ONLY",
   "BACKENDS_ABANDONED",
+  "TLS_NOT_OFFERED",
+  "CREDENTIAL_FILE",
+  "CHANNEL_BINDING",
 ]);
+/** A certificate that is not trusted (any more): nothing was sent. */
+const isAboutCertificates = (code: string) => /CERT|UNABLE_TO_|^ERR_TLS_/.test(code);
 
 /**
  * An error for the notice, if it is one, that a wait for a synchronous standby was given up: the transaction is
@@ -74,7 +79,10 @@ export function classify(statement: string, error: unknown): DatabaseError {
   while (cause.code === undefined && cause.cause !== undefined) cause = cause.cause as typeof cause;
   if (cause.code === undefined && Array.isArray(cause.errors)) cause = cause.errors[0] as typeof cause;
   const code = typeof cause?.code === "string" ? cause.code : "UNKNOWN";
-  const failure = refused.has(code) ? "unavailable" : (by_code[code] ?? by_class[code.slice(0, 2)] ?? "failed");
+  const failure =
+    refused.has(code) || isAboutCertificates(code)
+      ? "unavailable"
+      : (by_code[code] ?? by_class[code.slice(0, 2)] ?? "failed");
   const constraint = typeof cause?.constraint_name === "string" ? cause.constraint_name : undefined;
   const found = new DatabaseError(failure, code, statement, constraint);
   // Without a code it is no answer of PostgreSQL but a bug: its own stack tells where. The message may hold parameters.

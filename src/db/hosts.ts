@@ -1,42 +1,25 @@
 import net from "node:net";
+import { type Address, type Connection, readConnection, type Target } from "../connection/connection.ts";
 
-/** A postgres:// URL, maybe with several hosts, or the private socket of the embedded database. */
-export type DatabaseServer = string | { host: string; path: string; user: string; password: string; database: string };
+/** A connection string, what was read from one, or the private socket of the embedded database. */
+export type DatabaseServer = string | Connection | EmbeddedServer;
 
-type Host = { host: string; port: number };
-
-/** Which servers a connection may be kept to: `primary` takes one whose sessions are read-only by default, too. */
-type Target = "read-write" | "primary" | "any";
-
-export type Hosts = {
-  /** The URL with its first host only, and without `target_session_attrs`: both are ours. */
-  url: string;
-  /** Empty: where the driver would connect to. */
-  hosts: Host[];
-  target: Target;
-};
+type EmbeddedServer = { host: string; path: string; user: string; password: string; database: string };
 
 /** What a server tells of itself before the first statement (PostgreSQL 14 and newer). */
 export type ServerState = { in_hot_standby?: string; default_transaction_read_only?: string };
 
-const parts_of_url = /^(postgres(?:ql)?:\/\/(?:[^/?#]*@)?)([^/?#]*)(.*)$/s;
+/** Is it the database that this program carries? There is one connection to it, and no other server. */
+export const isEmbedded = (server: DatabaseServer): server is EmbeddedServer =>
+  typeof server !== "string" && "path" in server;
 
-/** Reads `postgres://user:password@a:5432,b/database?target_session_attrs=read-write`. A host without port has 5432. */
-export function readHosts(url: string): Hosts {
-  const [, head = "", authority = "", tail = ""] = parts_of_url.exec(url) ?? [];
-  const names = authority.split(",");
-  const first = new URL(`${head}${names[0]}${tail}`);
-  const asked = first.searchParams.get("target_session_attrs");
-  if (asked !== null) first.searchParams.delete("target_session_attrs");
-  const hosts = names.map((name) => {
-    const [, bracketed, plain, port] = /^(?:\[(.*)\]|([^:]*))(?::(\d+))?$/.exec(decodeURIComponent(name)) ?? [];
-    return { host: bracketed ?? plain ?? "", port: Number(port ?? 5432) };
-  });
-  return {
-    url: asked === null && names.length === 1 ? url : first.href,
-    hosts: hosts.length > 1 ? hosts : [],
-    target: asked === "any" || asked === "primary" ? asked : "read-write",
-  };
+/** What is known of a server, in one form. Throws ConnectionError for a text that cannot be read. */
+export function connectionOf(server: DatabaseServer): Connection {
+  if (typeof server === "string") return readConnection(server);
+  if (!isEmbedded(server)) return server;
+  const { path, user, password, database } = server;
+  const plain = readConnection("host=localhost user=psqlqueue target_session_attrs=any");
+  return { ...plain, shown: "the embedded database", addresses: [{ path }], user, password, database };
 }
 
 export type Connector = {
@@ -48,7 +31,11 @@ export type Connector = {
    * refusal arrives as the socket's own error and close, which is the only way that the driver's pool recovers from
    * one.
    */
-  connect(options: { host: string[]; port: number[]; path?: string }): net.Socket;
+  connect(): net.Socket;
+  /** Where a connection leads to. */
+  addressOf(socket: net.Socket): Address | undefined;
+  /** The last address that a connection was opened to, for errors. */
+  lastTried(): string;
   /** To be called when a connection can take its first statement: an error when it is not to be kept. */
   check(socket: net.Socket, state: ServerState): Error | undefined;
   /** To be called when a statement found the server read-only: the next connection goes to the next host. */
@@ -62,22 +49,34 @@ export type ConnectorOptions = {
   onChange?: (host: string) => void;
 };
 
-const nameOf = ({ host, port }: Host) => `${host}:${port}`;
+function nameOf(address: Address): string {
+  if ("path" in address) return address.path;
+  return address.host.includes(":") ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
+}
+
+/** In an order of chance. */
+function shuffled<T>(items: T[]): T[] {
+  const keyed = items.map((item) => ({ item, key: Math.random() }));
+  return keyed.sort((a, b) => a.key - b.key).map(({ item }) => item);
+}
 
 /**
  * Chooses the host of each connection. It stays with one until a connection to it fails, does not get ready in time or
  * turns out to be read-only, and then takes the next, for ever in a circle: which one is the primary may have changed.
  */
 export function createConnector(server: DatabaseServer, options: ConnectorOptions = {}): Connector {
-  const { hosts, target } = typeof server === "string" ? readHosts(server) : { hosts: [], target: "any" as const };
-  const hosts_of = new WeakMap<net.Socket, Host>();
+  const { addresses, is_balanced, target } = connectionOf(server);
+  const hosts = is_balanced ? shuffled(addresses) : addresses;
+  const is_watched = !isEmbedded(server);
+  const hosts_of = new WeakMap<net.Socket, Address>();
   /** Connections that have not become ready yet. */
   const pending = new Set<net.Socket>();
   const in_trouble = new Set<string>();
   let at = 0;
   let answering: string | undefined;
+  let last: Address | undefined;
 
-  function passOver(host: Host, reason: string): void {
+  function passOver(host: Address, reason: string): void {
     const name = nameOf(host);
     if (hosts[at % hosts.length] === host) at += 1;
     if (answering === name) answering = "";
@@ -87,23 +86,29 @@ export function createConnector(server: DatabaseServer, options: ConnectorOption
   }
 
   return {
-    count: Math.max(1, hosts.length),
+    count: hosts.length,
     target,
-    connect(own) {
-      const path = typeof server === "string" ? own.path : server.path;
-      if (path) return net.connect({ path });
+    connect() {
       // Looked at here, because TLS takes a socket's listeners off. A connection refused, timed out, or ended by a
       // server that is starting: all the same.
       for (const socket of pending) {
         const host = hosts_of.get(socket);
         if (socket.destroyed && pending.delete(socket) && host) passOver(host, "it cannot be reached");
       }
-      const next = hosts[at % hosts.length] ?? { host: own.host[0] ?? "localhost", port: own.port[0] ?? 5432 };
-      const socket = net.connect({ ...next, noDelay: true });
+      const next = hosts[at % hosts.length] as Address;
+      last = next;
+      const { host, port } = "host" in next ? next : { host: undefined, port: undefined };
+      const way = "path" in next ? next : { host: next.address ?? next.host, port: next.port, noDelay: true };
+      const socket = new net.Socket(way as net.SocketConstructorOpts);
+      // Bun tells of some failures at once: not before the driver listens.
+      queueMicrotask(() => socket.connect(way));
+      if (!is_watched) return socket;
       hosts_of.set(socket, next);
       pending.add(socket);
-      return Object.assign(socket, next);
+      return Object.assign(socket, { host, port });
     },
+    addressOf: (socket) => hosts_of.get(socket),
+    lastTried: () => (last === undefined ? "" : nameOf(last)),
     check(socket, { in_hot_standby, default_transaction_read_only }) {
       pending.delete(socket);
       const host = hosts_of.get(socket);

@@ -20,7 +20,7 @@ export type Listener = {
 };
 
 type Once = <T>(name: string, statement: () => PromiseLike<T>) => Promise<T>;
-type Socket = (own: never) => net.Socket;
+type Socket = () => net.Socket;
 type Channel = { name: string; onPayload: (payload: string) => void; onListening: OnListening };
 
 const quoted = (name: string) => `"${name.replaceAll('"', '""')}"`;
@@ -50,8 +50,8 @@ export function createListener(
     max: 1,
     fetch_types: false,
     max_lifetime: null,
-    socket: (own: never) => {
-      socket = base.socket(own);
+    socket: () => {
+      socket = base.socket();
       return socket;
     },
     onclose() {

@@ -4,8 +4,9 @@ import type postgres from "postgres";
 import { MigrationError } from "../errors.ts";
 import { driverOptions, openClient } from "./driver.ts";
 import { migrations_folder, readBreakingTimes, readMigrationTimes } from "./folder.ts";
-import { createConnector, type DatabaseServer } from "./hosts.ts";
+import { connectionOf, createConnector, type DatabaseServer } from "./hosts.ts";
 import { checkV04, importV04 } from "./importV04.ts";
+import { reachError } from "./reach.ts";
 
 // Beside our tables, and not in Drizzle's default schema: the database may belong to an application that uses Drizzle
 // too.
@@ -16,23 +17,22 @@ export type MigrationResult = { applied: number; adopted?: { queues: number; mes
 
 /**
  * One connection of its own, without the pool's settings: for work that must stay on it. With several hosts, to the
- * first that is what the URL asks for. Rejects with the driver's error when there is none.
+ * first that is what the URL asks for. Rejects with ReachError when there is none.
  */
 export async function connectOnce(server: DatabaseServer): Promise<postgres.Sql> {
   const connector = createConnector(server);
-  const client = openClient(server, {
-    ...driverOptions(server, connector),
-    max: 1,
-    connection: { application_name: "psqlqueue migrate", TimeZone: "UTC" },
-  });
-  for (let tries = 1; ; tries++) {
+  const session = { application_name: "psqlqueue migrate", TimeZone: "UTC" };
+  const client = openClient({ ...driverOptions(server, connector, session), max: 1 });
+  const tried: { address: string; error: unknown }[] = [];
+  for (;;) {
     try {
       await client`select`;
       return client;
     } catch (error) {
-      if (tries < connector.count) continue;
+      tried.push({ address: connector.lastTried(), error });
+      if (tried.length < connector.count) continue;
       await client.end({ timeout: 1 });
-      throw error;
+      throw reachError(tried, connectionOf(server));
     }
   }
 }

@@ -74,7 +74,8 @@ const protocol_violation = "08P01";
  * pooler stands between that refuses or drops them.
  */
 export async function checkSession(client: postgres.Sql, statement_timeout_ms: number): Promise<void> {
-  const settings = sessionSettings(statement_timeout_ms);
+  // The connection string may hold more.
+  const settings: Settings = { ...sessionSettings(statement_timeout_ms), ...(client.options.connection as Settings) };
   const names = Object.keys(settingsThatMatter(statement_timeout_ms));
   try {
     const rows = await client`select name, setting from pg_settings where name = any(${names})`;
