@@ -2,8 +2,9 @@ import { expect, test } from "bun:test";
 import { createQueue, is_embedded, openService, type Service, until } from "./harness.ts";
 import { type Delivered, verbsOf } from "./verbs.ts";
 
-// Publishers and consumers on two servers of one database, with nacks, leases that run out and backends that are killed.
-// The small dose is for the suite; PSQLQUEUE_TEST_LOAD is the number of messages, and PSQLQUEUE_TEST_LOAD_KEYS of keys.
+// Publishers and consumers on two servers of one database, with nacks, leases that run out and backends that are
+// killed. The small dose is for the suite; PSQLQUEUE_TEST_LOAD is the number of messages, PSQLQUEUE_TEST_LOAD_KEYS of
+// keys.
 
 const messages_count = Number(process.env["PSQLQUEUE_TEST_LOAD"] ?? (is_embedded ? 400 : 1500));
 const keys_count = Number(process.env["PSQLQUEUE_TEST_LOAD_KEYS"] ?? 40);
@@ -99,7 +100,9 @@ test("order and exclusion hold on two servers while leases run out and backends 
     ? undefined
     : setInterval(() => {
         first.sql`select pg_terminate_backend(pid) from pg_stat_activity
-          where application_name = 'psqlqueue' and datname = current_database() order by random() limit 1`.catch(() => {});
+          where application_name = 'psqlqueue' and datname = current_database() order by random() limit 1`.catch(
+          () => {},
+        );
       }, 200);
   const publishing = Array.from({ length: publishers_count }, (_, n) => publishAll(serverOf(n), queue, n, ledger));
   await Promise.all(publishing);
