@@ -226,9 +226,10 @@ export function createReceive(
     if (left.length > 0) await settle.unlease(from.queue_id, left);
     const unfit = leased.rows.filter(({ verdict }) => verdict !== "ready");
     if (unfit.length > 0) await putAway(from.queue_id, leased.rows);
-    // What made room for the next of its key may have been all that was ready.
-    const has_more_unfit = unfit.some(({ ordering_key }) => ordering_key !== null) || leased.is_full;
-    return { ...leased, asks_again: unfit.length > 0 && has_more_unfit };
+    // What made room for the next of its key, or took a place that is free again, may have been all that was ready.
+    const has_more = leased.is_full || leased.throttled != null;
+    const asks_again = unfit.length > 0 && (has_more || unfit.some(({ ordering_key }) => ordering_key !== null));
+    return { ...leased, asks_again };
   }
 
   return async (from, limits) => {
