@@ -95,19 +95,43 @@ export function page(data: unknown[], offset: number, limit: number): Response {
 
 type Success = { status: 200 | 201 | 202 | 204; schema?: TSchema; description: string };
 
-/** The `detail` of a route: what the document says of it. `errors` are the names of the refusals it may answer. */
-export function documents(tag: string, summary: string, successes: Success[], errors: ErrorName[]) {
+/** The refusal of one operation, as the document shows it: which codes it may hold. */
+const errorOf = (operation_id: string, names: ErrorName[]) => ({
+  title: `${operation_id[0]?.toUpperCase()}${operation_id.slice(1)}Error`,
+  type: "object",
+  required: ["code", "message"],
+  properties: {
+    code: { type: "integer", enum: names.map((name) => catalogue[name].code), description: "What clients compare" },
+    message: { type: "string" },
+    details: { type: "string", description: "For people" },
+  },
+});
+
+/**
+ * The `detail` of a route: what the document says of it. `errors` are the names of the refusals it may answer. Schemas
+ * with a title become named components.
+ */
+export function documents(
+  operation_id: string,
+  tag: string,
+  summary: string,
+  successes: Success[],
+  errors: ErrorName[],
+) {
   const responses: Record<string, unknown> = {};
   for (const { status, description, schema } of successes) {
     responses[status] = { description, ...(schema && { content: { "application/json": { schema } } }) };
   }
   const every: ErrorName[] = [...errors, "payload_too_large", "forbidden", "unavailable", "internal"];
+  const schema = errorOf(operation_id, every);
   for (const status of new Set(every.map((name) => catalogue[name].status))) {
     const names = every.filter((name) => catalogue[name].status === status);
     responses[status] = {
       description: names.map((name) => `${catalogue[name].code}: ${catalogue[name].message}`).join("; "),
-      content: { "application/json": { schema: { $ref: "#/components/schemas/Error" } } },
+      content: {
+        "application/json": { schema, example: errorBody(new BrokerError(names[0] as ErrorName)) },
+      },
     };
   }
-  return { tags: [tag], summary, responses } as object;
+  return { operationId: operation_id, tags: [tag], summary, responses } as object;
 }

@@ -12,24 +12,27 @@ const delay_seconds_max = 31_536_000;
 const batch_items_max = 1000;
 
 /** What a publish takes, to a queue and to a topic. */
-const MessageInput = Type.Object({
-  body: member.body,
-  label: Type.Optional(member.label),
-  attributes: Type.Optional(member.attributes),
-  delay_seconds: Type.Optional(
-    member.seconds("Seconds until it is visible; instead of the queue's delay", 0, delay_seconds_max),
-  ),
-  deliver_at: Type.Optional(
-    member.time("When it becomes visible, at most a year ahead; not together with delay_seconds"),
-  ),
-  ttl_seconds: Type.Optional(member.seconds("Seconds it lives, if the queue's retention is not shorter", 1)),
-  expires_at: Type.Optional(member.time("When it expires; not together with ttl_seconds")),
-  dedup_id: Type.Optional(member.dedupId),
-  id: Type.Optional(member.readOnlyText),
-  queue_id: Type.Optional(member.readOnlyText),
-  delivery_attempts: Type.Optional(member.readOnlyCount),
-  created_at: Type.Optional(member.readOnlyTime),
-});
+const MessageInput = Type.Object(
+  {
+    body: member.body,
+    label: Type.Optional(member.label),
+    attributes: Type.Optional(member.attributes),
+    delay_seconds: Type.Optional(
+      member.seconds("Seconds until it is visible; instead of the queue's delay", 0, delay_seconds_max),
+    ),
+    deliver_at: Type.Optional(
+      member.time("When it becomes visible, at most a year ahead; not together with delay_seconds"),
+    ),
+    ttl_seconds: Type.Optional(member.seconds("Seconds it lives, if the queue's retention is not shorter", 1)),
+    expires_at: Type.Optional(member.time("When it expires; not together with ttl_seconds")),
+    dedup_id: Type.Optional(member.dedupId),
+    id: Type.Optional(member.readOnlyText),
+    queue_id: Type.Optional(member.readOnlyText),
+    delivery_attempts: Type.Optional(member.readOnlyCount),
+    created_at: Type.Optional(member.readOnlyTime),
+  },
+  { title: "MessageInput", example: { body: '{"order":4711}', label: "created", attributes: { country: "DE" } } },
+);
 
 type Message = Static<typeof MessageInput>;
 
@@ -50,22 +53,52 @@ function judgeMessage(message: Message, problems: Problems, prefix = ""): void {
   }
 }
 
-const Batch = Type.Object({ messages: member.list(MessageInput, batch_items_max, "Published in this order") });
+const Batch = Type.Object(
+  { messages: member.list(MessageInput, batch_items_max, "Published in this order") },
+  { title: "BatchInput", example: { messages: [{ body: '{"order":4711}' }, { body: '{"order":4712}' }] } },
+);
 const AtomicQuery = Type.Object({
   atomic: Type.Optional(member.flag("false: store those that can be, and say which; default true")),
 });
 
-const PublishedSchema = Type.Object({ id: Type.String(), deduplicated: Type.Boolean() });
-const ItemResult = Type.Object({
-  id: Type.Optional(Type.String()),
-  deduplicated: Type.Optional(Type.Boolean()),
-  error: itemError,
-});
-const TopicItemResult = Type.Object({ delivered_queues: Type.Optional(Type.Integer()), error: itemError });
-const FannedOutSchema = Type.Object({
-  delivered_queues: Type.Integer(),
-  data: Type.Array(Type.Object({ queue_id: Type.String(), id: Type.String(), deduplicated: Type.Boolean() })),
-});
+const PublishedSchema = Type.Object(
+  { id: Type.String(), deduplicated: Type.Boolean() },
+  { title: "Published", example: { id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A", deduplicated: false } },
+);
+const ItemResult = Type.Object(
+  {
+    id: Type.Optional(Type.String()),
+    deduplicated: Type.Optional(Type.Boolean()),
+    error: itemError,
+  },
+  { title: "PublishResult" },
+);
+const TopicItemResult = Type.Object(
+  { delivered_queues: Type.Optional(Type.Integer()), error: itemError },
+  { title: "FanOutResult" },
+);
+const FannedOutSchema = Type.Object(
+  {
+    delivered_queues: Type.Integer(),
+    data: Type.Array(Type.Object({ queue_id: Type.String(), id: Type.String(), deduplicated: Type.Boolean() })),
+  },
+  {
+    title: "FannedOut",
+    example: {
+      delivered_queues: 1,
+      data: [{ queue_id: "orders", id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A", deduplicated: false }],
+    },
+  },
+);
+
+const ItemResults = Type.Object(
+  { data: Type.Array(ItemResult) },
+  { title: "PublishResults", example: { data: [{ id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A", deduplicated: false }] } },
+);
+const TopicItemResults = Type.Object(
+  { data: Type.Array(TopicItemResult) },
+  { title: "FanOutResults", example: { data: [{ delivered_queues: 1 }] } },
+);
 
 /** The message as the broker takes it. */
 const outgoing = (body: Message): Outgoing => ({
@@ -168,6 +201,7 @@ export const publishRoutes = (broker: Broker) =>
       {
         ...readsBody(MessageInput, { rules: judgeMessage }),
         detail: documents(
+          "publishMessage",
           "messages",
           "Publish a message",
           [
@@ -202,13 +236,14 @@ export const publishRoutes = (broker: Broker) =>
       {
         ...readsBatch(),
         detail: documents(
+          "publishMessages",
           "messages",
           "Publish up to 1000 messages, all or nothing",
           [
-            { status: 201, schema: Type.Object({ data: Type.Array(ItemResult) }), description: "One per message" },
+            { status: 201, schema: ItemResults, description: "One per message" },
             {
               status: 200,
-              schema: Type.Object({ data: Type.Array(ItemResult) }),
+              schema: ItemResults,
               description: "With atomic=false",
             },
           ],
@@ -241,6 +276,7 @@ export const topicPublishRoutes = (broker: Broker) =>
       {
         ...readsBody(MessageInput, { rules: judgeMessage }),
         detail: documents(
+          "publishToTopic",
           "topics",
           "Publish to a topic: a copy for each subscription whose filter matches",
           [
@@ -271,17 +307,18 @@ export const topicPublishRoutes = (broker: Broker) =>
       {
         ...readsBatch(),
         detail: documents(
+          "publishManyToTopic",
           "topics",
           "Publish up to 1000 messages to a topic, in one transaction",
           [
             {
               status: 201,
-              schema: Type.Object({ data: Type.Array(TopicItemResult) }),
+              schema: TopicItemResults,
               description: "One per message",
             },
             {
               status: 200,
-              schema: Type.Object({ data: Type.Array(TopicItemResult) }),
+              schema: TopicItemResults,
               description: "With atomic=false",
             },
           ],
