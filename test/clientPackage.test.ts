@@ -34,7 +34,10 @@ const client = createClient({ url });
 const queue = client.queue(id);
 await queue.publishBatch(Array.from({ length: 30 }, (_, i) => ({ body: String(i) })));
 const bodies = [];
-const consumer = queue.consume(({ body }) => { bodies.push(body); if (bodies.length === 30) consumer.stop(); }, { wait_seconds: 1 });
+const consumer = queue.consume(({ body }) => {
+  bodies.push(body);
+  if (bodies.length === 30) consumer.stop();
+}, { wait_seconds: 1 });
 await consumer.finished;
 for await (const message of queue.messages({ until_empty: true })) throw new Error("left: " + message.body);
 const error = await client.queue("none").publish({ body: "x" }).catch((error) => error);

@@ -82,7 +82,9 @@ const leaves = ["errors", "observe", "nearest"];
 const may_import: Record<string, string[]> = {
   main: ["commands", "commandLine", "config", "dotenv", "log", "version", ...leaves],
   // The command line points to settings, and what is wrong in a `.env` stops the start as a setting does.
-  commandLine: ["config", ...leaves],
+  commandLine: ["config", "version", ...leaves],
+  // What is printed, and whom it is asked of; the environment is an argument.
+  terminal: [],
   dotenv: ["config"],
   commands: [
     "http",
@@ -96,6 +98,8 @@ const may_import: Record<string, string[]> = {
     "metrics",
     "version",
     "client",
+    "commandLine",
+    "terminal",
     ...leaves,
   ],
   // A package of its own, which is published without the rest.
@@ -270,6 +274,19 @@ describe("the functions", () => {
             for (const { name, propertyName } of bindings.elements)
               imported.add(`${to} ${(propertyName ?? name).text}`);
           } else if (bindings) imported.add(`${to} *`);
+        }
+        // `(await import("./x.ts")).name` and `const { name } = await import("./x.ts")`.
+        const [loaded, names]: [ts.Node | undefined, string[]] = ts.isPropertyAccessExpression(node)
+          ? [node.expression, [node.name.text]]
+          : ts.isVariableDeclaration(node) && ts.isObjectBindingPattern(node.name)
+            ? [node.initializer, node.name.elements.map(({ name }) => name.getText(tree))]
+            : [undefined, []];
+        const awaited = loaded && ts.isParenthesizedExpression(loaded) ? loaded.expression : loaded;
+        const call = awaited && ts.isAwaitExpression(awaited) ? awaited.expression : undefined;
+        const target = call && ts.isCallExpression(call) ? call.arguments[0] : undefined;
+        if (target && ts.isStringLiteral(target)) {
+          const to = path.posix.join(path.posix.dirname(file), target.text);
+          for (const name of names) imported.add(`${to} ${name}`);
         }
         if (
           file === entry &&

@@ -136,9 +136,8 @@ function run<Body>({ send, id, bodies, handler, options }: Subject<Body>, stoppi
     if (keeper === undefined || is_waiting) return;
     if (hasStopped()) {
       if ((is_abandoned ? 0 : now.running) + now.settling + now.polls > 0) return;
-      keeper.close();
-      if (failure === undefined) resolve();
-      else reject(failure.error);
+      // What handlers settle by themselves, and did not wait for, is waited for here.
+      void keeper.close().then(() => (failure === undefined ? resolve() : reject(failure.error)));
       return;
     }
     const most = is_busy ? Math.min(polls_max, Math.ceil(concurrency / limit_max)) : 1;

@@ -21,13 +21,15 @@ export type Delivery<Body> = Received<Body> & {
 };
 
 export type IterateOptions = Pick<ReceiveOptions, "label" | "ack_deadline_seconds" | "signal"> & {
-  /** Seconds that one receive waits for a message. Default 5. */
+  /** Seconds that one receive waits for a message. Default 5, and none with `until_empty`. */
   wait_seconds?: number | undefined;
   /** Seconds between extensions of a lease. Default a third of the lease. */
   extendEvery?: number | undefined;
   /** End when the queue has nothing ready, instead of waiting for more. */
   until_empty?: boolean | undefined;
 };
+
+const wait_seconds_default = 5;
 
 /** What the holder of a message can do with it. */
 export function deliveryOf<Body>(message: Received<Body>, held: Held, keeper: Keeper): Delivery<Body> {
@@ -50,12 +52,13 @@ export async function* iterate<Body>(
   bodies: Bodies<never, Body>,
   options: IterateOptions,
 ): AsyncGenerator<Delivery<Body>, void, undefined> {
-  const { label, signal, wait_seconds = 5, until_empty = false } = options;
+  const { label, signal, until_empty = false } = options;
+  const wait_seconds = options.wait_seconds ?? (until_empty ? 0 : wait_seconds_default);
   const { lease_seconds, ack_deadline_seconds } = await leaseOf(send, id, options.ack_deadline_seconds);
   const extend_every_seconds = options.extendEvery ?? lease_seconds / 3;
   // The loop is told by the signal of its message, and when it settles it.
   const keeper = createKeeper(send, id, { lease_seconds, extend_every_seconds, onError: () => {} });
-  const query = { label, limit: 1, wait_seconds: until_empty ? 0 : wait_seconds, ack_deadline_seconds };
+  const query = { label, limit: 1, wait_seconds, ack_deadline_seconds };
   let failures = 0;
   /** The next message; undefined when there is none. Not cut short by the signal: a lease would be lost. */
   async function take() {
@@ -84,6 +87,6 @@ export async function* iterate<Body>(
       }
     }
   } finally {
-    keeper.close();
+    await keeper.close();
   }
 }

@@ -93,12 +93,16 @@ export function createKeeper(send: Send, queue_id: string, options: KeeperOption
     async (items) => (await send("extendLeases", { path, body: { items, ack_deadline_seconds: 0 } })).results,
   );
 
+  const pending = new Set<Promise<Outcome>>();
+
   async function settle(own: Held, work: () => Promise<Outcome>): Promise<void> {
     if (own.state === "lost") throw lost(own.id);
     // The first word counts.
     if (own.state !== "held") return;
     own.state = "settling";
-    const outcome = await work();
+    const settling = work();
+    pending.add(settling);
+    const outcome = await settling.finally(() => pending.delete(settling));
     held.delete(own);
     own.state = outcome === undefined ? "settled" : "lost";
     if (outcome !== undefined) throw outcome;
@@ -153,8 +157,11 @@ export function createKeeper(send: Send, queue_id: string, options: KeeperOption
       settle(own, () => nackItem({ id: own.id, lease_token: own.lease_token, ...how })),
     /** Gives the message back: no failure, and nothing is counted beyond its delivery. */
     release: (own: Held) => settle(own, () => releaseItem({ id: own.id, lease_token: own.lease_token })),
-    /** Ends extending. Gives nothing back. */
-    close: () => clearInterval(timer),
+    /** Resolves when nothing is being settled, and ends extending. Gives nothing back. */
+    async close(): Promise<void> {
+      while (pending.size > 0) await Promise.allSettled(pending);
+      clearInterval(timer);
+    },
   };
 }
 
