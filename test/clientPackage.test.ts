@@ -87,10 +87,16 @@ export const ids = (messages: Message[]): string[] => messages.map(({ id }) => i
 const wrong: number = (await client.queues.get("q")).id;
 `,
   );
+  // And the example of the README is one that compiles.
+  const readme = readFileSync(path.join(root, "README.md"), "utf8");
+  const [, example = ""] = /^```ts\n(.*?)^```/ms.exec(readme) ?? [];
+  const declared =
+    "declare const process: { env: { PSQLQUEUE_KEY?: string }; once(name: string, work: () => void): void };";
+  writeFileSync(path.join(directory, "readme.ts"), `${example}\n${declared}\n`);
   const options = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "esnext,dom"];
   writeFileSync(
     path.join(directory, "tsconfig.json"),
-    JSON.stringify({ compilerOptions: { types: [] }, files: ["types.ts"] }),
+    JSON.stringify({ compilerOptions: { types: [] }, files: ["types.ts", "readme.ts"] }),
   );
   const compiler = path.join(root, "node_modules/.bin/tsc");
   const compiled = Bun.spawn([compiler, ...options], { cwd: directory, stdout: "pipe" });

@@ -7,7 +7,7 @@ export type Output = {
   done(sentence: string, value?: unknown): Promise<void>;
   /** One thing with its members. */
   record(value: object): Promise<void>;
-  /** A whole list. */
+  /** A whole list. As text an empty one says so on standard error: a pipe gets nothing. */
   rows(values: readonly object[], headings: readonly string[]): Promise<void>;
   /** One of a stream of things: `line` as text, the value as JSON. */
   item(line: string, value: unknown): Promise<void>;
@@ -43,6 +43,7 @@ export function createOutput({ is_json, is_quiet, columns, write, writeError }: 
     async rows(values, headings) {
       if (is_quiet) return;
       if (is_json) return await json(values);
+      if (values.length === 0) return writeError("none\n");
       const rows = values.map((value) => headings.map((name) => memberOf(value, name)));
       await lines(table(headings, rows, columns));
     },
