@@ -67,6 +67,8 @@ export function operationsText(doc: Document): string {
   );
   const types = all.map(({ operation }) => `/** ${operation.summary}. */\n${operationText(operation)}`).join("\n");
   const names = Object.keys(doc.components.schemas).map((name) => nameOf(`/${name}`));
+  // In the formatter's order.
+  names.sort((a, b) => (a.toLowerCase() < b.toLowerCase() ? -1 : 1));
   const imports = (is_input: boolean) =>
     names.filter((name) => isInput(name) === is_input && new RegExp(`\\b${name}\\b`).test(types)).join(", ");
   const table = all
