@@ -150,5 +150,29 @@ const task_commands: CommandSpec[] = [
   },
 ];
 
-/** Topics, subscriptions and tasks. */
-export const manage_commands: CommandSpec[] = [...topic_commands, ...subscription_commands, ...task_commands];
+const json_option = client_options.filter(({ name }) => name === "json");
+
+const local_commands: CommandSpec[] = [
+  {
+    path: "completions",
+    about: "prints what makes a shell complete the commands",
+    effect: "reads",
+    arguments: [{ name: "SHELL", about: "bash, zsh or fish" }],
+    examples: ["completions bash > /etc/bash_completion.d/psqlqueue", "completions fish"],
+  },
+  {
+    path: "schema",
+    about: "lists every command, its options, and whether it reads, changes or destroys",
+    effect: "reads",
+    options: json_option,
+    examples: ["schema --json"],
+  },
+];
+
+/** Topics, subscriptions and tasks, and what needs no server. */
+export const manage_commands: CommandSpec[] = [
+  ...topic_commands,
+  ...subscription_commands,
+  ...task_commands,
+  ...local_commands,
+];

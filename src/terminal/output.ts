@@ -11,6 +11,8 @@ export type Output = {
   rows(values: readonly object[], headings: readonly string[]): Promise<void>;
   /** One of a stream of things: `line` as text, the value as JSON. */
   item(line: string, value: unknown): Promise<void>;
+  /** A text for another program, as it is. */
+  text(content: string): Promise<void>;
   /** For people only, on standard error. */
   note(sentence: string): void;
 };
@@ -50,6 +52,7 @@ export function createOutput({ is_json, is_quiet, columns, write, writeError }: 
     async item(line, value) {
       if (!is_quiet) await (is_json ? json(value) : lines([line]));
     },
+    text: write,
     note(sentence) {
       if (!is_quiet) writeError(`${sentence}\n`);
     },
