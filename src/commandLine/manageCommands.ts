@@ -152,6 +152,38 @@ const task_commands: CommandSpec[] = [
 
 const json_option = client_options.filter(({ name }) => name === "json");
 
+const whole_commands: CommandSpec[] = [
+  {
+    path: "apply",
+    about: "makes queues, topics and subscriptions what a file declares; what is so already stays untouched",
+    effect: "destroys",
+    options: [
+      { name: "file", short: "f", value: "FILE", reader: { kind: "text" }, about: "YAML or JSON; - is standard input" },
+      { name: "dry-run", about: "show what would change, and change nothing" },
+      { name: "prune", about: "delete what the file does not declare, after naming it" },
+      yes_option,
+      ...client_options,
+    ],
+    examples: [
+      "apply --file queues.yaml --dry-run",
+      "apply --file queues.yaml",
+      "apply --file queues.yaml --prune --yes",
+    ],
+    more: () =>
+      [
+        "The file has the members of the API:",
+        "",
+        "  queues:",
+        "    - { id: orders, ack_deadline_seconds: 60, dead_queue_id: orders-dead, message_max_deliveries: 5 }",
+        "    - { id: orders-dead }",
+        "  topics:",
+        "    - { id: events }",
+        "  subscriptions:",
+        "    - { id: events-to-orders, topic_id: events, queue_id: orders, message_filters: { kind: [order] } }",
+      ].join("\n"),
+  },
+];
+
 const local_commands: CommandSpec[] = [
   {
     path: "completions",
@@ -174,5 +206,6 @@ export const manage_commands: CommandSpec[] = [
   ...topic_commands,
   ...subscription_commands,
   ...task_commands,
+  ...whole_commands,
   ...local_commands,
 ];

@@ -11,7 +11,12 @@ type Settings = {
   set?: Record<string, string>;
 };
 
-const new_queue = { ack_deadline_seconds: 30, message_retention_seconds: 14 * 86_400, delivery_delay_seconds: 0 };
+/** Settings that a queue must have, where nobody says otherwise. */
+export const new_queue = {
+  ack_deadline_seconds: 30,
+  message_retention_seconds: 14 * 86_400,
+  delivery_delay_seconds: 0,
+};
 
 /** A value of `--set`: JSON, or a text without quotes around it. */
 function readSetting(text: string): unknown {
