@@ -154,6 +154,22 @@ const json_option = client_options.filter(({ name }) => name === "json");
 
 const whole_commands: CommandSpec[] = [
   {
+    path: "top",
+    about: "shows queues as they are now: depth, age, rates; keys sort it, q ends it",
+    effect: "reads",
+    options: [
+      choice(
+        "sort",
+        ["depth", "age", "publish-rate", "ack-rate", "leased", "dead", "id"],
+        "what comes first; default depth",
+      ),
+      whole("every", "seconds between two looks; default 2", 1, 3600),
+      { name: "once", about: "print one table, and end" },
+      ...client_options,
+    ],
+    examples: ["top", "top --sort age --every 5", "top --once", "top --json"],
+  },
+  {
     path: "apply",
     about: "makes queues, topics and subscriptions what a file declares; what is so already stays untouched",
     effect: "destroys",

@@ -16,7 +16,7 @@ export function cell(value: unknown): string {
 const gap = "  ";
 
 /** Cut to so many columns of the terminal. */
-function cut(text: string, columns: number): string {
+export function cut(text: string, columns: number): string {
   if (Bun.stringWidth(text) <= columns) return text;
   let kept = "";
   for (const character of text) {
