@@ -94,6 +94,8 @@ const may_import: Record<string, string[]> = {
     "db",
     "connection",
     "config",
+    // The doctor reads settings as a server does.
+    "dotenv",
     "log",
     "metrics",
     "version",

@@ -170,6 +170,18 @@ const whole_commands: CommandSpec[] = [
     examples: ["top", "top --sort age --every 5", "top --once", "top --json"],
   },
   {
+    path: "doctor",
+    about: "looks at settings, ports, PostgreSQL and the server, and says of each what it is and what to do",
+    effect: "reads",
+    options: client_options,
+    examples: ["doctor", "doctor --json", "doctor --url https://queue.example.com"],
+    more: () =>
+      [
+        "Settings are those that a server would have, started here: the environment and `.env`. Exit 1 when there is a problem,",
+        "0 when there are warnings only.",
+      ].join("\n"),
+  },
+  {
     path: "apply",
     about: "makes queues, topics and subscriptions what a file declares; what is so already stays untouched",
     effect: "destroys",

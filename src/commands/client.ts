@@ -36,6 +36,7 @@ const runners: Record<string, () => Promise<Runner>> = {
   redrive: async () => (await import("./tasks.ts")).redrive,
   "task list": async () => (await import("./tasks.ts")).list,
   "task watch": async () => (await import("./tasks.ts")).watch,
+  doctor: async () => (await import("./doctor.ts")).doctor,
   top: async () => (await import("./top.ts")).top,
   apply: async () => (await import("./apply.ts")).apply,
   completions: async () => (await import("./local.ts")).completions,
