@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import path from "node:path";
 import { type CommandLine, type Options, UsageError } from "./commandLine/command.ts";
 import { readCommandLine } from "./commandLine/commandLine.ts";
@@ -6,22 +6,10 @@ import { type Config, ConfigError, findUnknown, readConfig, settings } from "./c
 import { type Dotenv, readDotenv } from "./dotenv.ts";
 import { createLog, describeError, type Log, logObserver } from "./log.ts";
 import { addObserver } from "./observe.ts";
+import { stopSignals } from "./terminal/signals.ts";
 import { commit, version } from "./version.ts";
 
 // Each command is loaded when it is asked for: a server has nothing of the clients, and a client nothing of the server.
-
-/**
- * The signals that stop us. SIGHUP comes when a terminal is closed, and stays ignored where it was at the start
- * (nohup): a handler would end that. Only Linux tells whether it was. Elsewhere it is left alone: nohup works, and a
- * closed terminal ends the process at once, which loses nothing that was answered.
- */
-function stopSignals(): NodeJS.Signals[] {
-  const file = "/proc/self/status";
-  const status = existsSync(file) ? readFileSync(file, "utf8") : "";
-  const ignored = /^SigIgn:\s*([0-9a-f]+)$/m.exec(status)?.[1];
-  const hears_hangup = ignored !== undefined && (BigInt(`0x${ignored}`) & 1n) === 0n;
-  return ["SIGINT", "SIGTERM", ...(hears_hangup ? (["SIGHUP"] as const) : [])];
-}
 
 /** Ends at the first signal through `stop`, at the second at once. */
 function onSignals(log: Log, stop: () => void): void {

@@ -58,7 +58,7 @@ test("it holds the built code, its types and nothing else, and depends on nothin
     readdirSync(installed)
       .filter((name) => !name.startsWith("."))
       .sort(),
-  ).toEqual(["dist", "package.json"]);
+  ).toEqual(["README.md", "dist", "package.json"]);
   const files = readdirSync(path.join(installed, "dist"));
   expect(files.filter((name) => !/\.(js|d\.ts)$/.test(name))).toEqual([]);
   for (const name of files) {

@@ -80,7 +80,7 @@ const roomOf = (file: string) =>
 // leaf.
 const leaves = ["errors", "observe", "nearest"];
 const may_import: Record<string, string[]> = {
-  main: ["commands", "commandLine", "config", "dotenv", "log", "version", ...leaves],
+  main: ["commands", "commandLine", "terminal", "config", "dotenv", "log", "version", ...leaves],
   // The command line points to settings, and what is wrong in a `.env` stops the start as a setting does.
   commandLine: ["config", "version", ...leaves],
   // What is printed, and whom it is asked of; the environment is an argument.

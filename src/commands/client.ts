@@ -2,6 +2,7 @@ import { createClient, PsqlqueueError, UnavailableError, UnreachableError } from
 import type { Options } from "../commandLine/command.ts";
 import { createOutput } from "../terminal/output.ts";
 import { targetOf } from "../terminal/profile.ts";
+import { stopSignals } from "../terminal/signals.ts";
 import { printable } from "../terminal/table.ts";
 import { CommandError, type Context, type Runner } from "./context.ts";
 
@@ -100,7 +101,7 @@ function watchSignals() {
   const stopping = new AbortController();
   const forced = new AbortController();
   const onSignal = () => (stopping.signal.aborted ? forced : stopping).abort(new Error("interrupted"));
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, onSignal);
+  for (const signal of stopSignals()) process.on(signal, onSignal);
   return { stopping: stopping.signal, forced: forced.signal };
 }
 

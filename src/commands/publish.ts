@@ -1,3 +1,4 @@
+import { fstatSync } from "node:fs";
 import { type MessageInput, TooManyRequestsError } from "../../client/src/client.ts";
 import { createProgress } from "../terminal/progress.ts";
 import { CommandError, type Context, type Runner } from "./context.ts";
@@ -63,6 +64,17 @@ function readLine(line: string, number: number, { ndjson, ...options }: StreamOp
   return { ...membersOf(options), ...value, body: typeof body === "string" ? body : JSON.stringify(body) };
 }
 
+/** Of a file; how much comes through a pipe nobody knows. */
+function stdinBytes(): number | undefined {
+  try {
+    const { size } = fstatSync(0);
+    return size > 0 ? size : undefined;
+  } catch {
+    // Closed: nothing comes.
+    return undefined;
+  }
+}
+
 /** Lines of standard input with their numbers; empty ones are passed over. */
 async function* readLines(): AsyncGenerator<{ line: string; number: number }, void, undefined> {
   let rest = "";
@@ -92,6 +104,8 @@ async function publishStream(context: Context, queue_id: string, options: Stream
   const items_max = Math.max(1, Math.min(batch_items_max, Math.floor(rate / batches_per_second)));
   const progress = createProgress(process.stderr.isTTY === true, (text) => process.stderr.write(text));
   const start_ms = performance.now();
+  const bytes_max = stdinBytes();
+  let bytes = 0;
   let published = 0;
   let first_line = 1;
   let batch: MessageInput[] = [];
@@ -121,7 +135,8 @@ async function publishStream(context: Context, queue_id: string, options: Stream
     batch = [];
     characters = 0;
     const seconds = (performance.now() - start_ms) / 1000;
-    progress.show(published, undefined, `messages, ${Math.round(published / seconds)}/s`);
+    const share = bytes_max === undefined ? undefined : bytes / bytes_max;
+    progress.show(share, `${published} messages, ${Math.round(published / seconds)}/s`);
     const due_ms = start_ms + (published / rate) * 1000;
     if (due_ms > performance.now()) await Bun.sleep(due_ms - performance.now());
   }
@@ -131,6 +146,7 @@ async function publishStream(context: Context, queue_id: string, options: Stream
     const message = readLine(line, number, options);
     if (batch.length >= items_max || characters + message.body.length > batch_characters_max) await flush(number);
     batch.push(message);
+    bytes += Buffer.byteLength(line) + 1;
     characters += message.body.length;
     if (batch.length >= items_max) await flush(number + 1);
   }

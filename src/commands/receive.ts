@@ -1,5 +1,5 @@
 import type { Delivery, Received } from "../../client/src/client.ts";
-import { cell } from "../terminal/table.ts";
+import { cell, printable } from "../terminal/table.ts";
 import { CommandError, type Context, type Runner } from "./context.ts";
 
 type ReceiveOptions = {
@@ -105,8 +105,10 @@ async function follow(context: Context, queue_id: string, command: string[], opt
     wait_seconds: poll_seconds,
     signal: stopping,
     onError: (error, message) => {
-      const where = message === undefined ? "" : `${message.id} `;
-      out.note(`psqlqueue: ${where}${error instanceof Error ? error.message : error}`);
+      const text = error instanceof Error ? error.message : String(error);
+      // Of a message it is kept beside it; that a server is away is nowhere else to be seen.
+      if (message !== undefined) out.note(`psqlqueue: ${message.id} ${text}`);
+      else process.stderr.write(`psqlqueue: ${printable(text)}; trying again\n`);
     },
   });
   const force = () => void consumer.stop({ grace_seconds: 0 }).catch(() => {});

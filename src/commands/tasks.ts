@@ -12,7 +12,9 @@ async function watchTask({ client, out, signals }: Context, id: string): Promise
   let last: Task | undefined;
   for await (const task of client.tasks.watch(id, stopping)) {
     last = task;
-    progress.show(task.moved + task.failed, task.total_estimate, `messages of ${task.queue_id}`);
+    const done = task.moved + task.failed;
+    const share = task.total_estimate === 0 ? undefined : done / task.total_estimate;
+    progress.show(share, `${done} of ${task.total_estimate} messages of ${task.queue_id}`);
     if (out.is_json) await out.item("", task);
   }
   progress.end();
