@@ -15,6 +15,7 @@ import { createRemovals } from "./manage/removal.ts";
 import { createSubscriptions } from "./manage/subscriptions.ts";
 import { createTasks } from "./manage/tasks.ts";
 import { createTopics } from "./manage/topics.ts";
+import { createFindUnreachable } from "./manage/unreachable.ts";
 import { createRates } from "./observe/rates.ts";
 import { createStats } from "./observe/stats.ts";
 import { createTableHealth } from "./observe/tableHealth.ts";
@@ -184,6 +185,8 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createMessages(db, onReady),
     ...createStats(db, floors.floorOf),
     ...createTableHealth(db),
+    /** What has an id that no path can name. */
+    findUnreachable: createFindUnreachable(db),
     ...createOutbox(db, onReady),
     ...createTasks(db, removals, onReady, limits.removal_ms_max),
     ...createLeadership(db),

@@ -167,6 +167,15 @@ async function serve(
         observe({ kind: "notice", level: "WARN", message: "this PostgreSQL has a known bug", details: bug });
       }
     }
+    for (const { kind, id } of await broker.findUnreachable()) {
+      const remedy = `rename it in the database: no path can name it, so it cannot be asked for or deleted`;
+      observe({
+        kind: "notice",
+        level: "WARN",
+        message: `a ${kind} has an id that clients take for a step in a path`,
+        details: { id, remedy },
+      });
+    }
     const metrics_host = config.PSQLQUEUE_METRICS_HOST;
     const metrics_server = await listen("metrics", config, () =>
       Bun.serve({

@@ -58,8 +58,9 @@ const label_bytes_max = 255;
 
 /** Members that more than one endpoint uses. */
 export const member = {
+  /** Of something that a path names: `.` and `..` there are steps, which clients take before they ask. */
   id: (description: string) =>
-    Type.String({ pattern: "^[a-zA-Z0-9\\-._]+$", minLength: 1, maxLength: 255, description }),
+    Type.String({ pattern: "^(?!\\.{1,2}$)[a-zA-Z0-9\\-._]+$", minLength: 1, maxLength: 255, description }),
   seconds: (description: string, minimum: number, maximum = int32_max) =>
     Type.Integer({ minimum, maximum, description }),
   label: Type.String({ format: "label", maxBytes: label_bytes_max, description: "At most 255 bytes of UTF-8" }),
