@@ -1,5 +1,6 @@
 import type { Broker } from "../broker/broker.ts";
 import { archiveJob } from "./archive.ts";
+import { clockJob } from "./clock.ts";
 import type { Job } from "./loop.ts";
 import { outboxJob } from "./outbox.ts";
 import { overdueJob } from "./overdue.ts";
@@ -16,5 +17,6 @@ export const jobsOf = (broker: Broker): Job[] => [
   overdueJob(broker),
   snapshotsJob(broker),
   ratesJob(broker),
+  clockJob(broker),
   ...sweepJobs(broker),
 ];

@@ -20,8 +20,9 @@ import { createRates } from "./observe/rates.ts";
 import { createStats } from "./observe/stats.ts";
 import { createTableHealth } from "./observe/tableHealth.ts";
 import type { OnReady } from "./onReady.ts";
+import { createClock } from "./publish/clock.ts";
 import { createFanOut, type FannedOut, type FanOutItem } from "./publish/fanOut.ts";
-import { nextFanOutId, nextId } from "./publish/ids.ts";
+import { createIds } from "./publish/ids.ts";
 import { createOutbox } from "./publish/outbox.ts";
 import {
   createPublish,
@@ -103,6 +104,8 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     consumers.wake(queue_id);
     notifier.note(queue_id);
   };
+  const clock = createClock(db);
+  const { nextId, nextFanOutId } = createIds(clock.now_ms);
   const rates = createRates(db);
   const note: NoteMessages = (event, queue_id, count) => {
     if (event === "published" || event === "acked") rates.count(queue_id, event, count);
@@ -185,6 +188,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createMessages(db, onReady),
     ...createStats(db, floors.floorOf),
     ...createTableHealth(db),
+    clock,
     /** What has an id that no path can name. */
     findUnreachable: createFindUnreachable(db),
     ...createOutbox(db, onReady),

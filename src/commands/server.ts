@@ -167,6 +167,7 @@ async function serve(
         observe({ kind: "notice", level: "WARN", message: "this PostgreSQL has a known bug", details: bug });
       }
     }
+    await broker.clock.refresh();
     for (const { kind, id } of await broker.findUnreachable()) {
       const remedy = `rename it in the database: no path can name it, so it cannot be asked for or deleted`;
       observe({

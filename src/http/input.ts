@@ -148,7 +148,14 @@ function checker({ body, query, path_id, rules, isLoose }: Check) {
 
 const idOf = (params: unknown, name: string) => (params as Record<string, string> | undefined)?.[name];
 
-const parser = (is_optional: boolean) => (context: { request: Request }) => readObject(context.request, is_optional);
+const parser =
+  (is_optional: boolean, before?: (body: Record<string, unknown>) => Promise<void> | undefined) =>
+  async (context: { request: Request }) => {
+    const body = await readObject(context.request, is_optional);
+    const isReady = before?.(body);
+    if (isReady !== undefined) await isReady;
+    return body;
+  };
 
 /** Judges one item of a list that the handler takes apart: undefined, or why it is refused. */
 export function judgesItem<T extends TObject>(item: T, rules: (item: Static<T>, problems: Problems) => void) {
@@ -168,6 +175,8 @@ type BodyOptions<B extends TObject, Q extends TObject> = {
   isLoose?: (query: Static<Q>) => boolean;
   path_id?: string;
   rules?: (body: Static<B>, problems: Problems) => void;
+  /** What the rules wait for, when they need it for this body. Its members are not checked yet. */
+  before?: (body: Record<string, unknown>) => Promise<void> | undefined;
 };
 
 // biome-ignore lint/complexity/noBannedTypes: no query parameters
@@ -177,7 +186,7 @@ type NoQuery = TObject<{}>;
 export function readsBody<B extends TObject, Q extends TObject = NoQuery>(body: B, options: BodyOptions<B, Q> = {}) {
   const check = checker({ body, ...options });
   const query = described(options.query ?? (Type.Object({}) as unknown as Q));
-  return { parse: parser(false), transform: check, body: described(body), query };
+  return { parse: parser(false, options.before), transform: check, body: described(body), query };
 }
 
 /** Route options for query parameters. */

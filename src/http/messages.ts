@@ -2,6 +2,7 @@ import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import { type PeekQuery as Peek, states } from "../broker/manage/messages.ts";
+import type { Clock } from "../broker/publish/clock.ts";
 import { readsBody, readsQuery } from "./input.ts";
 import { documents, json, noContent } from "./output.ts";
 import { Dead } from "./receive.ts";
@@ -46,12 +47,14 @@ const ChangeInput = Type.Object({
 });
 const TokenQuery = Type.Object({ lease_token: Type.Optional(member.text("Of the lease that holds it")) });
 
-function judgeChange({ deliver_at }: Static<typeof ChangeInput>, problems: Problems): void {
-  const latest_ms = Date.now() + year_ms;
-  if (deliver_at !== undefined && Date.parse(deliver_at) > latest_ms) {
-    problems.set("deliver_at", `must be no greater than ${new Date(latest_ms).toISOString()}`);
-  }
-}
+const judgesChange =
+  (clock: Clock) =>
+  ({ deliver_at }: Static<typeof ChangeInput>, problems: Problems): void => {
+    const latest_ms = clock.now_ms() + year_ms;
+    if (deliver_at !== undefined && Date.parse(deliver_at) > latest_ms) {
+      problems.set("deliver_at", `must be no greater than ${new Date(latest_ms).toISOString()}`);
+    }
+  };
 
 /** Looking at messages without leasing them; changing and deleting single ones. */
 export const messageRoutes = (broker: Broker) =>
@@ -105,7 +108,10 @@ export const messageRoutes = (broker: Broker) =>
         return json(200, await broker.changeMessage(params.queue_id, params.message_id, change));
       },
       {
-        ...readsBody(ChangeInput, { rules: judgeChange }),
+        ...readsBody(ChangeInput, {
+          rules: judgesChange(broker.clock),
+          before: ({ deliver_at }) => (deliver_at === undefined ? undefined : broker.clock.refresh()),
+        }),
         detail: documents(
           "messages",
           "Reschedule or relabel a message that nobody holds",

@@ -1,12 +1,13 @@
 import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker, Outgoing } from "../broker/broker.ts";
+import type { Clock } from "../broker/publish/clock.ts";
 import { deduplicationKey } from "../broker/publish/dedup.ts";
 import type { Published, PublishOptions } from "../broker/publish/publish.ts";
 import { BrokerError, type ErrorName, type Failure } from "../errors.ts";
 import { judgesItem, readsBody } from "./input.ts";
 import { documents, errorBody, itemError, json, noContent, refusalOf, wantsRepresentation } from "./output.ts";
-import { attributesText, member, type Problems } from "./schema.ts";
+import { attributesText, isMap, member, type Problems } from "./schema.ts";
 
 const delay_seconds_max = 31_536_000;
 const batch_items_max = 1000;
@@ -33,22 +34,35 @@ const MessageInput = Type.Object({
 
 type Message = Static<typeof MessageInput>;
 
-/** Rules between members, and against the clock. */
-function judgeMessage(message: Message, problems: Problems, prefix = ""): void {
-  const { delay_seconds, deliver_at, ttl_seconds, expires_at } = message;
-  if (deliver_at !== undefined) {
-    const latest_ms = Date.now() + delay_seconds_max * 1000;
-    if (delay_seconds !== undefined) {
-      problems.set(`${prefix}delay_seconds`, "must not be given together with deliver_at");
-    } else if (Date.parse(deliver_at) > latest_ms) {
-      problems.set(`${prefix}deliver_at`, `must be no greater than ${new Date(latest_ms).toISOString()}`);
+type Judge = (message: Message, problems: Problems, prefix?: string) => void;
+
+/** Rules between members, and against the database's clock. */
+const judgesMessage =
+  (clock: Clock): Judge =>
+  (message, problems, prefix = "") => {
+    const { delay_seconds, deliver_at, ttl_seconds, expires_at } = message;
+    if (deliver_at !== undefined) {
+      const latest_ms = clock.now_ms() + delay_seconds_max * 1000;
+      if (delay_seconds !== undefined) {
+        problems.set(`${prefix}delay_seconds`, "must not be given together with deliver_at");
+      } else if (Date.parse(deliver_at) > latest_ms) {
+        problems.set(`${prefix}deliver_at`, `must be no greater than ${new Date(latest_ms).toISOString()}`);
+      }
     }
-  }
-  if (expires_at !== undefined) {
-    if (ttl_seconds !== undefined) problems.set(`${prefix}expires_at`, "must not be given together with ttl_seconds");
-    else if (Date.parse(expires_at) <= Date.now()) problems.set(`${prefix}expires_at`, "must be in the future");
-  }
-}
+    if (expires_at !== undefined) {
+      if (ttl_seconds !== undefined) problems.set(`${prefix}expires_at`, "must not be given together with ttl_seconds");
+      else if (Date.parse(expires_at) <= clock.now_ms()) problems.set(`${prefix}expires_at`, "must be in the future");
+    }
+  };
+
+const hasTime = (message: unknown) =>
+  isMap(message) && (typeof message["deliver_at"] === "string" || typeof message["expires_at"] === "string");
+
+/** Asks for the database's time where a message is judged by it; most have none. */
+const readsClock = (clock: Clock) => (body: Record<string, unknown>) => {
+  const { messages } = body;
+  return hasTime(body) || (Array.isArray(messages) && messages.some(hasTime)) ? clock.refresh() : undefined;
+};
 
 const Batch = Type.Object({ messages: member.list(MessageInput, batch_items_max, "Published in this order") });
 const AtomicQuery = Type.Object({
@@ -108,8 +122,6 @@ function answerPublish(request: Request, published: Published): Response {
   return json(201, published, { ...headers, "preference-applied": "return=representation" });
 }
 
-const judgeItem = judgesItem(MessageInput, judgeMessage);
-
 type Item = Outgoing & PublishOptions;
 
 const itemsOf = (messages: Message[]): Item[] =>
@@ -121,6 +133,7 @@ const itemsOf = (messages: Message[]): Item[] =>
  */
 async function publishEach<Result extends object>(
   messages: Message[],
+  judgeItem: (message: unknown) => BrokerError | undefined,
   whole: ErrorName[],
   store: (items: Item[]) => Promise<(Result | Failure)[]>,
 ): Promise<(Result | Failure)[]> {
@@ -145,18 +158,31 @@ function assertStored<Result extends object>(results: (Result | Failure)[]): (Re
 const itemResult = <Result extends object>(result: Result | Failure) =>
   result instanceof Error ? { error: errorBody(refusalOf(result, "batch")) } : result;
 
-const judgeBatch = (batch: { messages: unknown }, problems: Problems): void => {
-  for (const [i, message] of (batch.messages as Message[]).entries())
-    judgeMessage(message, problems, `messages[${i}].`);
-};
-
-/** A batch of publishes: all or nothing, or each for itself. */
-const readsBatch = () =>
-  readsBody(Batch, { query: AtomicQuery, isLoose: ({ atomic }) => atomic === false, rules: judgeBatch });
+/** What is read of publishes, by the database's clock. */
+function readsPublishes(clock: Clock) {
+  const judge = judgesMessage(clock);
+  const before = readsClock(clock);
+  const judgeBatch = (batch: { messages: unknown }, problems: Problems): void => {
+    for (const [i, message] of (batch.messages as Message[]).entries()) judge(message, problems, `messages[${i}].`);
+  };
+  return {
+    judgeItem: judgesItem(MessageInput, judge),
+    readsMessage: () => readsBody(MessageInput, { rules: judge, before }),
+    /** All or nothing, or each for itself. */
+    readsBatch: () =>
+      readsBody(Batch, {
+        query: AtomicQuery,
+        isLoose: ({ atomic }) => atomic === false,
+        rules: judgeBatch,
+        before,
+      }),
+  };
+}
 
 /** `POST /v1/queues/:queue_id/messages` and its batch. */
-export const publishRoutes = (broker: Broker) =>
-  new Elysia({ prefix: "/v1/queues/:queue_id/messages", normalize: false })
+export function publishRoutes(broker: Broker) {
+  const { judgeItem, readsMessage, readsBatch } = readsPublishes(broker.clock);
+  return new Elysia({ prefix: "/v1/queues/:queue_id/messages", normalize: false })
     .post(
       "",
       async ({ params, body, request }) => {
@@ -166,7 +192,7 @@ export const publishRoutes = (broker: Broker) =>
         return answerPublish(request, await broker.publish(message, options));
       },
       {
-        ...readsBody(MessageInput, { rules: judgeMessage }),
+        ...readsMessage(),
         detail: documents(
           "messages",
           "Publish a message",
@@ -196,7 +222,7 @@ export const publishRoutes = (broker: Broker) =>
         const store = (items: Item[]) => broker.publishBatch(params.queue_id, items, atomic);
         if (atomic) return json(201, { data: assertStored(await store(itemsOf(messages))).map(itemResult) });
         return json(200, {
-          data: (await publishEach(messages, ["queue_not_found", "queue_closed"], store)).map(itemResult),
+          data: (await publishEach(messages, judgeItem, ["queue_not_found", "queue_closed"], store)).map(itemResult),
         });
       },
       {
@@ -223,10 +249,12 @@ export const publishRoutes = (broker: Broker) =>
         ),
       },
     );
+}
 
 /** `POST /v1/topics/:topic_id/messages` and its batch. */
-export const topicPublishRoutes = (broker: Broker) =>
-  new Elysia({ prefix: "/v1/topics/:topic_id/messages", normalize: false })
+export function topicPublishRoutes(broker: Broker) {
+  const { judgeItem, readsMessage, readsBatch } = readsPublishes(broker.clock);
+  return new Elysia({ prefix: "/v1/topics/:topic_id/messages", normalize: false })
     .post(
       "",
       async ({ params, body, request }) => {
@@ -239,7 +267,7 @@ export const topicPublishRoutes = (broker: Broker) =>
         return json(201, { delivered_queues, data }, { ...headers, "preference-applied": "return=representation" });
       },
       {
-        ...readsBody(MessageInput, { rules: judgeMessage }),
+        ...readsMessage(),
         detail: documents(
           "topics",
           "Publish to a topic: a copy for each subscription whose filter matches",
@@ -266,7 +294,9 @@ export const topicPublishRoutes = (broker: Broker) =>
           );
         };
         if (atomic) return json(201, { data: assertStored(await store(itemsOf(messages))).map(itemResult) });
-        return json(200, { data: (await publishEach(messages, ["topic_not_found"], store)).map(itemResult) });
+        return json(200, {
+          data: (await publishEach(messages, judgeItem, ["topic_not_found"], store)).map(itemResult),
+        });
       },
       {
         ...readsBatch(),
@@ -289,3 +319,4 @@ export const topicPublishRoutes = (broker: Broker) =>
         ),
       },
     );
+}
