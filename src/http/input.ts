@@ -2,7 +2,7 @@ import { Kind, type Static, type TObject, type TSchema, Type } from "@sinclair/t
 import { TypeCompiler } from "@sinclair/typebox/compiler";
 import { BrokerError } from "../errors.ts";
 import { readBody } from "../web/body.ts";
-import { describe, isMap, isNullable, isText, judge, judgeAll, member, type Problems } from "./schema.ts";
+import { describe, isMap, isNullable, isObject, isText, judge, judgeAll, member, type Problems } from "./schema.ts";
 
 // Reading requests: bytes to JSON, URL to parameters, both against their schema.
 
@@ -118,6 +118,7 @@ function checker({ body, query, path_id, rules, isLoose }: Check) {
   const members = Object.entries<TSchema>(body?.properties ?? {});
   const nullable = new Set(members.flatMap(([name, own]) => (isNullable(own) ? [name] : [])));
   const lists = members.flatMap(([name, own]) => (own[Kind] === "Array" ? [name] : []));
+  const objects = members.flatMap(([name, own]) => (isObject(own) ? [name] : []));
 
   function refuse(given: Record<string, unknown>, parameters: unknown, problems: Problems): void {
     if (body && judgeAll(body, given, problems) === "malformed") throw malformed("a member of the wrong type");
@@ -131,6 +132,7 @@ function checker({ body, query, path_id, rules, isLoose }: Check) {
   return (context: Hook): void => {
     const given = context.body as Record<string, unknown>;
     if (isBody) dropNulls(given, nullable);
+    for (const name of objects) if (isMap(given[name])) dropNulls(given[name], no_nullable);
     for (const name of lists) {
       if (Array.isArray(given[name])) for (const item of given[name]) if (isMap(item)) dropNulls(item, no_nullable);
     }
@@ -196,5 +198,6 @@ export function readsQuery<Q extends TObject>(query: Q) {
 
 /** Route options for a JSON body that may be absent, and query parameters. */
 export function readsOptionalBody<B extends TObject, Q extends TObject>(body: B, query: Q) {
-  return { parse: parser(true), transform: checker({ body, query }), body: described(body), query: described(query) };
+  const optional = { ...described(body), optionalBody: true } as ReturnType<typeof described<B>>;
+  return { parse: parser(true), transform: checker({ body, query }), body: optional, query: described(query) };
 }

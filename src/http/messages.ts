@@ -36,7 +36,7 @@ const PeekQuery = Type.Object({
   after: Type.Optional(
     Type.String({ pattern: "^(a?[0-7][0-9A-HJKMNP-TV-Z]{25}|a)$", description: "`next` of the page before" }),
   ),
-  limit: Type.Optional(member.limit(peek_limit_max, "Default 10, lowered to 100")),
+  limit: Type.Optional(member.limit(peek_limit_max, "Messages of a page; lowered to 100", peek_limit)),
   body: Type.Optional(member.flag("false leaves bodies out")),
 });
 
@@ -117,6 +117,7 @@ export const messageRoutes = (broker: Broker) =>
           "Reschedule or relabel a message that nobody holds",
           [{ status: 200, schema: Seen, description: "The message" }],
           ["malformed_body", "validation_failed", "queue_not_found", "message_not_found", "lease_lost"],
+          { example: { label: "later" } },
         ),
       },
     )
@@ -134,6 +135,7 @@ export const messageRoutes = (broker: Broker) =>
           "Delete a message, whatever its state, unless somebody holds it",
           [{ status: 204, description: "Deleted" }],
           ["validation_failed", "queue_not_found", "message_not_found", "lease_lost"],
+          { takes: ["X-Lease-Token"] },
         ),
       },
     );

@@ -5,6 +5,7 @@ import type { Clock } from "../broker/publish/clock.ts";
 import { deduplicationKey } from "../broker/publish/dedup.ts";
 import type { Published, PublishOptions } from "../broker/publish/publish.ts";
 import { BrokerError, type ErrorName, type Failure } from "../errors.ts";
+import type { RequestHeader, ResponseHeader } from "./headers.ts";
 import { judgesItem, readsBody } from "./input.ts";
 import { documents, errorBody, itemError, json, noContent, refusalOf, wantsRepresentation } from "./output.ts";
 import { attributesText, isMap, member, type Problems } from "./schema.ts";
@@ -80,6 +81,12 @@ const FannedOutSchema = Type.Object({
   delivered_queues: Type.Integer(),
   data: Type.Array(Type.Object({ queue_id: Type.String(), id: Type.String(), deduplicated: Type.Boolean() })),
 });
+
+const publish_takes: RequestHeader[] = ["Idempotency-Key", "Prefer"];
+const stored_headers: ResponseHeader[] = ["X-Message-Id", "X-Deduplicated"];
+const fanned_headers: ResponseHeader[] = ["X-Delivered-Queues", "X-Deduplicated"];
+const message_example = { body: "hello", attributes: { status: "created" } };
+const batch_example = { messages: [{ body: "one" }, { body: "two" }] };
 
 /** The message as the broker takes it. */
 const outgoing = (body: Message): Outgoing => ({
@@ -197,11 +204,12 @@ export function publishRoutes(broker: Broker) {
           "messages",
           "Publish a message",
           [
-            { status: 204, description: "Committed; the id is in X-Message-Id" },
+            { status: 204, description: "Committed; the id is in X-Message-Id", headers: stored_headers },
             {
               status: 201,
               schema: PublishedSchema,
               description: "The same, asked for by Prefer: return=representation",
+              headers: [...stored_headers, "Preference-Applied"],
             },
           ],
           [
@@ -212,6 +220,7 @@ export function publishRoutes(broker: Broker) {
             "quota_exceeded",
             "dedup_conflict",
           ],
+          { takes: publish_takes, example: message_example },
         ),
       },
     )
@@ -246,6 +255,7 @@ export function publishRoutes(broker: Broker) {
             "quota_exceeded",
             "dedup_conflict",
           ],
+          { example: batch_example },
         ),
       },
     );
@@ -272,14 +282,20 @@ export function topicPublishRoutes(broker: Broker) {
           "topics",
           "Publish to a topic: a copy for each subscription whose filter matches",
           [
-            { status: 204, description: "Committed, also when no subscription matched; see X-Delivered-Queues" },
+            {
+              status: 204,
+              description: "Committed, also when no subscription matched; see X-Delivered-Queues",
+              headers: fanned_headers,
+            },
             {
               status: 201,
               schema: FannedOutSchema,
               description: "The same, asked for by Prefer: return=representation",
+              headers: [...fanned_headers, "Preference-Applied"],
             },
           ],
           ["malformed_body", "validation_failed", "topic_not_found", "queue_closed", "quota_exceeded"],
+          { takes: publish_takes, example: message_example },
         ),
       },
     )
@@ -316,6 +332,7 @@ export function topicPublishRoutes(broker: Broker) {
             },
           ],
           ["malformed_body", "validation_failed", "topic_not_found", "queue_closed", "quota_exceeded"],
+          { example: batch_example },
         ),
       },
     );

@@ -32,9 +32,10 @@ const RetryPolicy = Type.Object({
 /** A setting as a request gives it. */
 function schemaOf(name: LaterName): TSchema {
   const { doc, ...setting } = later_settings[name];
-  if (setting.kind === "whole") return member.seconds(doc, setting.min, setting.max);
-  if (setting.kind === "truth") return Type.Boolean({ description: doc });
-  return setting.kind === "queue" ? member.id(doc) : RetryPolicy;
+  const fallback = { default: setting.default };
+  if (setting.kind === "whole") return { ...member.seconds(doc, setting.min, setting.max), ...fallback };
+  if (setting.kind === "truth") return Type.Boolean({ description: doc, ...fallback });
+  return setting.kind === "queue" ? { ...member.id(doc), ...fallback } : { ...RetryPolicy, ...fallback };
 }
 
 /** The same as an answer shows it. */
@@ -57,6 +58,8 @@ const settings = {
   created_at: Type.Optional(member.readOnlyTime),
   updated_at: Type.Optional(member.readOnlyTime),
 };
+
+const settings_example = { ack_deadline_seconds: 30, message_retention_seconds: 604_800 };
 
 const QueueInput = Type.Object({ id: member.id("The queue's name"), ...settings });
 const QueueUpdate = Type.Object({ id: Type.Optional(member.readOnlyText), ...settings });
@@ -144,7 +147,7 @@ const QueueStats = Type.Object({
 
 /** The query of every list. */
 export const ListQuery = Type.Object({
-  limit: Type.Optional(member.limit(list_limit_max, "Rows to return; default 10, lowered to 1000")),
+  limit: Type.Optional(member.limit(list_limit_max, "Rows to return; lowered to 1000", list_limit)),
   offset: Type.Optional(member.offset),
 });
 
@@ -162,6 +165,7 @@ export const queueRoutes = (broker: Broker) =>
         "Create a queue",
         [{ status: 201, schema: Queue, description: "The queue" }],
         ["malformed_body", "validation_failed", "queue_exists", "queue_not_found"],
+        { example: { id: "my-first-queue", ...settings_example } },
       ),
     })
     .get(
@@ -196,6 +200,7 @@ export const queueRoutes = (broker: Broker) =>
           "Replace a queue's settings",
           [{ status: 200, schema: Queue, description: "The queue" }],
           ["malformed_body", "validation_failed", "queue_not_found"],
+          { example: { ...settings_example, ack_deadline_seconds: 60 } },
         ),
       },
     )
@@ -237,6 +242,7 @@ export const queueRoutes = (broker: Broker) =>
           "Pause consuming (default) or publishing",
           [{ status: 200, schema: Queue, description: "The queue" }],
           ["malformed_body", "queue_not_found"],
+          { example: { consume: true } },
         ),
       },
     )

@@ -123,7 +123,11 @@ export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_
   const ReceiveQuery = Type.Object({
     label: Type.Optional(member.text("Only messages with exactly this label; empty matches the empty label")),
     limit: Type.Optional(
-      member.limit(receive_limit_max, `Messages to return at most; default 10, lowered to ${receive_limit_max}`),
+      member.limit(
+        receive_limit_max,
+        `Messages to return at most; lowered to ${receive_limit_max}`,
+        Math.min(receive_limit, receive_limit_max),
+      ),
     ),
     wait_seconds: Type.Optional(
       member.limit(

@@ -60,7 +60,12 @@ const label_bytes_max = 255;
 export const member = {
   /** Of something that a path names: `.` and `..` there are steps, which clients take before they ask. */
   id: (description: string) =>
-    Type.String({ pattern: "^(?!\\.{1,2}$)[a-zA-Z0-9\\-._]+$", minLength: 1, maxLength: 255, description }),
+    Type.String({
+      pattern: "^(\\.{0,2}[a-zA-Z0-9\\-_]|\\.{3})[a-zA-Z0-9\\-._]*$",
+      minLength: 1,
+      maxLength: 255,
+      description,
+    }),
   seconds: (description: string, minimum: number, maximum = int32_max) =>
     Type.Integer({ minimum, maximum, description }),
   label: Type.String({ format: "label", maxBytes: label_bytes_max, description: "At most 255 bytes of UTF-8" }),
@@ -82,8 +87,15 @@ export const member = {
   readOnlyText: Type.String({ readOnly: true }),
   readOnlyCount: Type.Integer({ minimum: 0, readOnly: true }),
   /** A query number: digits only, lowered to its maximum. */
-  limit: (maximum: number, description: string) => Type.Integer({ minimum: 0, maximum, lowered: true, description }),
-  offset: Type.Integer({ minimum: 0, maximum: int32_max, description: "Rows to skip" }),
+  limit: (maximum: number, description: string, fallback?: number) =>
+    Type.Integer({
+      minimum: 0,
+      maximum,
+      lowered: true,
+      description,
+      ...(fallback !== undefined && { default: fallback }),
+    }),
+  offset: Type.Integer({ minimum: 0, maximum: int32_max, default: 0, description: "Rows to skip" }),
   text: (description: string) => Type.String({ format: "text", description }),
   /** A time that goes to PostgreSQL, which knows no year 0, no comma and no zone beyond 15:59. */
   time: (description: string) =>
@@ -183,6 +195,9 @@ function nonNull(schema: TSchema): TSchema {
   const options = schema["anyOf"] as TSchema[] | undefined;
   return options?.find((option) => option[Kind] !== "Null") ?? schema;
 }
+
+/** Is the member an object with members of its own? */
+export const isObject = (schema: TSchema) => nonNull(schema)[Kind] === "Object";
 
 /** May the member be null, and mean something by it? */
 export const isNullable = (schema: TSchema) => nonNull(schema) !== schema;

@@ -2,6 +2,7 @@ import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import type { Failure } from "../errors.ts";
+import type { RequestHeader } from "./headers.ts";
 import { readsBody, readsOptionalBody } from "./input.ts";
 import { documents, errorBody, itemError, json, noContent, refusalOf, wantsRepresentation } from "./output.ts";
 import { lease_seconds_max } from "./receive.ts";
@@ -107,14 +108,18 @@ function resultOf(outcome: object | undefined | Failure) {
   return { status: "failed", error: errorBody(refusal) };
 }
 
+/** Of no message: the answer says so for this item. */
+const id_example = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
 const settled = (description: string) => [{ status: 204 as const, description }];
 const refusals = ["malformed_body", "validation_failed", "queue_not_found", "message_not_found", "lease_lost"] as const;
-const batchDetail = (summary: string) =>
+const takes: RequestHeader[] = ["X-Lease-Token"];
+const batchDetail = (summary: string, example: object = { items: [{ id: id_example }] }) =>
   documents(
     "messages",
     summary,
     [{ status: 200, schema: Results, description: "One result per item, in order" }],
     ["malformed_body", "validation_failed", "queue_not_found"],
+    { example },
   );
 
 /** Ack, nack and extend of one message. */
@@ -129,7 +134,7 @@ export const settleRoutes = (broker: Broker) =>
       },
       {
         ...readsOptionalBody(AckInput, TokenQuery),
-        detail: documents("messages", "Ack a message: it never comes back", settled("Acked"), [...refusals]),
+        detail: documents("messages", "Ack a message: it never comes back", settled("Acked"), [...refusals], { takes }),
       },
     )
     .put(
@@ -142,9 +147,13 @@ export const settleRoutes = (broker: Broker) =>
       },
       {
         ...readsOptionalBody(NackInput, NackQuery),
-        detail: documents("messages", "Nack a message: visible again at once, or after a while", settled("Nacked"), [
-          ...refusals,
-        ]),
+        detail: documents(
+          "messages",
+          "Nack a message: visible again at once, or after a while",
+          settled("Nacked"),
+          [...refusals],
+          { takes, example: { visibility_timeout_seconds: 10 } },
+        ),
       },
     )
     .put(
@@ -171,9 +180,11 @@ export const settleRoutes = (broker: Broker) =>
               status: 200,
               schema: Type.Object({ lease_expires_at: Type.String({ format: "date-time" }) }),
               description: "The same, asked for by Prefer: return=representation",
+              headers: ["Preference-Applied"],
             },
           ],
           [...refusals],
+          { takes: [...takes, "Prefer"], example: { ack_deadline_seconds: 60 } },
         ),
       },
     );
@@ -214,6 +225,6 @@ export const settleBatchRoutes = (broker: Broker) =>
             }
           },
         }),
-        detail: batchDetail("Extend up to 1000 leases"),
+        detail: batchDetail("Extend up to 1000 leases", { items: [{ id: id_example }], ack_deadline_seconds: 60 }),
       },
     );

@@ -51,6 +51,14 @@ export const subscriptionRoutes = (broker: Broker) =>
           "Subscribe a queue to a topic",
           [{ status: 201, schema: Subscription, description: "The subscription" }],
           ["malformed_body", "validation_failed", "subscription_exists", "topic_not_found", "queue_not_found"],
+          {
+            example: {
+              id: "my-first-subscription",
+              topic_id: "my-first-topic",
+              queue_id: "my-first-queue",
+              message_filters: { status: ["created"] },
+            },
+          },
         ),
       },
     )

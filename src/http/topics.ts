@@ -22,6 +22,7 @@ export const topicRoutes = (broker: Broker) =>
         "Create a topic",
         [{ status: 201, schema: Topic, description: "The topic" }],
         ["malformed_body", "validation_failed", "topic_exists"],
+        { example: { id: "my-first-topic" } },
       ),
     })
     .get(
