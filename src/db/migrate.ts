@@ -7,7 +7,7 @@ import { migrations_folder, readBreakingTimes, readMigrationTimes } from "./fold
 import { connectionOf, createConnector, type DatabaseServer } from "./hosts.ts";
 import { checkV04, importV04 } from "./importV04.ts";
 import { reachError } from "./reach.ts";
-import { checkEncoding, checkRights, migrateGivenSchema } from "./rights.ts";
+import { checkEncoding, checkRights, checkUsage, migrateGivenSchema } from "./rights.ts";
 
 // Beside our tables, and not in Drizzle's default schema: the database may belong to an application that uses Drizzle
 // too.
@@ -77,6 +77,7 @@ export async function migrateDatabase(server: DatabaseServer): Promise<Migration
     // One connection, so that the lock covers all that follows; it ends with the connection, also when we are killed.
     await client`select pg_advisory_lock(hashtextextended('psqlqueue:migrate', 0))`;
     await checkEncoding(client);
+    await checkUsage(client);
     const before = await appliedTime(client);
     const is_done = before !== undefined && before >= (times.at(-1) ?? 0);
     const { is_schema_given } = is_done ? { is_schema_given: true } : await checkRights(client);
@@ -108,6 +109,7 @@ export async function checkMigrated(server: DatabaseServer): Promise<{ is_newer:
   const client = await connectOnce(server);
   try {
     await checkEncoding(client);
+    await checkUsage(client);
     const found = await appliedTime(client);
     if (found === undefined) {
       throw new MigrationError("the database is not migrated: run `psqlqueue migrate` with the same settings first");

@@ -26,6 +26,7 @@ type Rights = {
   may_create: boolean;
   has_schema: boolean;
   owns_schema: boolean;
+  may_use_schema: boolean;
 };
 
 async function readRights(client: postgres.Sql): Promise<Rights> {
@@ -33,10 +34,23 @@ async function readRights(client: postgres.Sql): Promise<Rights> {
     select quote_ident(current_user) as user, quote_ident(current_database()) as database,
       has_database_privilege(current_database(), 'CREATE') as may_create,
       namespace.oid is not null as has_schema,
-      coalesce(pg_has_role(namespace.nspowner, 'USAGE'), false) as owns_schema
+      coalesce(pg_has_role(namespace.nspowner, 'USAGE'), false) as owns_schema,
+      coalesce(has_schema_privilege(namespace.oid, 'USAGE'), false) as may_use_schema
     from (select) as one
     left join pg_namespace as namespace on namespace.nspname = ${schema}`;
   return row as unknown as Rights;
+}
+
+const notOurs = ({ user, database }: Pick<Rights, "user" | "database">) =>
+  new MigrationError(
+    `the schema ${schema} in database ${database} belongs to another role than ${user}: work as that role, or run ` +
+      `\`alter schema ${schema} owner to ${user}\` and \`reassign owned by OWNER to ${user}\` as its owner`,
+  );
+
+/** May this role look into our schema, where there is one? Throws MigrationError with what has to be run. */
+export async function checkUsage(client: postgres.Sql): Promise<void> {
+  const rights = await readRights(client);
+  if (rights.has_schema && !rights.may_use_schema) throw notOurs(rights);
 }
 
 /**
@@ -45,12 +59,7 @@ async function readRights(client: postgres.Sql): Promise<Rights> {
  */
 export async function checkRights(client: postgres.Sql): Promise<{ is_schema_given: boolean }> {
   const { user, database, may_create, has_schema, owns_schema } = await readRights(client);
-  if (has_schema && !owns_schema) {
-    throw new MigrationError(
-      `the schema ${schema} in database ${database} belongs to another role than ${user}: migrate as that role, or run ` +
-        `\`alter schema ${schema} owner to ${user}\` and \`reassign owned by OWNER to ${user}\` as its owner`,
-    );
-  }
+  if (has_schema && !owns_schema) throw notOurs({ user, database });
   if (has_schema || may_create) return { is_schema_given: has_schema && !may_create };
   throw new MigrationError(
     `the role ${user} may not make the schema ${schema} in database ${database}: run ` +
