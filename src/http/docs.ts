@@ -56,7 +56,7 @@ function cleanSchema(value: unknown): unknown {
   if (isJson(patternProperties)) clean["additionalProperties"] = cleanSchema(Object.values(patternProperties)[0]);
   if (clean["format"] === "text" || clean["format"] === "label") {
     delete clean["format"];
-    clean["pattern"] = text_pattern;
+    clean["pattern"] = Number(clean["minLength"] ?? 0) > 0 ? text_pattern.replace("*", "+") : text_pattern;
   }
   if (clean["enum"] !== undefined) delete clean["pattern"];
   if (typeof maxBytes === "number") clean["maxLength"] = maxBytes;
