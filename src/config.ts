@@ -88,6 +88,25 @@ const databaseUrlFile = (meaning: string): Setting<string> => ({
   read: (given) => (given === "" || (existsSync(given) && statSync(given).isFile()) ? given : undefined),
 });
 
+/** Some of these names, separated by commas. */
+const names = (known: readonly string[], default_value: string, meaning: string): Setting<string[]> => ({
+  default: default_value,
+  allowed: `some of ${known.join(", ")}, separated by commas, or none`,
+  meaning,
+  read: (given) => {
+    const list = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim().toLowerCase()]));
+    return list.every((item) => known.includes(item)) ? list : undefined;
+  },
+});
+
+const secret_characters_min = 16;
+const secret = (meaning: string): Setting<string> => ({
+  default: "",
+  allowed: `empty, or at least ${secret_characters_min} characters without a blank`,
+  meaning,
+  read: (given) => (given === "" || /^[!-~]{16,512}$/.test(given) ? given : undefined),
+});
+
 const origins: Setting<string[]> = {
   default: "",
   allowed: "origins such as https://app.example.com separated by commas, or *",
@@ -118,6 +137,14 @@ export const settings = {
     600_000,
     5000,
     "milliseconds until the database cancels a statement; 2 s later the connection is given up and the answer is 503",
+  ),
+  PSQLQUEUE_AUTH: oneOf(["on", "off"], "off", "on: every request needs an API key, but those in PSQLQUEUE_AUTH_OPEN"),
+  PSQLQUEUE_AUTH_OPEN: names(["healthz", "docs", "info", "metrics"], "healthz", "what needs no key"),
+  PSQLQUEUE_ROOT_KEY: secret("a key with all rights, kept nowhere; empty: there is none"),
+  PSQLQUEUE_METRICS_AUTH: oneOf(
+    ["on", "off"],
+    "off",
+    "on: the metrics need a key with the right to peek at everything",
   ),
   PSQLQUEUE_LOG_LEVEL: oneOf(["debug", "info", "warn", "error"], "info", "least level that is logged"),
   PSQLQUEUE_SERVER_HOST: host("0.0.0.0", "address of the API"),
@@ -242,7 +269,8 @@ export function readConfig(
     const value = setting.read(given.trim() === "" ? given : given.trim());
     if (value === undefined) {
       const is_url = name.endsWith("_URL");
-      const shown = JSON.stringify(is_url ? maskConnection(given) : given);
+      const is_secret = name.endsWith("_KEY");
+      const shown = JSON.stringify(is_secret ? "***" : is_url ? maskConnection(given) : given);
       const problem = is_url ? `: ${problemOf(given)}` : "";
       throw new ConfigError(`${name}=${shown} cannot be used${problem}; allowed: ${setting.allowed}`);
     }

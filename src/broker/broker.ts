@@ -9,6 +9,7 @@ import { createNotifier } from "./deliver/notifier.ts";
 import { bytesOf as answerBytes, createReceive, type ReceiveFrom } from "./deliver/receive.ts";
 import { createScanFloors } from "./deliver/scanFloors.ts";
 import { createWakeups } from "./deliver/wakeups.ts";
+import { createKeys } from "./manage/keys.ts";
 import { createMessages } from "./manage/messages.ts";
 import { createQueues } from "./manage/queues.ts";
 import { createRemovals } from "./manage/removal.ts";
@@ -185,6 +186,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createQueues(db),
     ...createTopics(db),
     ...createSubscriptions(db),
+    ...createKeys(db),
     ...createMessages(db, onReady),
     ...createStats(db, floors.floorOf),
     ...createTableHealth(db),

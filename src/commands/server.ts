@@ -1,20 +1,24 @@
 import os from "node:os";
 import { jobsOf } from "../background/jobs.ts";
+import { keysJob } from "../background/keys.ts";
 import { startLeadership } from "../background/leadership.ts";
 import { startLoop } from "../background/loop.ts";
 import { peersJob } from "../background/peers.ts";
 import { createBroker } from "../broker/broker.ts";
+import { hashSecret } from "../broker/manage/keys.ts";
 import type { Config } from "../config.ts";
 import { openPostgres } from "../db/db.ts";
 import { checkMigrated, migrateDatabase } from "../db/migrate.ts";
 import { checkSession } from "../db/session.ts";
 import { findKnownBug } from "../db/versions.ts";
+import { BrokerError } from "../errors.ts";
 import { createApp } from "../http/app.ts";
-import { refusal } from "../http/output.ts";
+import { refusal, refusalOf } from "../http/output.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
 import { addObserver, observe } from "../observe.ts";
 import { version } from "../version.ts";
+import { type Auth, createAuth } from "../web/auth.ts";
 import { startListener } from "../web/listener.ts";
 import { checkListeners, type ListenerName, listen, urlOf } from "./listeners.ts";
 import { openStore, type Store } from "./store.ts";
@@ -78,6 +82,28 @@ async function sayGoodbye(lastRequestMs: () => number, idle_ms_max: number, ms_m
   while (performance.now() < end_ms && performance.now() - quiet_since_ms() < quiet_ms_min) await Bun.sleep(20);
 }
 
+/** The metrics say of every queue how it is doing. */
+async function refuseScrape(keys: Auth | undefined, request: Request): Promise<Response | undefined> {
+  try {
+    const identity = await keys?.identify(request.headers.get("authorization"));
+    return identity?.mayAll("peek") ? undefined : refusal(new BrokerError("forbidden"));
+  } catch (error) {
+    return refusal(refusalOf(error, "metrics"));
+  }
+}
+
+const isLoopback = (address: string) => address === "::1" || address.startsWith("127.");
+
+/** Said at every start, so that nobody serves the world without knowing. */
+function warnOfOpenness(config: Config, log: Log, address: string): void {
+  if (config.PSQLQUEUE_AUTH === "on" || isLoopback(address)) return;
+  log("warn", "no key is asked for: whoever reaches this address may do everything", {
+    host: config.PSQLQUEUE_SERVER_HOST,
+    remedy:
+      "set PSQLQUEUE_AUTH=on and PSQLQUEUE_ROOT_KEY, or PSQLQUEUE_SERVER_HOST=127.0.0.1, or keep others off by a firewall",
+  });
+}
+
 async function checkVersion(store: Store): Promise<void> {
   const { is_newer } = await checkMigrated(store.server);
   if (!is_newer) return;
@@ -127,6 +153,16 @@ async function serve(
     holder,
   );
 
+  const asks_keys = config.PSQLQUEUE_AUTH === "on";
+  const keys =
+    asks_keys || config.PSQLQUEUE_METRICS_AUTH === "on"
+      ? createAuth({
+          find: broker.findKey,
+          hash: hashSecret,
+          claim: broker.claimRate,
+          root_key: config.PSQLQUEUE_ROOT_KEY,
+        })
+      : undefined;
   let is_stopping = false;
   let metrics_port: number | undefined;
   const app = createApp(broker, {
@@ -138,6 +174,7 @@ async function serve(
     metricsPort: () => metrics_port,
     checks_responses: process.env["NODE_ENV"] === "development",
     version,
+    ...(asks_keys && keys && { auth: { keys, open: config.PSQLQUEUE_AUTH_OPEN } }),
   });
   const metrics = createMetrics({
     queues_max: config.PSQLQUEUE_METRICS_MAX_QUEUES,
@@ -183,7 +220,9 @@ async function serve(
         hostname: addresses.metrics,
         port: config.PSQLQUEUE_METRICS_PORT,
         reusePort: false,
-        async fetch() {
+        async fetch(request) {
+          const refused = config.PSQLQUEUE_METRICS_AUTH === "on" ? await refuseScrape(keys, request) : undefined;
+          if (refused !== undefined) return refused;
           return new Response(await metrics.scrape(), {
             headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
           });
@@ -212,9 +251,11 @@ async function serve(
     const { port } = listener;
     const url = urlOf(host, port);
     log("info", "http server starting", { host, port, url, docs: `${url}/v1/swagger/index.html` });
+    warnOfOpenness(config, log, addresses.http);
 
     const leadership = startLeadership(broker, holder);
-    const jobs = [...jobsOf(broker), ...(peers ? [peers] : []), ...store.jobs(db)];
+    const key_jobs = keys ? [keysJob(broker, keys, !store.is_embedded)] : [];
+    const jobs = [...jobsOf(broker), ...(peers ? [peers] : []), ...key_jobs, ...store.jobs(db)];
     const stops = jobs.map((job) => startLoop(job, leadership.isLeader, 1000));
 
     let stopped: Promise<void> | undefined;

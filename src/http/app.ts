@@ -3,9 +3,11 @@ import type { Broker } from "../broker/broker.ts";
 import { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
 import { createGateway, type GatewayOptions, requestId } from "../web/gateway.ts";
+import { needs } from "./actions.ts";
 import { checksResponses, type Route } from "./checkedResponses.ts";
 import { docsRoutes } from "./docs.ts";
 import { healthRoutes } from "./health.ts";
+import { keyRoutes } from "./keys.ts";
 import { maintenanceRoutes } from "./maintenance.ts";
 import { infoRoutes, messageRoutes } from "./messages.ts";
 import { refusal, refusalOf } from "./output.ts";
@@ -51,6 +53,7 @@ const resources = (broker: Broker, options: AppOptions) =>
     .use(settleBatchRoutes(broker))
     .use(topicPublishRoutes(broker))
     .use(taskRoutes(broker))
+    .use(keyRoutes(broker))
     .use(topicRoutes(broker))
     .use(subscriptionRoutes(broker))
     .use(infoRoutes(options.version))
@@ -63,7 +66,12 @@ const resources = (broker: Broker, options: AppOptions) =>
  */
 export function createApp(broker: Broker, options: AppOptions) {
   let routes: Route[] = [];
-  const gateway = createGateway(options, { refusal, start: createStart(options) });
+  const gateway = createGateway(options, {
+    refusal,
+    start: createStart(options),
+    failure: (error, request) => renderError(error, request, "authentication"),
+    needs,
+  });
   const app = new Elysia({
     normalize: false,
     systemRouter: false,

@@ -84,7 +84,8 @@ export function refusalOf(error: unknown, where: string, request_id?: string): B
 export function refusal(error: BrokerError, headers?: Record<string, string>): Response {
   const { status } = catalogue[error.error];
   const response = json(status, errorBody(error));
-  if (status === 503 || status === 429) response.headers.set("retry-after", "1");
+  if (status === 503 || status === 429) response.headers.set("retry-after", String(error.retry_after_seconds ?? 1));
+  if (status === 401) response.headers.set("www-authenticate", "Bearer");
   for (const [name, value] of Object.entries(headers ?? {})) response.headers.set(name, value);
   return response;
 }

@@ -8,6 +8,7 @@ import {
   later_settings,
   type RetryPolicy as QueuePolicy,
 } from "../broker/settings.ts";
+import { assertMay, visibleTo } from "../web/auth.ts";
 import { readsBody, readsOptionalBody, readsQuery } from "./input.ts";
 import { documents, json, noContent, page } from "./output.ts";
 import { lease_seconds_max } from "./receive.ts";
@@ -126,6 +127,11 @@ const laterOf = (body: QueueBody): LaterInput => {
   return { ...given, retry_policy: policyOf(body.retry_policy) };
 };
 
+/** What names another queue needs the right to that one too. */
+function assertMayLink(request: Request, { dead_queue_id }: QueueBody): void {
+  if (dead_queue_id != null) assertMay(request, "manage", "queue", dead_queue_id);
+}
+
 const QueueStats = Type.Object({
   num_undelivered_messages: Type.Integer({ description: "Messages that a receive without label could return now" }),
   oldest_unacked_message_age_seconds: Type.Integer({
@@ -158,20 +164,28 @@ export const pageOf = (item: typeof Queue | ReturnType<typeof Type.Object>) =>
 /** `/v1/queues`: make, change, look at, empty and delete queues. */
 export const queueRoutes = (broker: Broker) =>
   new Elysia({ prefix: "/v1/queues", normalize: false })
-    .post("", async ({ body }) => json(201, await broker.createQueue(body.id, baseOf(body), laterOf(body))), {
-      ...readsBody(QueueInput, { rules: judgeNew }),
-      detail: documents(
-        "queues",
-        "Create a queue",
-        [{ status: 201, schema: Queue, description: "The queue" }],
-        ["malformed_body", "validation_failed", "queue_exists", "queue_not_found"],
-        { example: { id: "my-first-queue", ...settings_example } },
-      ),
-    })
+    .post(
+      "",
+      async ({ body, request }) => {
+        assertMay(request, "manage", "queue", body.id);
+        assertMayLink(request, body);
+        return json(201, await broker.createQueue(body.id, baseOf(body), laterOf(body)));
+      },
+      {
+        ...readsBody(QueueInput, { rules: judgeNew }),
+        detail: documents(
+          "queues",
+          "Create a queue",
+          [{ status: 201, schema: Queue, description: "The queue" }],
+          ["malformed_body", "validation_failed", "queue_exists", "queue_not_found"],
+          { example: { id: "my-first-queue", ...settings_example } },
+        ),
+      },
+    )
     .get(
       "",
-      async ({ query: { limit = list_limit, offset = 0 } }) =>
-        page(await broker.listQueues(limit, offset), offset, limit),
+      async ({ query: { limit = list_limit, offset = 0 }, request }) =>
+        page(await broker.listQueues(limit, offset, visibleTo(request, "peek", "queue")), offset, limit),
       {
         ...readsQuery(ListQuery),
         detail: documents(
@@ -192,7 +206,10 @@ export const queueRoutes = (broker: Broker) =>
     })
     .put(
       "/:queue_id",
-      async ({ params, body }) => json(200, await broker.updateQueue(params.queue_id, baseOf(body), laterOf(body))),
+      async ({ params, body, request }) => {
+        assertMayLink(request, body);
+        return json(200, await broker.updateQueue(params.queue_id, baseOf(body), laterOf(body)));
+      },
       {
         ...readsBody(QueueUpdate, { path_id: "queue_id", rules: judgeSettings }),
         detail: documents(

@@ -174,7 +174,7 @@ function judgeNumber(schema: TSchema, value: unknown): Problem {
   return undefined;
 }
 
-/** The members of each item of a list, and its length. */
+/** The items of a list, and its length. */
 function judgeList(name: string, schema: TSchema, value: unknown, problems: Problems): "malformed" | undefined {
   if (!Array.isArray(value)) return "malformed";
   if (value.length === 0) problems.set(name, "cannot be blank");
@@ -183,9 +183,14 @@ function judgeList(name: string, schema: TSchema, value: unknown, problems: Prob
     return undefined;
   }
   let answer: "malformed" | undefined;
+  const items = schema["items"] as TSchema;
   for (const [i, item] of value.entries()) {
-    if (!isMap(item)) return "malformed";
-    answer = judgeAll(schema["items"] as TObject, item, problems, `${name}[${i}].`) ?? answer;
+    if (items[Kind] !== "Object") {
+      const problem = judge(items, true, item);
+      if (problem === "malformed") answer = problem;
+      else if (problem !== undefined) problems.set(`${name}[${i}]`, problem);
+    } else if (!isMap(item)) return "malformed";
+    else answer = judgeAll(items as TObject, item, problems, `${name}[${i}].`) ?? answer;
   }
   return answer;
 }

@@ -12,6 +12,7 @@ import {
   type Queue,
 } from "../settings.ts";
 import { column, rfc3339, value } from "../statement.ts";
+import { everything, isVisible, type Visible, visibleValues } from "./visible.ts";
 
 // SQLSTATEs of the rules that the table itself holds for dead-letter queues.
 const check_violation = "23514";
@@ -180,6 +181,7 @@ export function createQueues(db: Db) {
   const list = orm
     .select(fields)
     .from(queues)
+    .where(sql`${isVisible(queues.id, "queue")}`)
     .orderBy(asc(queues.id))
     .limit(value("limit"))
     .offset(value("offset"))
@@ -287,8 +289,12 @@ export function createQueues(db: Db) {
     },
 
     /** Ascending by id. */
-    async listQueues(limit: number, offset: number): Promise<Queue[]> {
-      const rows = await db.run("list_queues", () => list.execute({ limit, offset }), true);
+    async listQueues(limit: number, offset: number, visible: Visible = everything): Promise<Queue[]> {
+      const rows = await db.run(
+        "list_queues",
+        () => list.execute({ limit, offset, ...visibleValues(visible, "queue") }),
+        true,
+      );
       return rows.map((row) => present(row as Row));
     },
 
