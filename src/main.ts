@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, statSync } from "node:fs";
 import path from "node:path";
 import { type CommandLine, type CommandName, readCommandLine } from "./commandLine.ts";
+import { readCertificates } from "./commands/certificates.ts";
 import { healthUrl, ListenError } from "./commands/listeners.ts";
 import { runMigration } from "./commands/migrate.ts";
 import { startServer } from "./commands/server.ts";
@@ -47,9 +48,11 @@ function stopSignals(): NodeJS.Signals[] {
 }
 
 /** Ends at the first signal through `stop`, at the second at once. */
-function onSignals(log: Log, stop: () => void): void {
+function onSignals(log: Log, has_reload: boolean, stop: () => void): void {
   let signals = 0;
   for (const signal of stopSignals()) {
+    // With TLS it says that there are new certificates.
+    if (signal === "SIGHUP" && has_reload) continue;
     process.on(signal, () => {
       // Of a terminal that is closed both the system and the shell tell us; nobody is in a hurry.
       if (signal === "SIGHUP" && signals > 0) return;
@@ -64,7 +67,7 @@ function onSignals(log: Log, stop: () => void): void {
 async function runServer(config: Config, log: Log): Promise<number> {
   const stopped = Promise.withResolvers<undefined>();
   // Before anything is opened: as the first process of a container a signal without a handler is ignored.
-  onSignals(log, () => stopped.resolve(undefined));
+  onSignals(log, config.PSQLQUEUE_TLS_CERT !== "", () => stopped.resolve(undefined));
   try {
     // A database that does not answer can hold up the start for long. A signal ends that too: nothing is served yet.
     const server = await Promise.race([startServer(config, log), stopped.promise]);
@@ -97,7 +100,9 @@ async function runMigrate(config: Config, log: Log, line: CommandLine): Promise<
 async function runHealthcheck(config: Config): Promise<number> {
   const url = healthUrl(config);
   try {
-    const response = await fetch(url, { signal: AbortSignal.timeout(5000) });
+    // Our own certificate is for the names that clients use. Where they need one, ours may be of that authority too.
+    const tls = { ...readCertificates(config), rejectUnauthorized: false };
+    const response = await fetch(url, { signal: AbortSignal.timeout(5000), tls });
     if (response.ok) return 0;
     console.error(`${url} answered ${response.status}: ${(await response.text()).slice(0, 500)}`);
   } catch (error) {

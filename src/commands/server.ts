@@ -20,6 +20,8 @@ import { addObserver, observe } from "../observe.ts";
 import { version } from "../version.ts";
 import { type Auth, createAuth } from "../web/auth.ts";
 import { startListener } from "../web/listener.ts";
+import type { Certificates } from "../web/openServer.ts";
+import { readCertificates, watchCertificates } from "./certificates.ts";
 import { checkListeners, type ListenerName, listen, urlOf } from "./listeners.ts";
 import { openStore, type Store } from "./store.ts";
 
@@ -57,6 +59,7 @@ const peers_ms_max = 1000;
 export async function startServer(config: Config, log: Log): Promise<RunningServer> {
   // First: nothing is made on the disk by a server that then cannot serve.
   const addresses = await checkListeners(config);
+  const certificates = readCertificates(config);
   const store = await openStore(config);
   try {
     // Nobody else can have migrated the embedded database: it has one process at a time.
@@ -64,7 +67,7 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
     // Asked while the service is being put together, and answered before it listens.
     const is_ready = store.is_embedded ? Promise.resolve() : checkVersion(store);
     is_ready.catch(() => {});
-    return await serve(config, log, store, addresses, is_ready);
+    return await serve(config, log, store, addresses, certificates, is_ready);
   } catch (error) {
     await store.close().catch(() => {});
     throw error;
@@ -96,7 +99,7 @@ const isLoopback = (address: string) => address === "::1" || address.startsWith(
 
 /** Said at every start, so that nobody serves the world without knowing. */
 function warnOfOpenness(config: Config, log: Log, address: string): void {
-  if (config.PSQLQUEUE_AUTH === "on" || isLoopback(address)) return;
+  if (config.PSQLQUEUE_AUTH === "on" || config.PSQLQUEUE_TLS_CLIENT_CA !== "" || isLoopback(address)) return;
   log("warn", "no key is asked for: whoever reaches this address may do everything", {
     host: config.PSQLQUEUE_SERVER_HOST,
     remedy:
@@ -120,6 +123,7 @@ async function serve(
   log: Log,
   store: Store,
   addresses: Record<ListenerName, string>,
+  certificates: Certificates | undefined,
   is_ready: Promise<void>,
 ): Promise<RunningServer> {
   const holder = `${os.hostname()}:${process.pid}:${crypto.randomUUID()}`;
@@ -239,6 +243,7 @@ async function serve(
       startListener({
         hostname: addresses.http,
         port: config.PSQLQUEUE_SERVER_PORT,
+        certificates,
         fetch: async (request) => await app.fetch(request),
         refusal,
         idle_seconds_max: config.PSQLQUEUE_SERVER_IDLE_TIMEOUT_SECONDS,
@@ -249,8 +254,9 @@ async function serve(
       }),
     );
     const { port } = listener;
-    const url = urlOf(host, port);
+    const url = urlOf(host, port, certificates !== undefined);
     log("info", "http server starting", { host, port, url, docs: `${url}/v1/swagger/index.html` });
+    const endWatch = watchCertificates(config, log, listener.reload);
     warnOfOpenness(config, log, addresses.http);
 
     const leadership = startLeadership(broker, holder);
@@ -261,6 +267,7 @@ async function serve(
     let stopped: Promise<void> | undefined;
     const stop = async () => {
       is_stopping = true;
+      endWatch();
       // Long polls end at once, with nothing.
       broker.wakeups.stop();
       const grace_ms = config.PSQLQUEUE_SHUTDOWN_GRACE_SECONDS * 1000;
