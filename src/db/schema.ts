@@ -20,7 +20,8 @@ import {
  * index in the old order then finds nothing.
  */
 export const text = customType<{ data: string }>({ dataType: () => 'text collate "C"' });
-const plainText = customType<{ data: string }>({ dataType: () => "text" });
+/** Text that is for people, in the database's own order. */
+export const plainText = customType<{ data: string }>({ dataType: () => "text" });
 /** Text, not Date: a Date loses the microseconds. */
 export const moment = (name: string) => timestamp(name, { withTimezone: true, mode: "string" });
 
@@ -311,27 +312,6 @@ export const rates = psqlqueue.table(
   },
   (rate) => [primaryKey({ columns: [rate.queue_id, rate.minute] })],
 );
-
-/** API keys. The secret itself is kept nowhere: it has full entropy, so its SHA-256 is enough to know it again. */
-export const api_keys = psqlqueue.table("api_keys", {
-  created_at: moment("created_at").notNull().defaultNow(),
-  expires_at: moment("expires_at"),
-  /** To the minute. */
-  last_used_at: moment("last_used_at"),
-  /** What the key may still ask for at `rate_at`: a bucket that all servers take from. */
-  rate_tokens: doublePrecision("rate_tokens"),
-  rate_at: moment("rate_at"),
-  id: text("id").primaryKey(),
-  name: plainText("name").notNull(),
-  secret_hash: text("secret_hash").notNull(),
-  scopes: jsonb("scopes").$type<{ actions: string[]; queues?: string[]; topics?: string[] }[]>().notNull(),
-  /** It sees ids that begin with this and a dot, and no others. */
-  namespace: text("namespace"),
-  rate_limit: jsonb("rate_limit").$type<{ count: number; per_seconds: number; burst: number }>(),
-  /** For signatures: the secret, encrypted with the master key of this id. */
-  encrypted_secret: text("encrypted_secret"),
-  encryption_key_id: text("encryption_key_id"),
-});
 
 /** Applied migrations that programs made before them cannot live with; see `--! breaking` in CONTRIBUTING.md. */
 export const breaking_migrations = psqlqueue.table("breaking_migrations", {
