@@ -54,6 +54,7 @@ export const needs: Needs = {
   "GET /v1/subscriptions/:subscription_id": need("peek", "route"),
   "DELETE /v1/subscriptions/:subscription_id": need("manage", "route"),
 
+  "GET /v1/tasks": need("peek", "any"),
   "GET /v1/tasks/:task_id": need("peek", "route"),
   "DELETE /v1/tasks/:task_id": need("manage", "route"),
 

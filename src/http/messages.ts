@@ -5,7 +5,7 @@ import { type PeekQuery as Peek, states } from "../broker/manage/messages.ts";
 import type { Clock } from "../broker/publish/clock.ts";
 import { readsBody, readsQuery } from "./input.ts";
 import { documents, json, noContent } from "./output.ts";
-import { Dead } from "./receive.ts";
+import { Dead, example_message } from "./receive.ts";
 import { attributesText, member, type Problems } from "./schema.ts";
 
 type PeekState = Peek["state"];
@@ -14,22 +14,32 @@ const peek_limit = 10;
 const peek_limit_max = 100;
 const year_ms = 31_536_000_000;
 
-const Seen = Type.Object({
-  id: Type.String(),
-  queue_id: Type.String(),
-  label: Type.Union([Type.String(), Type.Null()]),
-  body: Type.Optional(Type.String()),
-  attributes: Type.Union([Type.Record(Type.String(), Type.String()), Type.Null()]),
-  delivery_attempts: Type.Integer(),
-  created_at: Type.String({ format: "date-time" }),
-  lease_expires_at: Type.Optional(Type.String({ format: "date-time" })),
-  ordering_key: Type.Optional(Type.String()),
-  expires_at: Type.Optional(Type.String({ format: "date-time" })),
-  dead: Type.Optional(Dead),
-  last_error: Type.Optional(Type.String()),
-  state: Type.String(),
-  visible_at: Type.Optional(Type.String({ format: "date-time" })),
-});
+const example_seen = { ...example_message, state: "ready", visible_at: "2026-01-31T12:00:00.000000Z" };
+
+const Seen = Type.Object(
+  {
+    id: Type.String(),
+    queue_id: Type.String(),
+    label: Type.Union([Type.String(), Type.Null()]),
+    body: Type.Optional(Type.String()),
+    attributes: Type.Union([Type.Record(Type.String(), Type.String()), Type.Null()]),
+    delivery_attempts: Type.Integer(),
+    created_at: Type.String({ format: "date-time" }),
+    lease_expires_at: Type.Optional(Type.String({ format: "date-time" })),
+    ordering_key: Type.Optional(Type.String()),
+    expires_at: Type.Optional(Type.String({ format: "date-time" })),
+    dead: Type.Optional(Dead),
+    last_error: Type.Optional(Type.String()),
+    state: Type.String({ enum: [...states] }),
+    visible_at: Type.Optional(Type.String({ format: "date-time" })),
+  },
+  { title: "SeenMessage", example: example_seen },
+);
+
+const SeenPage = Type.Object(
+  { data: Type.Array(Seen), next: Type.Optional(Type.String()) },
+  { title: "SeenMessagePage", example: { data: [example_seen], next: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A" } },
+);
 
 const PeekQuery = Type.Object({
   state: Type.Optional(member.choice([...states, "dead", "all"], "Default ready")),
@@ -42,11 +52,14 @@ const PeekQuery = Type.Object({
   body: Type.Optional(member.flag("false leaves bodies out")),
 });
 
-const ChangeInput = Type.Object({
-  deliver_at: Type.Optional(member.time("When it becomes visible, at most a year ahead")),
-  label: Type.Optional(member.label),
-  attributes: Type.Optional(member.attributes),
-});
+const ChangeInput = Type.Object(
+  {
+    deliver_at: Type.Optional(member.time("When it becomes visible, at most a year ahead")),
+    label: Type.Optional(member.label),
+    attributes: Type.Optional(member.attributes),
+  },
+  { title: "ChangeInput", example: { label: "urgent" } },
+);
 const TokenQuery = Type.Object({ lease_token: Type.Optional(member.text("Of the lease that holds it")) });
 
 const judgesChange =
@@ -81,12 +94,13 @@ export const messageRoutes = (broker: Broker) =>
       {
         ...readsQuery(PeekQuery),
         detail: documents(
+          "peekMessages",
           "messages",
           "Look at messages by state, without leasing",
           [
             {
               status: 200,
-              schema: Type.Object({ data: Type.Array(Seen), next: Type.Optional(Type.String()) }),
+              schema: SeenPage,
               description: "A page; `next` is absent at the end",
             },
           ],
@@ -96,6 +110,7 @@ export const messageRoutes = (broker: Broker) =>
     )
     .get("/:message_id", async ({ params }) => json(200, await broker.getMessage(params.queue_id, params.message_id)), {
       detail: documents(
+        "getMessage",
         "messages",
         "Look at one message",
         [{ status: 200, schema: Seen, description: "The message" }],
@@ -119,6 +134,7 @@ export const messageRoutes = (broker: Broker) =>
           before: ({ deliver_at }) => (deliver_at === undefined ? undefined : broker.clock.refresh()),
         }),
         detail: documents(
+          "changeMessage",
           "messages",
           "Reschedule or relabel a message that nobody holds",
           [{ status: 200, schema: Seen, description: "The message" }],
@@ -137,6 +153,7 @@ export const messageRoutes = (broker: Broker) =>
       {
         ...readsQuery(TokenQuery),
         detail: documents(
+          "deleteMessage",
           "messages",
           "Delete a message, whatever its state, unless somebody holds it",
           [{ status: 204, description: "Deleted" }],
@@ -145,6 +162,11 @@ export const messageRoutes = (broker: Broker) =>
         ),
       },
     );
+
+const Info = Type.Object(
+  { name: Type.String(), version: Type.String(), features: Type.Array(Type.String()) },
+  { title: "Info", example: { name: "psqlqueue", version: "0.6.0", features: ["lease_tokens", "long_poll"] } },
+);
 
 /** `/v1/info`: what this server can do; unknown members are ignored, so a client cannot tell otherwise. */
 export const infoRoutes = (version: string) =>
@@ -174,12 +196,13 @@ export const infoRoutes = (version: string) =>
       }),
     {
       detail: documents(
+        "getInfo",
         "health",
         "Name, version and features",
         [
           {
             status: 200,
-            schema: Type.Object({ name: Type.String(), version: Type.String(), features: Type.Array(Type.String()) }),
+            schema: Info,
             description: "What there is",
           },
         ],

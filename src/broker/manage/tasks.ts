@@ -7,6 +7,7 @@ import { nextId } from "../publish/ids.ts";
 import { column, rfc3339, value } from "../statement.ts";
 import { prepareRedrive, type RedriveOptions, type RedriveStep } from "./redrive.ts";
 import { type Removal, type RemovalKind, type Removals, removalOfQueue } from "./removal.ts";
+import { everything, isVisible, type Visible, visibleValues } from "./visible.ts";
 
 // A task is a row: running → completed | failed | cancelled. Its position moves with its work, so that any server can
 // go on with it after a restart; what has ended stays as it is.
@@ -73,6 +74,15 @@ function prepareTasks(db: Db) {
     .from(tasks)
     .where(eq(tasks.id, value("id")))
     .prepare("get_task");
+  // Whatever ended a week ago is forgotten, so there are few.
+  const list = db.orm
+    .select(fields)
+    .from(tasks)
+    .where(isVisible(tasks.queue_id, "queue"))
+    .orderBy(desc(tasks.created_at), desc(tasks.id))
+    .limit(value("limit"))
+    .offset(value("offset"))
+    .prepare("list_tasks");
   const running = db.orm
     .select(fields)
     .from(tasks)
@@ -122,13 +132,13 @@ function prepareTasks(db: Db) {
     .from(queues)
     .where(eq(queues.id, value("queue_id")))
     .prepare("find_queue_number");
-  return { get, running, start, advance, finish, forget, findNo };
+  return { get, list, running, start, advance, finish, forget, findNo };
 }
 
 /** Long work that a request started: kept in the database, done in bounded steps by one server at a time. */
 export function createTasks(db: Db, removals: Removals, onReady: OnReady, removal_ms_max: number) {
   const redrive = prepareRedrive(db);
-  const { get, running, start, advance, finish, forget, findNo } = prepareTasks(db);
+  const { get, list, running, start, advance, finish, forget, findNo } = prepareTasks(db);
 
   async function numberOf(queue_id: string): Promise<number> {
     const [queue] = await db.run("find_queue_number", () => findNo.execute({ queue_id }), true);
@@ -279,6 +289,16 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
       const [row] = await db.run("get_task", () => get.execute({ id }), true);
       if (row === undefined) throw new BrokerError("task_not_found");
       return present(row as Row);
+    },
+
+    /** Newest first. What ended a week ago is forgotten. */
+    async listTasks(limit: number, offset: number, visible: Visible = everything): Promise<Task[]> {
+      const rows = await db.run(
+        "list_tasks",
+        () => list.execute({ limit, offset, ...visibleValues(visible, "queue") }),
+        true,
+      );
+      return rows.map((row) => present(row as Row));
     },
 
     /** What was moved stays moved; a task that has ended stays as it is. Repeatable. Throws `task_not_found`. */
