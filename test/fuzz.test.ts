@@ -32,6 +32,7 @@ const ids: Record<string, fc.Arbitrary<string>> = {
 const between_members = new RegExp(
   [
     "given together with",
+    "is not enabled for this queue",
     "must be in the future",
     "deliver_at: must be no greater than 20",
     "must not (lead back|be the queue)",

@@ -95,6 +95,8 @@ export type MessageInput = {
   dedup_id?: string | null | undefined;
   /** Messages of a queue with the same key are delivered in order, one at a time; at most 256 bytes */
   ordering_key?: string | null | undefined;
+  /** Higher ones are delivered first; default 0. Other than 0 only where the queue has priority_enabled */
+  priority?: number | null | undefined;
 };
 
 export type NackBatchInput = {
@@ -185,6 +187,10 @@ export type QueueInput = {
       }
     | null
     | undefined;
+  /** Messages may have a priority, -100 to 100: higher ones are delivered first */
+  priority_enabled?: boolean | null | undefined;
+  /** So many seconds of waiting count as one step of priority; null: priorities are strict */
+  priority_aging_seconds?: number | null | undefined;
   /** How long acked and expired messages are kept; null: as message_retention_seconds; 0: not at all */
   archive_retention_seconds?: number | null | undefined;
   /** Bytes of body, label and attributes of one message; null: only the request's limit */
@@ -193,6 +199,19 @@ export type QueueInput = {
   max_depth?: number | null | undefined;
   /** Bytes of its unfinished messages; null: no limit */
   max_bytes?: number | null | undefined;
+  /** Messages under a lease at once; null: no limit */
+  max_in_flight?: number | null | undefined;
+  rate_limit?:
+    | {
+        /** Deliveries */
+        count: number;
+        /** In so many seconds */
+        per_seconds: number;
+        /** Deliveries at once after a rest; default count */
+        burst?: number | null | undefined;
+      }
+    | null
+    | undefined;
 };
 
 export type QueueUpdate = {
@@ -243,6 +262,10 @@ export type QueueUpdate = {
       }
     | null
     | undefined;
+  /** Messages may have a priority, -100 to 100: higher ones are delivered first */
+  priority_enabled?: boolean | null | undefined;
+  /** So many seconds of waiting count as one step of priority; null: priorities are strict */
+  priority_aging_seconds?: number | null | undefined;
   /** How long acked and expired messages are kept; null: as message_retention_seconds; 0: not at all */
   archive_retention_seconds?: number | null | undefined;
   /** Bytes of body, label and attributes of one message; null: only the request's limit */
@@ -251,6 +274,19 @@ export type QueueUpdate = {
   max_depth?: number | null | undefined;
   /** Bytes of its unfinished messages; null: no limit */
   max_bytes?: number | null | undefined;
+  /** Messages under a lease at once; null: no limit */
+  max_in_flight?: number | null | undefined;
+  rate_limit?:
+    | {
+        /** Deliveries */
+        count: number;
+        /** In so many seconds */
+        per_seconds: number;
+        /** Deliveries at once after a rest; default count */
+        burst?: number | null | undefined;
+      }
+    | null
+    | undefined;
 };
 
 export type RedriveInput = {

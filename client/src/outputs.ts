@@ -106,6 +106,8 @@ export type Message = {
   lease_token: string;
   lease_expires_at: string;
   ordering_key?: string;
+  /** Other than 0 */
+  priority?: number;
   expires_at?: string;
   dead?: DeadLetter;
   last_error?: string;
@@ -197,10 +199,21 @@ export type Queue = {
   content_dedup: boolean;
   dedup_strict: boolean;
   retry_policy: RetryPolicy;
+  priority_enabled: boolean;
+  priority_aging_seconds: number | null;
   archive_retention_seconds: number | null;
   max_message_bytes: number | null;
   max_depth: number | null;
   max_bytes: number | null;
+  max_in_flight: number | null;
+  rate_limit: {
+    /** Deliveries */
+    count: number;
+    /** In so many seconds */
+    per_seconds: number;
+    /** Deliveries at once after a rest; default count */
+    burst: number;
+  } | null;
   paused?: {
     publish: boolean;
     consume: boolean;
@@ -269,6 +282,7 @@ export type SeenMessage = {
   created_at: string;
   lease_expires_at?: string;
   ordering_key?: string;
+  priority?: number;
   expires_at?: string;
   dead?: DeadLetter;
   last_error?: string;

@@ -68,6 +68,7 @@ const optionsOf = (body: Message, key: string | undefined): PublishOptions => ({
   expires_at: body.expires_at ?? null,
   dedup_key: key === undefined ? null : deduplicationKey("id", key),
   ordering_key: body.ordering_key ?? null,
+  priority: body.priority ?? 0,
 });
 
 /** The client's key: the member, else the header. */
@@ -85,6 +86,7 @@ function keyOf(body: Message, request: Request): string | undefined {
 const hasOptions = (body: Message, key: string | undefined) =>
   key !== undefined ||
   body.ordering_key !== undefined ||
+  body.priority !== undefined ||
   body.delay_seconds !== undefined ||
   body.deliver_at !== undefined ||
   body.ttl_seconds !== undefined ||

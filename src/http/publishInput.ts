@@ -22,6 +22,7 @@ const MessageInput = Type.Object(
     expires_at: Type.Optional(member.time("When it expires; not together with ttl_seconds")),
     dedup_id: Type.Optional(member.dedupId),
     ordering_key: Type.Optional(member.ordering_key),
+    priority: Type.Optional(member.priority),
     id: Type.Optional(member.readOnlyText),
     queue_id: Type.Optional(member.readOnlyText),
     delivery_attempts: Type.Optional(member.readOnlyCount),

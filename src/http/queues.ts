@@ -7,6 +7,7 @@ import {
   later_names,
   later_settings,
   type RetryPolicy as QueuePolicy,
+  type RateLimit as QueueRate,
 } from "../broker/settings.ts";
 import { assertMay, visibleTo } from "../web/auth.ts";
 import { readsBody, readsOptionalBody, readsQuery } from "./input.ts";
@@ -27,6 +28,12 @@ const RetryPolicy = Type.Object({
   ),
 });
 
+const RateLimit = Type.Object({
+  count: member.seconds("Deliveries", 1, 1_000_000),
+  per_seconds: member.seconds("In so many seconds", 1, 86_400),
+  burst: Type.Optional(member.seconds("Deliveries at once after a rest; default count", 1, 1_000_000)),
+});
+
 /** A setting as a request gives it. */
 function schemaOf(name: LaterName): TSchema {
   const { doc, ...setting } = later_settings[name];
@@ -34,6 +41,7 @@ function schemaOf(name: LaterName): TSchema {
   if (setting.kind === "whole") return { ...member.seconds(doc, setting.min, setting.max), ...fallback };
   if (setting.kind === "truth") return Type.Boolean({ description: doc, ...fallback });
   if (setting.kind === "choice") return { ...member.choice([...setting.choices], doc), ...fallback };
+  if (setting.kind === "rate") return { ...RateLimit, ...fallback };
   return setting.kind === "queue" ? { ...member.id(doc), ...fallback } : { ...RetryPolicy, ...fallback };
 }
 
@@ -42,6 +50,8 @@ function shownSchemaOf(name: LaterName): TSchema {
   const setting = later_settings[name];
   if (setting.kind === "truth") return Type.Boolean();
   if (setting.kind === "policy") return Type.Composite([Type.Required(RetryPolicy)], { title: "RetryPolicy" });
+  if (setting.kind === "rate")
+    return Type.Union([Type.Composite([Type.Required(RateLimit)], { title: "RateLimit" }), Type.Null()]);
   if (setting.kind === "choice") return Type.String({ enum: [...setting.choices] });
   const own = setting.kind === "queue" ? Type.String() : Type.Integer();
   return setting.default === null ? Type.Union([own, Type.Null()]) : own;
@@ -146,7 +156,9 @@ const baseOf = (body: QueueBody) => ({
 
 const laterOf = (body: QueueBody): LaterInput => {
   const given = Object.fromEntries(later_names.map((name) => [name, body[name]])) as LaterInput;
-  return { ...given, retry_policy: policyOf(body.retry_policy) };
+  const rate = body.rate_limit as (Omit<QueueRate, "burst"> & { burst?: number }) | null | undefined;
+  const rate_limit = rate == null ? rate : { ...rate, burst: rate.burst ?? rate.count };
+  return { ...given, rate_limit, retry_policy: policyOf(body.retry_policy) };
 };
 
 /** What names another queue needs the right to that one too. */
