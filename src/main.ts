@@ -12,9 +12,11 @@ import { commit, version } from "./version.ts";
 // Each command is loaded when it is asked for: a server has nothing of the clients, and a client nothing of the server.
 
 /** Ends at the first signal through `stop`, at the second at once. */
-function onSignals(log: Log, stop: () => void): void {
+function onSignals(log: Log, has_reload: boolean, stop: () => void): void {
   let signals = 0;
   for (const signal of stopSignals()) {
+    // With TLS it says that there are new certificates.
+    if (signal === "SIGHUP" && has_reload) continue;
     process.on(signal, () => {
       // Of a terminal that is closed both the system and the shell tell us; nobody is in a hurry.
       if (signal === "SIGHUP" && signals > 0) return;
@@ -31,7 +33,7 @@ async function runServer(config: Config, log: Log): Promise<number> {
   const { ListenError } = await import("./commands/listeners.ts");
   const stopped = Promise.withResolvers<undefined>();
   // Before anything is opened: as the first process of a container a signal without a handler is ignored.
-  onSignals(log, () => stopped.resolve(undefined));
+  onSignals(log, config.PSQLQUEUE_TLS_CERT !== "", () => stopped.resolve(undefined));
   try {
     // A database that does not answer can hold up the start for long. A signal ends that too: nothing is served yet.
     const server = await Promise.race([startServer(config, log), stopped.promise]);
@@ -64,9 +66,12 @@ async function runMigrate(config: Config, log: Log, { from }: Options): Promise<
 
 async function runHealthcheck(config: Config): Promise<number> {
   const { healthUrl } = await import("./commands/listeners.ts");
+  const { readCertificates } = await import("./commands/certificates.ts");
   const url = healthUrl(config);
   try {
-    const response = await fetch(url, { signal: AbortSignal.timeout(5000) });
+    // Our own certificate is for the names that clients use. Where they need one, ours may be of that authority too.
+    const tls = { ...readCertificates(config), rejectUnauthorized: false };
+    const response = await fetch(url, { signal: AbortSignal.timeout(5000), tls });
     if (response.ok) return 0;
     console.error(`${url} answered ${response.status}: ${(await response.text()).slice(0, 500)}`);
   } catch (error) {

@@ -130,6 +130,12 @@ test("every operation of the API can be asked for", async () => {
   await client.subscriptions.delete(subscription_id);
   await client.topics.delete(topic.id);
   expect(await client.queues.delete(dead_id, { force: true })).toBeUndefined();
+  expect(await queue.orderingKeys()).toEqual({ data: [], limit: 10 });
+  expect(await queue.repair()).toEqual({ checked: 0, repaired: 0 });
+  const key = await client.keys.create({ name: "test", scopes: [{ actions: ["publish"] }] });
+  expect(key.key).toStartWith(`pq_${key.id}_`);
+  expect((await client.keys.list()).data.map(({ id }) => id)).toContain(key.id);
+  await client.keys.delete(key.id);
   expect(await client.info()).toMatchObject({ name: "psqlqueue" });
   expect(await client.health()).toEqual({ success: true });
   expect((await client.maintenance()).tables.length).toBeGreaterThan(0);

@@ -25,12 +25,14 @@ const ids: Record<string, fc.Arbitrary<string>> = {
   source_queue_id: fc.constantFrom("q0", "q1"),
   message_id: fc.constant("a message"),
   task_id: fc.constant("a task"),
+  key_id: fc.constant("a key"),
 };
 
 /** Rules between members, and against what is stored, which a schema cannot say. */
 const between_members = new RegExp(
   [
     "given together with",
+    "is not enabled for this queue",
     "must be in the future",
     "deliver_at: must be no greater than 20",
     "must not (lead back|be the queue)",
@@ -302,6 +304,7 @@ const ground: Step[] = [
   ["POST", "/v1/queues", { id: "sure", ...settings }],
   ["POST", "/v1/topics", { id: "sure" }],
 ];
+const key = { name: "sure", scopes: [{ actions: ["publish"], queues: ["sure*"] }] };
 const subscription = { id: "sure", topic_id: "sure", queue_id: "sure" };
 const subscribed: Step[] = [["POST", "/v1/subscriptions", subscription]];
 
@@ -350,6 +353,11 @@ const sure: Record<string, { ground?: Step[]; body?: object }> = {
   "get /v1/subscriptions": {},
   "get /v1/subscriptions/{subscription_id}": { ground: subscribed },
   "delete /v1/subscriptions/{subscription_id}": { ground: subscribed },
+  "get /v1/queues/{queue_id}/keys": {},
+  "post /v1/queues/{queue_id}/repair": {},
+  "post /v1/keys": { body: key },
+  "get /v1/keys": {},
+  "delete /v1/keys/{key_id}": { ground: [["POST", "/v1/keys", key]] },
   "get /v1/info": {},
   "get /v1/maintenance": {},
   "get /v1/healthz": {},
@@ -372,15 +380,18 @@ test(`${requests} requests from the document and next to it are answered as the 
   let refusals = 0;
   let last = { id: "01HZZZZZZZZZZZZZZZZZZZZZ01", queue_id: "q0", lease_token: "1" };
   let last_task = "01HZZZZZZZZZZZZZZZZZZZZZ01";
+  let last_key = "none";
   const fill = (text: string) =>
     text
       .replaceAll("a message", last.id)
       .replaceAll(/a(\+|%20| )token/g, last.lease_token)
-      .replaceAll("a task", last_task);
+      .replaceAll("a task", last_task)
+      .replaceAll("a key", last_key);
   const learn = (body: Answer["body"]) => {
     const [message] = body?.data ?? [];
     if (message?.lease_token !== undefined) last = message;
     if (body?.task_id !== undefined) last_task = body.task_id;
+    if (body?.key !== undefined) last_key = body.id;
   };
 
   async function check({ ask, operation }: { ask: Ask; operation: Operation }): Promise<void> {
@@ -416,7 +427,9 @@ test(`${requests} requests from the document and next to it are answered as the 
       if (id !== null) last = { id, queue_id: "sure", lease_token: "1" };
       learn(answer.body);
     }
-    const target = fill(path.replace("{message_id}", "a message").replace("{task_id}", "a task"));
+    const target = fill(
+      path.replace("{message_id}", "a message").replace("{task_id}", "a task").replace("{key_id}", "a key"),
+    );
     const answer = await service.call(
       method.toUpperCase(),
       target.replaceAll(/{\w+}/g, "sure"),

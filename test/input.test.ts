@@ -154,9 +154,7 @@ describe("paths", () => {
     expect((await send("DELETE", `/v1/queues/${queue}/`)).status).toBe(204);
   });
 
-  test("with dot segments reach nothing but what they resolve to", async () => {
-    await createQueue("..");
-    await createQueue(".");
+  test("with dot segments reach nothing", async () => {
     const cases = ["/v1/queues/..", "/v1/queues/%2e%2e", "/v1/queues/%2E./stats", "/v1/queues/../../etc/passwd"];
     await expectRefusals(cases.map((path) => [path, () => send("DELETE", path), { code: 23 }]));
   });

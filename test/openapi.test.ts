@@ -142,7 +142,7 @@ test("path parameters are declared, required, and stand in the path; the others 
         parameter["name"],
         parameter["in"] === "path",
       ]);
-      expect(["path", "query"]).toContain(String(parameter["in"]));
+      expect(["path", "query", "header"]).toContain(String(parameter["in"]));
       expect(isJson(parameter["schema"])).toBe(true);
     }
   }
@@ -162,7 +162,19 @@ test("bodies go in with POST and PUT only, and everything is JSON", () => {
 
 test("its schemas speak OpenAPI 3.0: plain types, `nullable`, nothing of the tool that made them", () => {
   const known = new Set([
-    ...["type", "description", "format", "pattern", "minLength", "maxLength", "minimum", "maximum", "enum", "default"],
+    ...[
+      "type",
+      "description",
+      "example",
+      "format",
+      "pattern",
+      "minLength",
+      "maxLength",
+      "minimum",
+      "maximum",
+      "enum",
+      "default",
+    ],
     ...[
       "items",
       "minItems",

@@ -111,7 +111,8 @@ const may_import: Record<string, string[]> = {
   background: ["broker", ...leaves],
   broker: ["batcher", "budget", "db", ...leaves],
   db: ["connection", ...leaves],
-  config: ["connection", "nearest"],
+  config: ["connection", "nearest", "settingKinds"],
+  settingKinds: ["connection"],
   connection: ["nearest"],
   batcher: ["budget", "errors"],
   log: ["observe"],
@@ -308,7 +309,7 @@ describe("the functions", () => {
         const is_exported =
           ts.canHaveModifiers(statement) &&
           ts.getModifiers(statement)?.some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword);
-        const is_type = ts.isTypeAliasDeclaration(statement) || file === "src/db/schema.ts";
+        const is_type = ts.isTypeAliasDeclaration(statement) || /^src\/db\/\w*[sS]chema\.ts$/.test(file);
         if (!is_exported || is_type || imported.has(`${file} *`)) return [];
         const names = ts.isVariableStatement(statement)
           ? statement.declarationList.declarations.map(({ name }) => name.getText(tree))
@@ -322,7 +323,9 @@ describe("the functions", () => {
 
 describe("the files", () => {
   test("none has more than 350 lines, no line is too wide to read", () => {
-    const long = shipped.filter(({ text }) => text.split("\n").length > file_lines_max + 1).map(({ file }) => file);
+    // What is made of the document is as long as that.
+    const written = shipped.filter(({ text }) => !text.startsWith("// Made of the OpenAPI document"));
+    const long = written.filter(({ text }) => text.split("\n").length > file_lines_max + 1).map(({ file }) => file);
     const isWide = (line: string) => {
       const is_comment = /^\s*(\/\/|\/?\*)/.test(line);
       return line.length > (is_comment ? line_characters_max : text_characters_max);

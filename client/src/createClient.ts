@@ -1,6 +1,6 @@
 import { pause } from "./backoff.ts";
 import { type Bodies, jsonBodies, plain_bodies, type StandardSchema } from "./bodies.ts";
-import type { QueueInput, QueueUpdate, SubscriptionInput, TopicInput } from "./inputs.ts";
+import type { ApiKeyInput, QueueInput, QueueUpdate, SubscriptionInput, TopicInput } from "./inputs.ts";
 import type { Operations } from "./operations.ts";
 import type {
   FannedOut,
@@ -8,6 +8,7 @@ import type {
   Health,
   Info,
   Maintenance,
+  NewApiKey,
   Queue,
   StartedTask,
   Subscription,
@@ -61,6 +62,7 @@ function createLists(send: Send) {
   const listTopics = (query: ListOptions = {}) => send("listTopics", { query });
   const listSubscriptions = (query: ListOptions = {}) => send("listSubscriptions", { query });
   const listTasks = (query: ListOptions = {}) => send("listTasks", { query });
+  const listKeys = (query: ListOptions = {}) => send("listKeys", { query });
   const getTask = (task_id: string): Promise<Task> => send("getTask", { path: { task_id } });
 
   return {
@@ -105,6 +107,14 @@ function createLists(send: Send) {
           await pause(task_every_ms, signal);
         }
       },
+    },
+    keys: {
+      /** The answer holds the key's text, which nobody can show again. */
+      create: (body: ApiKeyInput): Promise<NewApiKey> => send("createKey", { body }),
+      list: listKeys,
+      all: () => pages(listKeys),
+      /** Revokes it. */
+      delete: (key_id: string): Promise<undefined> => send("deleteKey", { path: { key_id } }),
     },
     info: (): Promise<Info> => send("getInfo"),
     health: (): Promise<Health> => send("getHealth"),

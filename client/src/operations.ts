@@ -3,6 +3,7 @@
 import type {
   AckBatchInput,
   AckInput,
+  ApiKeyInput,
   BatchInput,
   ChangeInput,
   ExtendBatchInput,
@@ -18,6 +19,7 @@ import type {
   TopicInput,
 } from "./inputs.ts";
 import type {
+  ApiKeyPage,
   ExtendedLease,
   FannedOut,
   FanOutResults,
@@ -25,12 +27,15 @@ import type {
   Info,
   Maintenance,
   Moved,
+  NewApiKey,
+  OrderingKeyPage,
   Published,
   PublishResults,
   Queue,
   QueuePage,
   QueueStats,
   ReceivedMessages,
+  RepairedQueue,
   SeenMessage,
   SeenMessagePage,
   SettleResults,
@@ -55,6 +60,8 @@ export const operations = {
   getQueueStats: "GET /v1/queues/{queue_id}/stats",
   purgeQueue: "PUT /v1/queues/{queue_id}/purge",
   cleanUpQueue: "PUT /v1/queues/{queue_id}/cleanup",
+  listOrderingKeys: "GET /v1/queues/{queue_id}/keys",
+  repairQueue: "POST /v1/queues/{queue_id}/repair",
   publishMessage: "POST /v1/queues/{queue_id}/messages",
   receiveMessages: "GET /v1/queues/{queue_id}/messages",
   publishMessages: "POST /v1/queues/{queue_id}/messages/batch",
@@ -74,6 +81,9 @@ export const operations = {
   listTasks: "GET /v1/tasks",
   getTask: "GET /v1/tasks/{task_id}",
   cancelTask: "DELETE /v1/tasks/{task_id}",
+  createKey: "POST /v1/keys",
+  listKeys: "GET /v1/keys",
+  deleteKey: "DELETE /v1/keys/{key_id}",
   createTopic: "POST /v1/topics",
   listTopics: "GET /v1/topics",
   getTopic: "GET /v1/topics/{topic_id}",
@@ -111,6 +121,17 @@ export type Operations = {
   purgeQueue: { query: { async?: boolean | undefined }; result: StartedTask | undefined };
   /** Remove acked and expired messages. */
   cleanUpQueue: { query: { async?: boolean | undefined }; result: StartedTask | undefined };
+  /** List ordering keys with unfinished messages. */
+  listOrderingKeys: {
+    query: {
+      state?: "ready" | "leased" | "waiting" | "blocked" | undefined;
+      limit?: number | undefined;
+      offset?: number | undefined;
+    };
+    result: OrderingKeyPage;
+  };
+  /** Look at every ordering key, and give those their first message back that have lost it. */
+  repairQueue: { result: RepairedQueue };
   /** Publish a message. */
   publishMessage: { body: MessageInput; result: Published | undefined };
   /** Receive messages: leases them for the queue's ack deadline. */
@@ -119,6 +140,7 @@ export type Operations = {
       label?: string | undefined;
       limit?: number | undefined;
       wait_seconds?: number | undefined;
+      max_per_key?: number | undefined;
       ack_deadline_seconds?: number | undefined;
     };
     result: ReceivedMessages;
@@ -130,6 +152,7 @@ export type Operations = {
     query: {
       state?: "ready" | "delayed" | "leased" | "backing_off" | "acked" | "expired" | "dead" | "all" | undefined;
       label?: string | undefined;
+      ordering_key?: string | undefined;
       after?: string | undefined;
       limit?: number | undefined;
       body?: boolean | undefined;
@@ -170,6 +193,12 @@ export type Operations = {
   getTask: { result: Task };
   /** Cancel a task; what it did stays done. */
   cancelTask: { result: undefined };
+  /** Create an API key. */
+  createKey: { body: ApiKeyInput; result: NewApiKey };
+  /** List API keys, without their secrets. */
+  listKeys: { query: { limit?: number | undefined; offset?: number | undefined }; result: ApiKeyPage };
+  /** Revoke an API key: on every server within a second. */
+  deleteKey: { result: undefined };
   /** Create a topic. */
   createTopic: { body: TopicInput; result: Topic };
   /** List topics by id. */

@@ -1,5 +1,31 @@
 // Made of the OpenAPI document by test/clientTypes.test.ts: what a server answers.
 
+export type ApiKey = {
+  id: string;
+  name: string;
+  scopes: {
+    actions: string[];
+    queues?: string[];
+    topics?: string[];
+  }[];
+  namespace: string | null;
+  expires_at: string | null;
+  rate_limit: {
+    count: number;
+    per_seconds: number;
+    burst: number;
+  } | null;
+  created_at: string;
+  /** To the minute */
+  last_used_at: string | null;
+};
+
+export type ApiKeyPage = {
+  data: ApiKey[];
+  offset?: number;
+  limit: number;
+};
+
 export type DeadLetter = {
   source_queue_id: string;
   reason: "max_deliveries" | "rejected" | "expired";
@@ -79,6 +105,9 @@ export type Message = {
   /** For ack, nack and extend; new on every delivery */
   lease_token: string;
   lease_expires_at: string;
+  ordering_key?: string;
+  /** Other than 0 */
+  priority?: number;
   expires_at?: string;
   dead?: DeadLetter;
   last_error?: string;
@@ -86,6 +115,47 @@ export type Message = {
 
 export type Moved = {
   moved: number;
+};
+
+export type NewApiKey = {
+  id: string;
+  name: string;
+  scopes: {
+    actions: string[];
+    queues?: string[];
+    topics?: string[];
+  }[];
+  namespace: string | null;
+  expires_at: string | null;
+  rate_limit: {
+    count: number;
+    per_seconds: number;
+    burst: number;
+  } | null;
+  created_at: string;
+  /** To the minute */
+  last_used_at: string | null;
+  /** The whole key, shown this once */
+  key: string;
+};
+
+export type OrderingKey = {
+  ordering_key: string;
+  /** Of its first message */
+  label?: string;
+  /** blocked: by a dead message */
+  state: "ready" | "leased" | "waiting" | "blocked";
+  /** Unfinished messages, up to 100000 */
+  pending: number;
+  head_id: string | null;
+  blocked_since: string | null;
+  dead_message_id: string | null;
+};
+
+export type OrderingKeyPage = {
+  data: OrderingKey[];
+  offset?: number;
+  limit: number;
 };
 
 export type PublishResult = {
@@ -121,14 +191,29 @@ export type Queue = {
   max_lease_seconds: number;
   strict_leases: boolean;
   allow_tokenless_extend: boolean;
+  ordering_scope: "key" | "key_label";
+  on_dead: "move" | "block";
+  allow_delayed_ordering: boolean;
   dedup_window_seconds: number;
+  dedup_scope: "queue" | "ordering_key";
   content_dedup: boolean;
   dedup_strict: boolean;
   retry_policy: RetryPolicy;
+  priority_enabled: boolean;
+  priority_aging_seconds: number | null;
   archive_retention_seconds: number | null;
   max_message_bytes: number | null;
   max_depth: number | null;
   max_bytes: number | null;
+  max_in_flight: number | null;
+  rate_limit: {
+    /** Deliveries */
+    count: number;
+    /** In so many seconds */
+    per_seconds: number;
+    /** Deliveries at once after a rest; default count */
+    burst: number;
+  } | null;
   paused?: {
     publish: boolean;
     consume: boolean;
@@ -169,6 +254,13 @@ export type ReceivedMessages = {
   limit: number;
 };
 
+export type RepairedQueue = {
+  /** Keys that were looked at */
+  checked: number;
+  /** Those that had lost their first message; 0 on a healthy queue */
+  repaired: number;
+};
+
 export type RetryPolicy = {
   /** Default 0: at once */
   min_seconds: number;
@@ -189,6 +281,8 @@ export type SeenMessage = {
   delivery_attempts: number;
   created_at: string;
   lease_expires_at?: string;
+  ordering_key?: string;
+  priority?: number;
   expires_at?: string;
   dead?: DeadLetter;
   last_error?: string;

@@ -2,7 +2,17 @@ import type { Bodies } from "./bodies.ts";
 import { type ConsumeOptions, type Consumer, consume, type Handler } from "./consume.ts";
 import type { ChangeInput, MessageInput, PauseInput, RedriveInput } from "./inputs.ts";
 import { type Delivery, type IterateOptions, iterate } from "./iterate.ts";
-import type { Moved, Published, PublishResult, Queue, QueueStats, SeenMessage, StartedTask } from "./outputs.ts";
+import type {
+  Moved,
+  OrderingKeyPage,
+  Published,
+  PublishResult,
+  Queue,
+  QueueStats,
+  RepairedQueue,
+  SeenMessage,
+  StartedTask,
+} from "./outputs.ts";
 import {
   type Lease,
   type NackOptions,
@@ -47,6 +57,11 @@ function createControls(send: Send, id: string) {
     /** Removes acked and expired messages. What takes long goes on as a task, which is answered. */
     cleanUp: (query: Query<"cleanUpQueue"> = {}): Promise<StartedTask | undefined> =>
       send("cleanUpQueue", { path: queue, query }),
+    /** Ordering keys with unfinished messages. */
+    orderingKeys: (query: Query<"listOrderingKeys"> = {}): Promise<OrderingKeyPage> =>
+      send("listOrderingKeys", { path: queue, query }),
+    /** Looks at every ordering key, and gives those their first message back that have lost it. */
+    repair: (): Promise<RepairedQueue> => send("repairQueue", { path: queue }),
     /** Moves messages of this dead-letter queue back, as a task. */
     redrive: async (body: RedriveInput = {}): Promise<StartedTask> =>
       (await send("redriveMessages", { path: queue, body })) as StartedTask,

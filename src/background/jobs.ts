@@ -1,6 +1,8 @@
 import type { Broker } from "../broker/broker.ts";
 import { archiveJob } from "./archive.ts";
+import { clockJob } from "./clock.ts";
 import type { Job } from "./loop.ts";
+import { orderingKeysJob } from "./orderingKeys.ts";
 import { outboxJob } from "./outbox.ts";
 import { overdueJob } from "./overdue.ts";
 import { ratesJob } from "./rates.ts";
@@ -14,7 +16,9 @@ export const jobsOf = (broker: Broker): Job[] => [
   outboxJob(broker),
   archiveJob(broker),
   overdueJob(broker),
+  orderingKeysJob(broker),
   snapshotsJob(broker),
   ratesJob(broker),
+  clockJob(broker),
   ...sweepJobs(broker),
 ];

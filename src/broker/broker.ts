@@ -4,33 +4,40 @@ import type { Db } from "../db/db.ts";
 import type { Failure } from "../errors.ts";
 import { type MessageEvent, type NoteMessages, observe } from "../observe.ts";
 import { type Consumers, createConsumers } from "./deliver/consumers.ts";
+import { createKnownGoverned } from "./deliver/governed.ts";
 import type { LeasedMessage } from "./deliver/lease.ts";
 import { createNotifier } from "./deliver/notifier.ts";
 import { bytesOf as answerBytes, createReceive, type ReceiveFrom } from "./deliver/receive.ts";
 import { createScanFloors } from "./deliver/scanFloors.ts";
 import { createWakeups } from "./deliver/wakeups.ts";
+import { createKeys } from "./manage/keys.ts";
 import { createMessages } from "./manage/messages.ts";
+import { createOrderingKeys, createRepair } from "./manage/orderingKeys.ts";
 import { createQueues } from "./manage/queues.ts";
 import { createRemovals } from "./manage/removal.ts";
 import { createSubscriptions } from "./manage/subscriptions.ts";
 import { createTasks } from "./manage/tasks.ts";
 import { createTopics } from "./manage/topics.ts";
+import { createFindUnreachable } from "./manage/unreachable.ts";
 import { createRates } from "./observe/rates.ts";
 import { createStats } from "./observe/stats.ts";
 import { createTableHealth } from "./observe/tableHealth.ts";
 import type { OnReady } from "./onReady.ts";
+import { createClock } from "./publish/clock.ts";
 import { createFanOut, type FannedOut, type FanOutItem } from "./publish/fanOut.ts";
-import { nextFanOutId, nextId } from "./publish/ids.ts";
+import { createIds } from "./publish/ids.ts";
 import { createOutbox } from "./publish/outbox.ts";
 import {
   createPublish,
+  isKeyed,
   type OptionedItem,
   type Published,
   type PublishItem,
   type PublishOptions,
 } from "./publish/publish.ts";
 import { createQuotas } from "./publish/quotas.ts";
-import { createSettle, type Extended, type ExtendItem, type NackItem, type SettleItem } from "./settle/settle.ts";
+import type { SettleItem } from "./settle/rounds.ts";
+import { createSettle, type Extended, type ExtendItem, type NackItem } from "./settle/settle.ts";
 import { createArchiveSweep } from "./sweep/archive.ts";
 import { createDeduplicationSweep } from "./sweep/deduplications.ts";
 import { createDeletedQueueSweep } from "./sweep/deletedQueues.ts";
@@ -95,13 +102,16 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   const answers = createBudget(limits.answers_bytes_max);
   const bodies = createBudget(limits.waiting_bytes_max);
   const floors = createScanFloors(limits.statement_ms_max);
-  const removals = createRemovals(db);
   const notifier = createNotifier(db, holder);
   const onReady: OnReady = (queue_id, label, at) => {
     floors.lower(queue_id, label, at);
     consumers.wake(queue_id);
     notifier.note(queue_id);
   };
+  const clock = createClock(db);
+  const { nextId, nextFanOutId } = createIds(clock.now_ms);
+  const repair = createRepair(db, onReady);
+  const removals = createRemovals(db, repair);
   const rates = createRates(db);
   const note: NoteMessages = (event, queue_id, count) => {
     if (event === "published" || event === "acked") rates.count(queue_id, event, count);
@@ -111,7 +121,12 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   const quotas = createQuotas(db, notifier.others);
   const publish = createPublish(db, onReady, quotas);
   const fanOut = createFanOut(db, onReady, quotas);
-  const receive = createReceive(db, floors, settle, note, { answer_bytes_max: limits.answer_bytes_max, answers });
+  const known_governed = createKnownGoverned();
+  const receive = createReceive(db, floors, settle, note, {
+    answer_bytes_max: limits.answer_bytes_max,
+    answers,
+    known_governed,
+  });
 
   /** Gives messages back that nobody will see, as if they had not been delivered. */
   async function giveBack(queue_id: string, leased: LeasedMessage[]): Promise<void> {
@@ -126,6 +141,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     unasked_max: limits.waiting_max,
     room_ms_max: limits.statement_ms_max,
     onWaiting: (queue_id) => wakeups.onWaiting(queue_id),
+    onThrottled: (queue_id, in_ms) => wakeups.wakeIn(queue_id, in_ms),
     onForgotten: (queue_id) => wakeups.onForgotten(queue_id),
   });
   const wakeups = createWakeups(db, consumers, floors.floorOf);
@@ -142,7 +158,14 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
         const own = (result as { deduplicated?: boolean } | undefined)?.deduplicated ? repeats : counts;
         own.set(queue_id, (own.get(queue_id) ?? 0) + 1);
       }
-      for (const [queue_id, count] of counts) note(event, queue_id, count);
+      for (const [queue_id, count] of counts) {
+        note(event, queue_id, count);
+        // The place of a lease that has ended may be what somebody waits for.
+        if (event === "acked" && known_governed.has(queue_id)) {
+          consumers.wake(queue_id);
+          notifier.note(queue_id);
+        }
+      }
       for (const [queue_id, count] of repeats) note("deduplicated", queue_id, count);
       return results;
     };
@@ -172,6 +195,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
 
   const publishes = byBytes<PublishItem, Published>("publish", storePlain);
   const optioned = byBytes<OptionedItem, Published>("publish_with_options", storeOptioned);
+  const keyed = byBytes<OptionedItem, Published>("publish_keyed", storeOptioned);
   const fanOuts = byBytes<FanOutItem, FannedOut>("fanout", fanOut);
   const acks = byCount<SettleItem, undefined>("ack", ackAll);
   const nacks = byCount<NackItem, undefined>("nack", nackAll);
@@ -181,9 +205,14 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createQueues(db),
     ...createTopics(db),
     ...createSubscriptions(db),
-    ...createMessages(db, onReady),
+    ...createKeys(db),
+    ...createMessages(db, onReady, settle),
+    ...createOrderingKeys(db, repair),
     ...createStats(db, floors.floorOf),
     ...createTableHealth(db),
+    clock,
+    /** What has an id that no path can name. */
+    findUnreachable: createFindUnreachable(db),
     ...createOutbox(db, onReady),
     ...createTasks(db, removals, onReady, limits.removal_ms_max),
     ...createLeadership(db),
@@ -198,7 +227,8 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     /** Stores one message; committed and flushed when it resolves. Throws `queue_not_found`, `queue_closed`. */
     publish(message: Outgoing & { queue_id: string }, options?: PublishOptions): Promise<Published> {
       const item = { ...message, id: nextId() };
-      return options === undefined ? publishes.call(item) : optioned.call({ ...item, ...options });
+      if (options === undefined) return publishes.call(item);
+      return (isKeyed(options) ? keyed : optioned).call({ ...item, ...options });
     },
 
     /**
@@ -243,8 +273,8 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
      * bytes (bytesOf) are held until `answered` gives them back.
      */
     async receive(request: ReceiveRequest): Promise<LeasedMessage[]> {
-      const { queue_id, label, lease_seconds, limit, wait_ms_max, signal } = request;
-      const from = { queue_id, label, lease_seconds };
+      const { queue_id, label, lease_seconds, max_per_key, limit, wait_ms_max, signal } = request;
+      const from = { queue_id, label, lease_seconds, max_per_key };
       // A receive of nothing has nothing to wait for.
       const wait_ms = limit === 0 ? 0 : request.wait_ms;
       const leased = await consumers.receive({ from, limit, wait_ms, wait_ms_max, signal });

@@ -15,11 +15,18 @@ export type RetryPolicy = {
   jitter: "none" | "full" | "equal";
 };
 
+/** Deliveries that a queue allows: `count` in `per_seconds`, and `burst` at once. */
+export type RateLimit = { count: number; per_seconds: number; burst: number };
+
 /** A whole number within its bounds; bytes and the like pass 32 bits. */
 type Whole<Default> = { kind: "whole"; min: number; max: number; default: Default; doc: string };
 type Truth = { kind: "truth"; default: boolean; doc: string };
+/** One of some words. */
+type Choice<Value extends string> = { kind: "choice"; choices: Value[]; default: Value; doc: string };
 /** The id of a queue, kept as its number in another column. */
 type Reference = { kind: "queue"; default: null; doc: string };
+/** Three columns, `rate_…`. */
+type Rate = { kind: "rate"; default: null; doc: string };
 /** Four columns, `retry_…`. */
 type Policy = { kind: "policy"; default: RetryPolicy; doc: string };
 
@@ -32,6 +39,12 @@ const whole = <Default extends number | null>(
   max: number,
   doc: string,
 ): Whole<Default> => ({ kind: "whole", min, max, default: fallback, doc });
+const choice = <Value extends string>(choices: Value[], doc: string): Choice<Value> => ({
+  kind: "choice",
+  choices,
+  default: choices[0] as Value,
+  doc,
+});
 const truth = (doc: string): Truth => ({ kind: "truth", default: false, doc });
 
 /**
@@ -50,7 +63,19 @@ export const later_settings = {
   max_lease_seconds: whole(43_200, 0, int32_max, "Longest lease by extension; 0: unlimited; default 43200"),
   strict_leases: truth("A lease token counts until its deadline only"),
   allow_tokenless_extend: truth("Extend without a lease token"),
+  ordering_scope: choice(
+    ["key", "key_label"],
+    "What the order of messages with an ordering key is kept in: the key, or the key and the label together",
+  ),
+  on_dead: choice(
+    ["move", "block"],
+    "block: a dead message keeps its ordering key closed until it is redriven or gone",
+  ),
+  allow_delayed_ordering: truth(
+    "Messages with an ordering key may have a delay of their own, which their key waits for",
+  ),
   dedup_window_seconds: whole(300, 0, 604_800, "How long a dedup_id is remembered; 0: off; default 300"),
+  dedup_scope: choice(["queue", "ordering_key"], "Where a dedup_id counts: in the queue, or in each ordering key"),
   content_dedup: truth("Without a dedup_id the body's hash is one"),
   dedup_strict: truth("The same dedup_id with another body is refused"),
   retry_policy: {
@@ -58,6 +83,13 @@ export const later_settings = {
     default: { min_seconds: 0, max_seconds: 600, multiplier: 2, jitter: "none" },
     doc: "When a nacked message, or one whose lease ran out, comes back",
   } as Policy,
+  priority_enabled: truth("Messages may have a priority, -100 to 100: higher ones are delivered first"),
+  priority_aging_seconds: whole(
+    null as number | null,
+    1,
+    31_536_000,
+    "So many seconds of waiting count as one step of priority; null: priorities are strict",
+  ),
   archive_retention_seconds: whole(
     null as number | null,
     0,
@@ -72,6 +104,8 @@ export const later_settings = {
   ),
   max_depth: whole(null as number | null, 1, bytes_max, "Unfinished messages that the queue holds; null: no limit"),
   max_bytes: whole(null as number | null, 1, bytes_max, "Bytes of its unfinished messages; null: no limit"),
+  max_in_flight: whole(null as number | null, 1, 1_000_000, "Messages under a lease at once; null: no limit"),
+  rate_limit: { kind: "rate", default: null, doc: "Deliveries that the queue allows; null: no limit" } as Rate,
 };
 
 type Later = typeof later_settings;
@@ -82,9 +116,13 @@ type ValueOf<Entry> =
       : number
     : Entry extends Truth
       ? boolean
-      : Entry extends Reference
-        ? string | null
-        : RetryPolicy;
+      : Entry extends Choice<infer Value>
+        ? Value
+        : Entry extends Reference
+          ? string | null
+          : Entry extends Rate
+            ? RateLimit | null
+            : RetryPolicy;
 
 export type LaterName = keyof Later;
 export type LaterSettings = { [Name in LaterName]: ValueOf<Later[Name]> };

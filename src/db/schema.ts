@@ -15,12 +15,15 @@ import {
   uniqueIndex,
 } from "drizzle-orm/pg-core";
 
-// Ids, labels and keys compare by bytes: the database's own collation may change with its operating system, and an
-// index in the old order then finds nothing.
-const text = customType<{ data: string }>({ dataType: () => 'text collate "C"' });
-const plainText = customType<{ data: string }>({ dataType: () => "text" });
-// Text, not Date: a Date loses the microseconds.
-const moment = (name: string) => timestamp(name, { withTimezone: true, mode: "string" });
+/**
+ * Ids, labels and keys compare by bytes: the database's own collation may change with its operating system, and an
+ * index in the old order then finds nothing.
+ */
+export const text = customType<{ data: string }>({ dataType: () => 'text collate "C"' });
+/** Text that is for people, in the database's own order. */
+export const plainText = customType<{ data: string }>({ dataType: () => "text" });
+/** Text, not Date: a Date loses the microseconds. */
+export const moment = (name: string) => timestamp(name, { withTimezone: true, mode: "string" });
 
 /** A schema of our own, so that the queue can live beside a user's tables. */
 export const psqlqueue = pgSchema("psqlqueue");
@@ -63,6 +66,22 @@ export const queues = psqlqueue.table("queues", {
   max_message_bytes: bigint("max_message_bytes", { mode: "number" }),
   max_depth: bigint("max_depth", { mode: "number" }),
   max_bytes: bigint("max_bytes", { mode: "number" }),
+  ordering_scope: text("ordering_scope").notNull().default("key"),
+  on_dead: text("on_dead").notNull().default("move"),
+  allow_delayed_ordering: boolean("allow_delayed_ordering").notNull().default(false),
+  dedup_scope: text("dedup_scope").notNull().default("queue"),
+  priority_enabled: boolean("priority_enabled").notNull().default(false),
+  priority_aging_seconds: integer("priority_aging_seconds"),
+  /** Messages may have a priority, also of those that were moved here: set once, by a trigger. */
+  has_priorities: boolean("has_priorities").notNull().default(false),
+  max_in_flight: integer("max_in_flight"),
+  rate_count: integer("rate_count"),
+  rate_per_seconds: integer("rate_per_seconds"),
+  rate_burst: integer("rate_burst"),
+  /** A receive needs more than the usual statement. */
+  is_governed: boolean("is_governed")
+    .notNull()
+    .generatedAlwaysAs(sql`has_priorities or max_in_flight is not null or rate_count is not null`),
   publish_paused: boolean("publish_paused").notNull().default(false),
   consume_paused: boolean("consume_paused").notNull().default(false),
   created_at: moment("created_at").notNull().defaultNow(),
@@ -85,7 +104,6 @@ export const messages = psqlqueue.table(
     lease_token: bigint("lease_token", { mode: "bigint" }),
     queue_no: integer("queue_no").notNull(),
     delivery_attempts: integer("delivery_attempts").notNull().default(0),
-    /** Always 0 so far. In the index from the start, because adding it later would rebuild the largest index. */
     priority: smallint("priority").notNull().default(0),
     id: text("id").notNull(),
     label: text("label"),
@@ -102,6 +120,15 @@ export const messages = psqlqueue.table(
     last_error: plainText("last_error"),
     /** Where a dead-lettered message came from, and why. */
     dead: jsonb("dead").$type<DeadLetter>(),
+    /** Null: the message has no order. Given under the lock of its key, so that it rises with commits. */
+    ordering_seq: bigint("ordering_seq", { mode: "number" }),
+    /** When an ordered message would be visible if none of its key stood before it. */
+    due_at: moment("due_at"),
+    ordering_key: text("ordering_key"),
+    /** What the order is kept in: the key, or the key and the label (see ordering_keys). */
+    ordering_group: text("ordering_group"),
+    /** Set by a lease that takes one of the places of a queue with `max_in_flight`. */
+    slot_key: text("slot_key"),
   },
   (message) => [
     primaryKey({ columns: [message.queue_no, message.id] }),
@@ -125,6 +152,14 @@ export const messages = psqlqueue.table(
         sql`${message.id} collate "POSIX"`,
       )
       .where(sql`${message.label} is not null`),
+    // The next message of an ordering key. `queue_no + 0` as above.
+    index("messages_ordered")
+      .on(sql`(${message.queue_no} + 0)`, message.ordering_group, message.ordering_seq)
+      .where(sql`${message.ordering_seq} is not null`),
+    // The places that are taken. What ends a lease takes the entry out, and knows nothing of places.
+    index("messages_slots")
+      .on(sql`(${message.queue_no} + 0)`, message.slot_key, message.lease_expires_at)
+      .where(sql`${message.slot_key} is not null and ${message.lease_token} is not null`),
   ],
 );
 
@@ -148,6 +183,7 @@ export const archived_messages = psqlqueue.table(
     body: plainText("body").notNull(),
     last_error: plainText("last_error"),
     dead: jsonb("dead").$type<DeadLetter>(),
+    ordering_key: text("ordering_key"),
   },
   (past) => [
     index("archived_messages_id").on(past.queue_no, past.id),
@@ -279,6 +315,8 @@ export const outbox = psqlqueue.table("outbox", {
   label: text("label"),
   attributes: jsonb("attributes").$type<Record<string, string>>(),
   body: plainText("body").notNull(),
+  ordering_key: text("ordering_key"),
+  priority: smallint("priority").notNull().default(0),
 });
 
 /** What was published and acked per queue and minute, by all servers together: written every few seconds, for rates. */

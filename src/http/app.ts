@@ -3,11 +3,14 @@ import type { Broker } from "../broker/broker.ts";
 import { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
 import { createGateway, type GatewayOptions, requestId } from "../web/gateway.ts";
+import { needs } from "./actions.ts";
 import { checksResponses, type Route } from "./checkedResponses.ts";
 import { docsRoutes } from "./docs.ts";
 import { healthRoutes } from "./health.ts";
+import { keyRoutes } from "./keys.ts";
 import { maintenanceRoutes } from "./maintenance.ts";
 import { infoRoutes, messageRoutes } from "./messages.ts";
+import { orderingKeyRoutes } from "./orderingKeys.ts";
 import { refusal, refusalOf } from "./output.ts";
 import { publishRoutes, topicPublishRoutes } from "./publish.ts";
 import { queueRoutes } from "./queues.ts";
@@ -44,6 +47,7 @@ const possible_id = /^[!-~]+$/;
 const resources = (broker: Broker, options: AppOptions) =>
   new Elysia({ normalize: false })
     .use(queueRoutes(broker))
+    .use(orderingKeyRoutes(broker))
     .use(publishRoutes(broker))
     .use(receiveRoutes(broker, options))
     .use(messageRoutes(broker))
@@ -51,6 +55,7 @@ const resources = (broker: Broker, options: AppOptions) =>
     .use(settleBatchRoutes(broker))
     .use(topicPublishRoutes(broker))
     .use(taskRoutes(broker))
+    .use(keyRoutes(broker))
     .use(topicRoutes(broker))
     .use(subscriptionRoutes(broker))
     .use(infoRoutes(options.version))
@@ -63,7 +68,12 @@ const resources = (broker: Broker, options: AppOptions) =>
  */
 export function createApp(broker: Broker, options: AppOptions) {
   let routes: Route[] = [];
-  const gateway = createGateway(options, { refusal, start: createStart(options) });
+  const gateway = createGateway(options, {
+    refusal,
+    start: createStart(options),
+    failure: (error, request) => renderError(error, request, "authentication"),
+    needs,
+  });
   const app = new Elysia({
     normalize: false,
     systemRouter: false,

@@ -1,5 +1,6 @@
 import { type AnyElysia, Elysia } from "elysia";
 import { packedAsset } from "../web/assets.ts";
+import { type RequestHeader, request_headers } from "./headers.ts";
 
 const title = "PSQL Queue API";
 
@@ -42,7 +43,9 @@ const isJson = (value: unknown): value is Json => typeof value === "object" && v
 function cleanSchema(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(cleanSchema);
   if (!isJson(value)) return value;
-  const { maxBytes, lowered, patternProperties, ...rest } = value;
+  const { maxBytes, lowered, patternProperties, optionalBody, ...rest } = value;
+  // What is above is taken as the maximum.
+  if (lowered === true) delete rest["maximum"];
   const options = Array.isArray(rest["anyOf"]) ? (rest["anyOf"] as Json[]) : undefined;
   const solid = options?.filter((option) => option["type"] !== "null");
   if (options !== undefined && solid?.length === 1 && solid.length < options.length) {
@@ -53,11 +56,45 @@ function cleanSchema(value: unknown): unknown {
   }
   const clean = Object.fromEntries(Object.entries(rest).map(([name, own]) => [name, cleanSchema(own)]));
   if (isJson(patternProperties)) clean["additionalProperties"] = cleanSchema(Object.values(patternProperties)[0]);
-  if (clean["format"] === "text" || clean["format"] === "label") delete clean["format"];
+  if (clean["format"] === "text" || clean["format"] === "label" || clean["format"] === "ordering_key") {
+    delete clean["format"];
+    clean["pattern"] = Number(clean["minLength"] ?? 0) > 0 ? text_pattern.replace("*", "+") : text_pattern;
+  }
   if (clean["enum"] !== undefined) delete clean["pattern"];
   if (typeof maxBytes === "number") clean["maxLength"] = maxBytes;
   return clean;
 }
+
+/** What JSON can say and a text cannot hold: NUL, and halves of characters. */
+const text_pattern = "^[^\\u0000\\ud800-\\udfff]*$";
+
+/** A member that is null is as if it were not there. */
+function nullableMembers(schema: unknown): unknown {
+  if (!isJson(schema) || !isJson(schema["properties"])) return schema;
+  const required = Array.isArray(schema["required"]) ? schema["required"] : [];
+  const properties = Object.entries(schema["properties"]).map(([name, own]) => {
+    if (!isJson(own)) return [name, own];
+    const inner = isJson(own["items"]) ? { ...own, items: nullableMembers(own["items"]) } : nullableMembers(own);
+    return [name, required.includes(name) ? inner : { ...(inner as Json), nullable: true }];
+  });
+  return { ...schema, properties: Object.fromEntries(properties) };
+}
+
+/** The names of a first walk: create, publish, receive, ack. */
+const path_examples: Record<string, string> = {
+  queue_id: "my-first-queue",
+  topic_id: "my-first-topic",
+  subscription_id: "my-first-subscription",
+};
+
+type Notes = { takes?: RequestHeader[]; example?: unknown };
+
+const headerParameter = (name: RequestHeader): Json => ({
+  name,
+  in: "header",
+  required: false,
+  ...request_headers[name],
+});
 
 /** What the plugin gets wrong: bodies under three content types, members of the query as it pleases. */
 function cleanOperation(operation: Json): Json {
@@ -65,18 +102,26 @@ function cleanOperation(operation: Json): Json {
   const parameters = Array.isArray(operation["parameters"]) ? (operation["parameters"] as Json[]) : [];
   const schema =
     isJson(body) && isJson(body["content"]) ? (Object.values(body["content"])[0] as Json)["schema"] : undefined;
-  const is_optional = isJson(schema) && !Array.isArray(schema["required"]);
+  const is_optional = isJson(schema) && schema["optionalBody"] === true;
+  const { "x-notes": notes, ...described } = operation;
+  const { takes = [], example } = (notes ?? {}) as Notes;
+  const own_schema = nullableMembers(cleanSchema(schema)) as Json | undefined;
   return {
-    ...operation,
-    ...(parameters.length > 0 && {
-      parameters: parameters.map((parameter) => ({
+    ...described,
+    parameters: [
+      ...parameters.map((parameter) => ({
         ...parameter,
         required: parameter["in"] === "path",
         schema: cleanSchema(parameter["in"] === "path" ? { type: "string" } : parameter["schema"]),
+        ...(parameter["in"] === "path" && { example: path_examples[String(parameter["name"])] }),
       })),
-    }),
+      ...[...takes, "X-Request-Id" as const].map(headerParameter),
+    ],
     ...(schema !== undefined && {
-      requestBody: { required: !is_optional, content: { "application/json": { schema: cleanSchema(schema) } } },
+      requestBody: {
+        required: !is_optional,
+        content: { "application/json": { schema: own_schema, example: example ?? own_schema?.["example"] ?? {} } },
+      },
     }),
     responses: cleanSchema(operation["responses"]),
   };
@@ -129,7 +174,11 @@ async function buildDocument(resources: AnyElysia, version: string): Promise<str
       title,
       version,
       description:
-        "A durable message queue over HTTP. Bodies are JSON whatever the content type says; timestamps are RFC 3339 in UTC.",
+        "A durable message queue over HTTP. Bodies are JSON whatever the content type says; timestamps are RFC 3339 in " +
+        "UTC. What a schema cannot say: message_max_deliveries and dead_queue_id of a new queue go together, as one of " +
+        "delay_seconds and deliver_at, and one of ttl_seconds and expires_at does; retry_policy.max_seconds is not below " +
+        "min_seconds; times are judged by the database's clock; a label has at most 255 bytes; names of attributes hold " +
+        "neither NUL nor halves of characters; an empty number in a query is 0.",
     },
     servers: [{ url: "/" }],
     paths: named,

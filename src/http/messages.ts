@@ -2,6 +2,7 @@ import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import { type PeekQuery as Peek, states } from "../broker/manage/messages.ts";
+import type { Clock } from "../broker/publish/clock.ts";
 import { readsBody, readsQuery } from "./input.ts";
 import { documents, json, noContent } from "./output.ts";
 import { Dead, example_message } from "./receive.ts";
@@ -25,6 +26,8 @@ const Seen = Type.Object(
     delivery_attempts: Type.Integer(),
     created_at: Type.String({ format: "date-time" }),
     lease_expires_at: Type.Optional(Type.String({ format: "date-time" })),
+    ordering_key: Type.Optional(Type.String()),
+    priority: Type.Optional(Type.Integer()),
     expires_at: Type.Optional(Type.String({ format: "date-time" })),
     dead: Type.Optional(Dead),
     last_error: Type.Optional(Type.String()),
@@ -42,10 +45,11 @@ const SeenPage = Type.Object(
 const PeekQuery = Type.Object({
   state: Type.Optional(member.choice([...states, "dead", "all"], "Default ready")),
   label: Type.Optional(member.text("Only this label")),
+  ordering_key: Type.Optional(member.text("Only this ordering key")),
   after: Type.Optional(
     Type.String({ pattern: "^(a?[0-7][0-9A-HJKMNP-TV-Z]{25}|a)$", description: "`next` of the page before" }),
   ),
-  limit: Type.Optional(member.limit(peek_limit_max, "Default 10, lowered to 100")),
+  limit: Type.Optional(member.limit(peek_limit_max, "Messages of a page; lowered to 100", peek_limit)),
   body: Type.Optional(member.flag("false leaves bodies out")),
 });
 
@@ -59,24 +63,30 @@ const ChangeInput = Type.Object(
 );
 const TokenQuery = Type.Object({ lease_token: Type.Optional(member.text("Of the lease that holds it")) });
 
-function judgeChange({ deliver_at }: Static<typeof ChangeInput>, problems: Problems): void {
-  const latest_ms = Date.now() + year_ms;
-  if (deliver_at !== undefined && Date.parse(deliver_at) > latest_ms) {
-    problems.set("deliver_at", `must be no greater than ${new Date(latest_ms).toISOString()}`);
-  }
-}
+const judgesChange =
+  (clock: Clock) =>
+  ({ deliver_at }: Static<typeof ChangeInput>, problems: Problems): void => {
+    const latest_ms = clock.now_ms() + year_ms;
+    if (deliver_at !== undefined && Date.parse(deliver_at) > latest_ms) {
+      problems.set("deliver_at", `must be no greater than ${new Date(latest_ms).toISOString()}`);
+    }
+  };
 
 /** Looking at messages without leasing them; changing and deleting single ones. */
 export const messageRoutes = (broker: Broker) =>
   new Elysia({ prefix: "/v1/queues/:queue_id/messages", normalize: false })
     .get(
       "/peek",
-      async ({ params, query: { state = "ready", label, after = "", limit = peek_limit, body = true } }) =>
+      async ({
+        params,
+        query: { state = "ready", label, ordering_key, after = "", limit = peek_limit, body = true },
+      }) =>
         json(
           200,
           await broker.peek(params.queue_id, {
             state: state as PeekState,
             label,
+            ordering_key,
             after,
             limit,
             has_body: body,
@@ -120,13 +130,17 @@ export const messageRoutes = (broker: Broker) =>
         return json(200, await broker.changeMessage(params.queue_id, params.message_id, change));
       },
       {
-        ...readsBody(ChangeInput, { rules: judgeChange }),
+        ...readsBody(ChangeInput, {
+          rules: judgesChange(broker.clock),
+          before: ({ deliver_at }) => (deliver_at === undefined ? undefined : broker.clock.refresh()),
+        }),
         detail: documents(
           "changeMessage",
           "messages",
           "Reschedule or relabel a message that nobody holds",
           [{ status: 200, schema: Seen, description: "The message" }],
           ["malformed_body", "validation_failed", "queue_not_found", "message_not_found", "lease_lost"],
+          { example: { label: "later" } },
         ),
       },
     )
@@ -145,6 +159,7 @@ export const messageRoutes = (broker: Broker) =>
           "Delete a message, whatever its state, unless somebody holds it",
           [{ status: 204, description: "Deleted" }],
           ["validation_failed", "queue_not_found", "message_not_found", "lease_lost"],
+          { takes: ["X-Lease-Token"] },
         ),
       },
     );
@@ -168,6 +183,9 @@ export const infoRoutes = (version: string) =>
           "long_poll",
           "batch",
           "extend",
+          "ordering_keys",
+          "priority",
+          "caps",
           "dedup",
           "retry_policy",
           "delay",

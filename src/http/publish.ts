@@ -1,65 +1,13 @@
-import { type Static, Type } from "@sinclair/typebox";
+import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker, Outgoing } from "../broker/broker.ts";
 import { deduplicationKey } from "../broker/publish/dedup.ts";
 import type { Published, PublishOptions } from "../broker/publish/publish.ts";
 import { BrokerError, type ErrorName, type Failure } from "../errors.ts";
-import { judgesItem, readsBody } from "./input.ts";
+import type { RequestHeader, ResponseHeader } from "./headers.ts";
 import { documents, errorBody, itemError, json, noContent, refusalOf, wantsRepresentation } from "./output.ts";
-import { attributesText, member, type Problems } from "./schema.ts";
-
-const delay_seconds_max = 31_536_000;
-const batch_items_max = 1000;
-
-/** What a publish takes, to a queue and to a topic. */
-const MessageInput = Type.Object(
-  {
-    body: member.body,
-    label: Type.Optional(member.label),
-    attributes: Type.Optional(member.attributes),
-    delay_seconds: Type.Optional(
-      member.seconds("Seconds until it is visible; instead of the queue's delay", 0, delay_seconds_max),
-    ),
-    deliver_at: Type.Optional(
-      member.time("When it becomes visible, at most a year ahead; not together with delay_seconds"),
-    ),
-    ttl_seconds: Type.Optional(member.seconds("Seconds it lives, if the queue's retention is not shorter", 1)),
-    expires_at: Type.Optional(member.time("When it expires; not together with ttl_seconds")),
-    dedup_id: Type.Optional(member.dedupId),
-    id: Type.Optional(member.readOnlyText),
-    queue_id: Type.Optional(member.readOnlyText),
-    delivery_attempts: Type.Optional(member.readOnlyCount),
-    created_at: Type.Optional(member.readOnlyTime),
-  },
-  { title: "MessageInput", example: { body: '{"order":4711}', label: "created", attributes: { country: "DE" } } },
-);
-
-type Message = Static<typeof MessageInput>;
-
-/** Rules between members, and against the clock. */
-function judgeMessage(message: Message, problems: Problems, prefix = ""): void {
-  const { delay_seconds, deliver_at, ttl_seconds, expires_at } = message;
-  if (deliver_at !== undefined) {
-    const latest_ms = Date.now() + delay_seconds_max * 1000;
-    if (delay_seconds !== undefined) {
-      problems.set(`${prefix}delay_seconds`, "must not be given together with deliver_at");
-    } else if (Date.parse(deliver_at) > latest_ms) {
-      problems.set(`${prefix}deliver_at`, `must be no greater than ${new Date(latest_ms).toISOString()}`);
-    }
-  }
-  if (expires_at !== undefined) {
-    if (ttl_seconds !== undefined) problems.set(`${prefix}expires_at`, "must not be given together with ttl_seconds");
-    else if (Date.parse(expires_at) <= Date.now()) problems.set(`${prefix}expires_at`, "must be in the future");
-  }
-}
-
-const Batch = Type.Object(
-  { messages: member.list(MessageInput, batch_items_max, "Published in this order") },
-  { title: "BatchInput", example: { messages: [{ body: '{"order":4711}' }, { body: '{"order":4712}' }] } },
-);
-const AtomicQuery = Type.Object({
-  atomic: Type.Optional(member.flag("false: store those that can be, and say which; default true")),
-});
+import { type Message, readsPublishes } from "./publishInput.ts";
+import { attributesText } from "./schema.ts";
 
 const PublishedSchema = Type.Object(
   { id: Type.String(), deduplicated: Type.Boolean() },
@@ -100,6 +48,12 @@ const TopicItemResults = Type.Object(
   { title: "FanOutResults", example: { data: [{ delivered_queues: 1 }] } },
 );
 
+const publish_takes: RequestHeader[] = ["Idempotency-Key", "Prefer"];
+const stored_headers: ResponseHeader[] = ["X-Message-Id", "X-Deduplicated"];
+const fanned_headers: ResponseHeader[] = ["X-Delivered-Queues", "X-Deduplicated"];
+const message_example = { body: "hello", attributes: { status: "created" } };
+const batch_example = { messages: [{ body: "one" }, { body: "two" }] };
+
 /** The message as the broker takes it. */
 const outgoing = (body: Message): Outgoing => ({
   body: body.body,
@@ -113,6 +67,8 @@ const optionsOf = (body: Message, key: string | undefined): PublishOptions => ({
   ttl_seconds: body.ttl_seconds ?? null,
   expires_at: body.expires_at ?? null,
   dedup_key: key === undefined ? null : deduplicationKey("id", key),
+  ordering_key: body.ordering_key ?? null,
+  priority: body.priority ?? 0,
 });
 
 /** The client's key: the member, else the header. */
@@ -129,6 +85,8 @@ function keyOf(body: Message, request: Request): string | undefined {
 /** Nearly every publish has none, and goes the short way. */
 const hasOptions = (body: Message, key: string | undefined) =>
   key !== undefined ||
+  body.ordering_key !== undefined ||
+  body.priority !== undefined ||
   body.delay_seconds !== undefined ||
   body.deliver_at !== undefined ||
   body.ttl_seconds !== undefined ||
@@ -141,8 +99,6 @@ function answerPublish(request: Request, published: Published): Response {
   return json(201, published, { ...headers, "preference-applied": "return=representation" });
 }
 
-const judgeItem = judgesItem(MessageInput, judgeMessage);
-
 type Item = Outgoing & PublishOptions;
 
 const itemsOf = (messages: Message[]): Item[] =>
@@ -154,6 +110,7 @@ const itemsOf = (messages: Message[]): Item[] =>
  */
 async function publishEach<Result extends object>(
   messages: Message[],
+  judgeItem: (message: unknown) => BrokerError | undefined,
   whole: ErrorName[],
   store: (items: Item[]) => Promise<(Result | Failure)[]>,
 ): Promise<(Result | Failure)[]> {
@@ -170,26 +127,20 @@ async function publishEach<Result extends object>(
  * stored is a matter of the items that it failed: to refuse all would have them published twice.
  */
 function assertStored<Result extends object>(results: (Result | Failure)[]): (Result | Failure)[] {
-  const refused = results.find((result) => result instanceof BrokerError);
-  if (refused !== undefined) throw refused;
-  return results;
+  const at = results.findIndex((result) => result instanceof BrokerError);
+  if (at < 0) return results;
+  const { error, details, problem } = results[at] as BrokerError;
+  const named = problem && { problem: { ...problem, field: `messages[${at}].${problem.field}` } };
+  throw new BrokerError(error, details, named);
 }
 
 const itemResult = <Result extends object>(result: Result | Failure) =>
   result instanceof Error ? { error: errorBody(refusalOf(result, "batch")) } : result;
 
-const judgeBatch = (batch: { messages: unknown }, problems: Problems): void => {
-  for (const [i, message] of (batch.messages as Message[]).entries())
-    judgeMessage(message, problems, `messages[${i}].`);
-};
-
-/** A batch of publishes: all or nothing, or each for itself. */
-const readsBatch = () =>
-  readsBody(Batch, { query: AtomicQuery, isLoose: ({ atomic }) => atomic === false, rules: judgeBatch });
-
 /** `POST /v1/queues/:queue_id/messages` and its batch. */
-export const publishRoutes = (broker: Broker) =>
-  new Elysia({ prefix: "/v1/queues/:queue_id/messages", normalize: false })
+export function publishRoutes(broker: Broker) {
+  const { judgeItem, readsMessage, readsBatch } = readsPublishes(broker.clock);
+  return new Elysia({ prefix: "/v1/queues/:queue_id/messages", normalize: false })
     .post(
       "",
       async ({ params, body, request }) => {
@@ -199,17 +150,18 @@ export const publishRoutes = (broker: Broker) =>
         return answerPublish(request, await broker.publish(message, options));
       },
       {
-        ...readsBody(MessageInput, { rules: judgeMessage }),
+        ...readsMessage(),
         detail: documents(
           "publishMessage",
           "messages",
           "Publish a message",
           [
-            { status: 204, description: "Committed; the id is in X-Message-Id" },
+            { status: 204, description: "Committed; the id is in X-Message-Id", headers: stored_headers },
             {
               status: 201,
               schema: PublishedSchema,
               description: "The same, asked for by Prefer: return=representation",
+              headers: [...stored_headers, "Preference-Applied"],
             },
           ],
           [
@@ -220,6 +172,7 @@ export const publishRoutes = (broker: Broker) =>
             "quota_exceeded",
             "dedup_conflict",
           ],
+          { takes: publish_takes, example: message_example },
         ),
       },
     )
@@ -230,7 +183,7 @@ export const publishRoutes = (broker: Broker) =>
         const store = (items: Item[]) => broker.publishBatch(params.queue_id, items, atomic);
         if (atomic) return json(201, { data: assertStored(await store(itemsOf(messages))).map(itemResult) });
         return json(200, {
-          data: (await publishEach(messages, ["queue_not_found", "queue_closed"], store)).map(itemResult),
+          data: (await publishEach(messages, judgeItem, ["queue_not_found", "queue_closed"], store)).map(itemResult),
         });
       },
       {
@@ -255,13 +208,16 @@ export const publishRoutes = (broker: Broker) =>
             "quota_exceeded",
             "dedup_conflict",
           ],
+          { example: batch_example },
         ),
       },
     );
+}
 
 /** `POST /v1/topics/:topic_id/messages` and its batch. */
-export const topicPublishRoutes = (broker: Broker) =>
-  new Elysia({ prefix: "/v1/topics/:topic_id/messages", normalize: false })
+export function topicPublishRoutes(broker: Broker) {
+  const { judgeItem, readsMessage, readsBatch } = readsPublishes(broker.clock);
+  return new Elysia({ prefix: "/v1/topics/:topic_id/messages", normalize: false })
     .post(
       "",
       async ({ params, body, request }) => {
@@ -274,20 +230,26 @@ export const topicPublishRoutes = (broker: Broker) =>
         return json(201, { delivered_queues, data }, { ...headers, "preference-applied": "return=representation" });
       },
       {
-        ...readsBody(MessageInput, { rules: judgeMessage }),
+        ...readsMessage(),
         detail: documents(
           "publishToTopic",
           "topics",
           "Publish to a topic: a copy for each subscription whose filter matches",
           [
-            { status: 204, description: "Committed, also when no subscription matched; see X-Delivered-Queues" },
+            {
+              status: 204,
+              description: "Committed, also when no subscription matched; see X-Delivered-Queues",
+              headers: fanned_headers,
+            },
             {
               status: 201,
               schema: FannedOutSchema,
               description: "The same, asked for by Prefer: return=representation",
+              headers: [...fanned_headers, "Preference-Applied"],
             },
           ],
           ["malformed_body", "validation_failed", "topic_not_found", "queue_closed", "quota_exceeded"],
+          { takes: publish_takes, example: message_example },
         ),
       },
     )
@@ -302,7 +264,9 @@ export const topicPublishRoutes = (broker: Broker) =>
           );
         };
         if (atomic) return json(201, { data: assertStored(await store(itemsOf(messages))).map(itemResult) });
-        return json(200, { data: (await publishEach(messages, ["topic_not_found"], store)).map(itemResult) });
+        return json(200, {
+          data: (await publishEach(messages, judgeItem, ["topic_not_found"], store)).map(itemResult),
+        });
       },
       {
         ...readsBatch(),
@@ -323,6 +287,8 @@ export const topicPublishRoutes = (broker: Broker) =>
             },
           ],
           ["malformed_body", "validation_failed", "topic_not_found", "queue_closed", "quota_exceeded"],
+          { example: batch_example },
         ),
       },
     );
+}

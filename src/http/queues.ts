@@ -7,17 +7,15 @@ import {
   later_names,
   later_settings,
   type RetryPolicy as QueuePolicy,
+  type RateLimit as QueueRate,
 } from "../broker/settings.ts";
+import { assertMay, visibleTo } from "../web/auth.ts";
 import { readsBody, readsOptionalBody, readsQuery } from "./input.ts";
+import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";
 import { QueueStats } from "./queueStats.ts";
 import { lease_seconds_max } from "./receive.ts";
 import { member, type Problems } from "./schema.ts";
-
-/** Rows of one page of a list at most. */
-const list_limit_max = 1000;
-/** And when nobody says. */
-export const list_limit = 10;
 
 const orNull = <T extends TSchema>(schema: T) => Type.Optional(Type.Union([schema, Type.Null()]));
 
@@ -30,12 +28,21 @@ const RetryPolicy = Type.Object({
   ),
 });
 
+const RateLimit = Type.Object({
+  count: member.seconds("Deliveries", 1, 1_000_000),
+  per_seconds: member.seconds("In so many seconds", 1, 86_400),
+  burst: Type.Optional(member.seconds("Deliveries at once after a rest; default count", 1, 1_000_000)),
+});
+
 /** A setting as a request gives it. */
 function schemaOf(name: LaterName): TSchema {
   const { doc, ...setting } = later_settings[name];
-  if (setting.kind === "whole") return member.seconds(doc, setting.min, setting.max);
-  if (setting.kind === "truth") return Type.Boolean({ description: doc });
-  return setting.kind === "queue" ? member.id(doc) : RetryPolicy;
+  const fallback = { default: setting.default };
+  if (setting.kind === "whole") return { ...member.seconds(doc, setting.min, setting.max), ...fallback };
+  if (setting.kind === "truth") return Type.Boolean({ description: doc, ...fallback });
+  if (setting.kind === "choice") return { ...member.choice([...setting.choices], doc), ...fallback };
+  if (setting.kind === "rate") return { ...RateLimit, ...fallback };
+  return setting.kind === "queue" ? { ...member.id(doc), ...fallback } : { ...RetryPolicy, ...fallback };
 }
 
 /** The same as an answer shows it. */
@@ -43,6 +50,9 @@ function shownSchemaOf(name: LaterName): TSchema {
   const setting = later_settings[name];
   if (setting.kind === "truth") return Type.Boolean();
   if (setting.kind === "policy") return Type.Composite([Type.Required(RetryPolicy)], { title: "RetryPolicy" });
+  if (setting.kind === "rate")
+    return Type.Union([Type.Composite([Type.Required(RateLimit)], { title: "RateLimit" }), Type.Null()]);
+  if (setting.kind === "choice") return Type.String({ enum: [...setting.choices] });
   const own = setting.kind === "queue" ? Type.String() : Type.Integer();
   return setting.default === null ? Type.Union([own, Type.Null()]) : own;
 }
@@ -59,6 +69,7 @@ const settings = {
   updated_at: Type.Optional(member.readOnlyTime),
 };
 
+const settings_example = { ack_deadline_seconds: 30, message_retention_seconds: 604_800 };
 const example_input = { ack_deadline_seconds: 30, message_retention_seconds: 1_209_600, delivery_delay_seconds: 0 };
 const example_queue = {
   id: "orders",
@@ -145,39 +156,42 @@ const baseOf = (body: QueueBody) => ({
 
 const laterOf = (body: QueueBody): LaterInput => {
   const given = Object.fromEntries(later_names.map((name) => [name, body[name]])) as LaterInput;
-  return { ...given, retry_policy: policyOf(body.retry_policy) };
+  const rate = body.rate_limit as (Omit<QueueRate, "burst"> & { burst?: number }) | null | undefined;
+  const rate_limit = rate == null ? rate : { ...rate, burst: rate.burst ?? rate.count };
+  return { ...given, rate_limit, retry_policy: policyOf(body.retry_policy) };
 };
 
-/** The query of every list. */
-export const ListQuery = Type.Object({
-  limit: Type.Optional(member.limit(list_limit_max, "Rows to return; default 10, lowered to 1000")),
-  offset: Type.Optional(member.offset),
-});
-
-/** The schema of a page of a list. */
-export const pageOf = (item: typeof Queue | ReturnType<typeof Type.Object>) =>
-  Type.Object(
-    { data: Type.Array(item), offset: Type.Optional(Type.Integer()), limit: Type.Integer() },
-    { title: `${item.title}Page`, example: { data: [item["example"]], limit: 10 } },
-  );
+/** What names another queue needs the right to that one too. */
+function assertMayLink(request: Request, { dead_queue_id }: QueueBody): void {
+  if (dead_queue_id != null) assertMay(request, "manage", "queue", dead_queue_id);
+}
 
 /** `/v1/queues`: make, change, look at, empty and delete queues. */
 export const queueRoutes = (broker: Broker) =>
   new Elysia({ prefix: "/v1/queues", normalize: false })
-    .post("", async ({ body }) => json(201, await broker.createQueue(body.id, baseOf(body), laterOf(body))), {
-      ...readsBody(QueueInput, { rules: judgeNew }),
-      detail: documents(
-        "createQueue",
-        "queues",
-        "Create a queue",
-        [{ status: 201, schema: Queue, description: "The queue" }],
-        ["malformed_body", "validation_failed", "queue_exists", "queue_not_found"],
-      ),
-    })
+    .post(
+      "",
+      async ({ body, request }) => {
+        assertMay(request, "manage", "queue", body.id);
+        assertMayLink(request, body);
+        return json(201, await broker.createQueue(body.id, baseOf(body), laterOf(body)));
+      },
+      {
+        ...readsBody(QueueInput, { rules: judgeNew }),
+        detail: documents(
+          "createQueue",
+          "queues",
+          "Create a queue",
+          [{ status: 201, schema: Queue, description: "The queue" }],
+          ["malformed_body", "validation_failed", "queue_exists", "queue_not_found"],
+          { example: { id: "my-first-queue", ...settings_example } },
+        ),
+      },
+    )
     .get(
       "",
-      async ({ query: { limit = list_limit, offset = 0 } }) =>
-        page(await broker.listQueues(limit, offset), offset, limit),
+      async ({ query: { limit = list_limit, offset = 0 }, request }) =>
+        page(await broker.listQueues(limit, offset, visibleTo(request, "peek", "queue")), offset, limit),
       {
         ...readsQuery(ListQuery),
         detail: documents(
@@ -200,7 +214,10 @@ export const queueRoutes = (broker: Broker) =>
     })
     .put(
       "/:queue_id",
-      async ({ params, body }) => json(200, await broker.updateQueue(params.queue_id, baseOf(body), laterOf(body))),
+      async ({ params, body, request }) => {
+        assertMayLink(request, body);
+        return json(200, await broker.updateQueue(params.queue_id, baseOf(body), laterOf(body)));
+      },
       {
         ...readsBody(QueueUpdate, { path_id: "queue_id", rules: judgeSettings }),
         detail: documents(
@@ -209,6 +226,7 @@ export const queueRoutes = (broker: Broker) =>
           "Replace a queue's settings",
           [{ status: 200, schema: Queue, description: "The queue" }],
           ["malformed_body", "validation_failed", "queue_not_found"],
+          { example: { ...settings_example, ack_deadline_seconds: 60 } },
         ),
       },
     )
@@ -252,6 +270,7 @@ export const queueRoutes = (broker: Broker) =>
           "Pause consuming (default) or publishing",
           [{ status: 200, schema: Queue, description: "The queue" }],
           ["malformed_body", "queue_not_found"],
+          { example: { consume: true } },
         ),
       },
     )

@@ -26,6 +26,7 @@ function isRfc3339(value: string): boolean {
 
 FormatRegistry.Set("text", isText);
 FormatRegistry.Set("label", (value) => isText(value) && fitsBytes(value, label_bytes_max));
+FormatRegistry.Set("ordering_key", (value) => isText(value) && fitsBytes(value, ordering_key_bytes_max));
 FormatRegistry.Set("date-time", isRfc3339);
 
 /** A JSON object, not an array. */
@@ -55,14 +56,32 @@ TypeRegistry.Set("StringMap", (_, value) => isStringMap(value) && hasOnlyText(va
 TypeRegistry.Set("FilterMap", (_, value) => isFilterMap(value) && hasOnlyText(value));
 
 const label_bytes_max = 255;
+const ordering_key_bytes_max = 256;
 
 /** Members that more than one endpoint uses. */
 export const member = {
+  /** Of something that a path names: `.` and `..` there are steps, which clients take before they ask. */
   id: (description: string) =>
-    Type.String({ pattern: "^[a-zA-Z0-9\\-._]+$", minLength: 1, maxLength: 255, description }),
+    Type.String({
+      pattern: "^(\\.{0,2}[a-zA-Z0-9\\-_]|\\.{3})[a-zA-Z0-9\\-._]*$",
+      minLength: 1,
+      maxLength: 255,
+      description,
+    }),
   seconds: (description: string, minimum: number, maximum = int32_max) =>
     Type.Integer({ minimum, maximum, description }),
   label: Type.String({ format: "label", maxBytes: label_bytes_max, description: "At most 255 bytes of UTF-8" }),
+  priority: Type.Integer({
+    minimum: -100,
+    maximum: 100,
+    description: "Higher ones are delivered first; default 0. Other than 0 only where the queue has priority_enabled",
+  }),
+  ordering_key: Type.String({
+    format: "ordering_key",
+    minLength: 1,
+    maxBytes: ordering_key_bytes_max,
+    description: "Messages of a queue with the same key are delivered in order, one at a time; at most 256 bytes",
+  }),
   body: Type.String({ format: "text", minLength: 1, description: "Anything but empty; white space alone is fine" }),
   attributes: Type.Unsafe<Record<string, string | null>>({
     [Kind]: "StringMap",
@@ -81,8 +100,15 @@ export const member = {
   readOnlyText: Type.String({ readOnly: true }),
   readOnlyCount: Type.Integer({ minimum: 0, readOnly: true }),
   /** A query number: digits only, lowered to its maximum. */
-  limit: (maximum: number, description: string) => Type.Integer({ minimum: 0, maximum, lowered: true, description }),
-  offset: Type.Integer({ minimum: 0, maximum: int32_max, description: "Rows to skip" }),
+  limit: (maximum: number, description: string, fallback?: number) =>
+    Type.Integer({
+      minimum: 0,
+      maximum,
+      lowered: true,
+      description,
+      ...(fallback !== undefined && { default: fallback }),
+    }),
+  offset: Type.Integer({ minimum: 0, maximum: int32_max, default: 0, description: "Rows to skip" }),
   text: (description: string) => Type.String({ format: "text", description }),
   /** A time that goes to PostgreSQL, which knows no year 0, no comma and no zone beyond 15:59. */
   time: (description: string) =>
@@ -132,7 +158,7 @@ export function judge(given_schema: TSchema, is_required: boolean, value: unknow
   if (kind === "Boolean") return typeof value === "boolean" ? undefined : "malformed";
   if (typeof value !== "string") return "malformed";
   if (schema.readOnly === true) return schema["format"] === undefined || isRfc3339(value) ? undefined : "malformed";
-  if (is_required && value === "") return "cannot be blank";
+  if (value === "" && (is_required || schema["format"] === "ordering_key")) return "cannot be blank";
   if (schema["format"] === "date-time" && !isRfc3339(value)) return "must be in a valid format";
   if (schema["enum"] !== undefined && !schema["enum"].includes(value))
     return `must be one of ${schema["enum"].join(", ")}`;
@@ -146,7 +172,9 @@ export function judge(given_schema: TSchema, is_required: boolean, value: unknow
 
 function judgeInteger(schema: TSchema, is_required: boolean, value: unknown): Problem {
   // 1e400 parses to Infinity: a number above every bound.
-  if (typeof value !== "number" || !(Number.isInteger(value) || value === Infinity) || value < 0) return "malformed";
+  if (typeof value !== "number" || !(Number.isInteger(value) || Math.abs(value) === Infinity)) return "malformed";
+  // No count and no time is negative: that is another type.
+  if (value < 0 && !(schema["minimum"] < 0)) return "malformed";
   if (schema.readOnly === true) return undefined;
   if (is_required && value === 0 && schema["minimum"] > 0) return "cannot be blank";
   if (value < schema["minimum"]) return `must be no less than ${schema["minimum"]}`;
@@ -161,7 +189,7 @@ function judgeNumber(schema: TSchema, value: unknown): Problem {
   return undefined;
 }
 
-/** The members of each item of a list, and its length. */
+/** The items of a list, and its length. */
 function judgeList(name: string, schema: TSchema, value: unknown, problems: Problems): "malformed" | undefined {
   if (!Array.isArray(value)) return "malformed";
   if (value.length === 0) problems.set(name, "cannot be blank");
@@ -170,9 +198,14 @@ function judgeList(name: string, schema: TSchema, value: unknown, problems: Prob
     return undefined;
   }
   let answer: "malformed" | undefined;
+  const items = schema["items"] as TSchema;
   for (const [i, item] of value.entries()) {
-    if (!isMap(item)) return "malformed";
-    answer = judgeAll(schema["items"] as TObject, item, problems, `${name}[${i}].`) ?? answer;
+    if (items[Kind] !== "Object") {
+      const problem = judge(items, true, item);
+      if (problem === "malformed") answer = problem;
+      else if (problem !== undefined) problems.set(`${name}[${i}]`, problem);
+    } else if (!isMap(item)) return "malformed";
+    else answer = judgeAll(items as TObject, item, problems, `${name}[${i}].`) ?? answer;
   }
   return answer;
 }
@@ -182,6 +215,9 @@ function nonNull(schema: TSchema): TSchema {
   const options = schema["anyOf"] as TSchema[] | undefined;
   return options?.find((option) => option[Kind] !== "Null") ?? schema;
 }
+
+/** Is the member an object with members of its own? */
+export const isObject = (schema: TSchema) => nonNull(schema)[Kind] === "Object";
 
 /** May the member be null, and mean something by it? */
 export const isNullable = (schema: TSchema) => nonNull(schema) !== schema;

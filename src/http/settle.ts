@@ -2,6 +2,7 @@ import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import type { Failure } from "../errors.ts";
+import type { RequestHeader } from "./headers.ts";
 import { readsBody, readsOptionalBody } from "./input.ts";
 import { documents, errorBody, itemError, json, noContent, refusalOf, wantsRepresentation } from "./output.ts";
 import { lease_seconds_max } from "./receive.ts";
@@ -155,15 +156,19 @@ function resultOf(outcome: object | undefined | Failure) {
   return { status: "failed", error: errorBody(refusal) };
 }
 
+/** Of no message: the answer says so for this item. */
+const id_example = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
 const settled = (description: string) => [{ status: 204 as const, description }];
 const refusals = ["malformed_body", "validation_failed", "queue_not_found", "message_not_found", "lease_lost"] as const;
-const batchDetail = (operation_id: string, summary: string) =>
+const takes: RequestHeader[] = ["X-Lease-Token"];
+const batchDetail = (operation_id: string, summary: string, example: object = { items: [{ id: id_example }] }) =>
   documents(
     operation_id,
     "messages",
     summary,
     [{ status: 200, schema: Results, description: "One result per item, in order" }],
     ["malformed_body", "validation_failed", "queue_not_found"],
+    { example },
   );
 
 /** Ack, nack and extend of one message. */
@@ -178,9 +183,14 @@ export const settleRoutes = (broker: Broker) =>
       },
       {
         ...readsOptionalBody(AckInput, TokenQuery),
-        detail: documents("ackMessage", "messages", "Ack a message: it never comes back", settled("Acked"), [
-          ...refusals,
-        ]),
+        detail: documents(
+          "ackMessage",
+          "messages",
+          "Ack a message: it never comes back",
+          settled("Acked"),
+          [...refusals],
+          { takes, example: {} },
+        ),
       },
     )
     .put(
@@ -199,6 +209,7 @@ export const settleRoutes = (broker: Broker) =>
           "Nack a message: visible again at once, or after a while",
           settled("Nacked"),
           [...refusals],
+          { takes, example: { visibility_timeout_seconds: 10 } },
         ),
       },
     )
@@ -227,9 +238,11 @@ export const settleRoutes = (broker: Broker) =>
               status: 200,
               schema: Extended,
               description: "The same, asked for by Prefer: return=representation",
+              headers: ["Preference-Applied"],
             },
           ],
           [...refusals],
+          { takes: [...takes, "Prefer"], example: { ack_deadline_seconds: 60 } },
         ),
       },
     );
@@ -270,6 +283,9 @@ export const settleBatchRoutes = (broker: Broker) =>
             }
           },
         }),
-        detail: batchDetail("extendLeases", "Extend up to 1000 leases"),
+        detail: batchDetail("extendLeases", "Extend up to 1000 leases", {
+          items: [{ id: id_example }],
+          ack_deadline_seconds: 60,
+        }),
       },
     );

@@ -2,9 +2,10 @@ import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import type { MessageFilters } from "../broker/manage/subscriptions.ts";
+import { type Action, assertMay, findAllowed, identityOf, visibleTo } from "../web/auth.ts";
 import { readsBody, readsQuery } from "./input.ts";
+import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";
-import { ListQuery, list_limit, pageOf } from "./queues.ts";
 import { member } from "./schema.ts";
 
 const SubscriptionInput = Type.Object(
@@ -58,12 +59,19 @@ const filtersOf = ({ message_filters }: Static<typeof SubscriptionInput>): Messa
       });
 
 /** `/v1/subscriptions`: make, look at and delete subscriptions. */
-export const subscriptionRoutes = (broker: Broker) =>
-  new Elysia({ prefix: "/v1/subscriptions", normalize: false })
+export const subscriptionRoutes = (broker: Broker) => {
+  const find = async (request: Request, action: Action, { subscription_id }: { subscription_id: string }) =>
+    await findAllowed(request, action, broker.getSubscription(subscription_id), (found) => [
+      ["topic", found.topic_id],
+      ["queue", found.queue_id],
+    ]);
+  return new Elysia({ prefix: "/v1/subscriptions", normalize: false })
     .post(
       "",
-      async ({ body }) => {
+      async ({ body, request }) => {
         const { id, topic_id, queue_id } = body;
+        assertMay(request, "manage", "topic", topic_id);
+        assertMay(request, "manage", "queue", queue_id);
         const message_filters = filtersOf(body);
         return json(201, await broker.createSubscription({ id, topic_id, queue_id, message_filters }));
       },
@@ -75,13 +83,23 @@ export const subscriptionRoutes = (broker: Broker) =>
           "Subscribe a queue to a topic",
           [{ status: 201, schema: Subscription, description: "The subscription" }],
           ["malformed_body", "validation_failed", "subscription_exists", "topic_not_found", "queue_not_found"],
+          {
+            example: {
+              id: "my-first-subscription",
+              topic_id: "my-first-topic",
+              queue_id: "my-first-queue",
+              message_filters: { status: ["created"] },
+            },
+          },
         ),
       },
     )
     .get(
       "",
-      async ({ query: { limit = list_limit, offset = 0 } }) =>
-        page(await broker.listSubscriptions(limit, offset), offset, limit),
+      async ({ query: { limit = list_limit, offset = 0 }, request }) => {
+        const visible = [visibleTo(request, "peek", "topic"), visibleTo(request, "peek", "queue")] as const;
+        return page(await broker.listSubscriptions(limit, offset, ...visible), offset, limit);
+      },
       {
         ...readsQuery(ListQuery),
         detail: documents(
@@ -93,7 +111,7 @@ export const subscriptionRoutes = (broker: Broker) =>
         ),
       },
     )
-    .get("/:subscription_id", async ({ params }) => json(200, await broker.getSubscription(params.subscription_id)), {
+    .get("/:subscription_id", async ({ params, request }) => json(200, await find(request, "peek", params)), {
       detail: documents(
         "getSubscription",
         "subscriptions",
@@ -104,7 +122,8 @@ export const subscriptionRoutes = (broker: Broker) =>
     })
     .delete(
       "/:subscription_id",
-      async ({ params }) => {
+      async ({ params, request }) => {
+        if (identityOf(request) !== undefined) await find(request, "manage", params);
         await broker.deleteSubscription(params.subscription_id);
         return noContent();
       },
@@ -118,3 +137,4 @@ export const subscriptionRoutes = (broker: Broker) =>
         ),
       },
     );
+};

@@ -3,9 +3,10 @@ import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import type { RedriveOptions } from "../broker/manage/redrive.ts";
 import { BrokerError } from "../errors.ts";
+import { type Action, assertMay, findAllowed, identityOf, visibleTo } from "../web/auth.ts";
 import { readsOptionalBody, readsQuery } from "./input.ts";
+import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";
-import { ListQuery, list_limit, pageOf } from "./queues.ts";
 import { member } from "./schema.ts";
 
 const awaited_limit_max = 1000;
@@ -62,6 +63,7 @@ const Started = Type.Object(
 );
 
 const Moved = Type.Object({ moved: Type.Integer() }, { title: "Moved", example: { moved: 3 } });
+type RedriveTarget = Pick<RedriveOptions, "destination_queue_id" | "source_queue_id">;
 
 const optionsOf = (body: Static<typeof RedriveInput>): Omit<RedriveOptions, "destination_queue_no"> => ({
   destination_queue_id: body.destination_queue_id ?? null,
@@ -74,13 +76,26 @@ const optionsOf = (body: Static<typeof RedriveInput>): Omit<RedriveOptions, "des
   reset_attempts: body.reset_attempts ?? true,
 });
 
+/** Messages go to a queue that the key must be for, too: the destination, or the one that all of them came from. */
+function assertMayReturn(request: Request, { destination_queue_id, source_queue_id }: RedriveTarget): void {
+  const target = destination_queue_id ?? source_queue_id;
+  if (target !== null) assertMay(request, "manage", "queue", target);
+  else if (identityOf(request)?.mayAll("manage") === false) {
+    const why = "messages would go where they came from: name a destination_queue_id or source_queue_id of this key";
+    throw new BrokerError("forbidden", why);
+  }
+}
+
 /** Redrive of dead-letter queues, and the tasks that long work becomes. */
-export const taskRoutes = (broker: Broker) =>
-  new Elysia({ prefix: "/v1", normalize: false })
+export const taskRoutes = (broker: Broker) => {
+  const find = async (request: Request, action: Action, { task_id }: { task_id: string }) =>
+    await findAllowed(request, action, broker.getTask(task_id), ({ queue_id }) => [["queue", queue_id]]);
+  return new Elysia({ prefix: "/v1", normalize: false })
     .post(
       "/queues/:queue_id/redrive",
-      async ({ params, body, query: { wait = false } }) => {
+      async ({ params, body, query: { wait = false }, request }) => {
         const options = optionsOf(body);
+        assertMayReturn(request, options);
         if (wait && (options.limit === null || options.limit > awaited_limit_max)) {
           const text = options.limit === null ? "cannot be blank" : `must be no greater than ${awaited_limit_max}`;
           throw new BrokerError("validation_failed", `limit: ${text}.`);
@@ -107,8 +122,8 @@ export const taskRoutes = (broker: Broker) =>
     )
     .get(
       "/tasks",
-      async ({ query: { limit = list_limit, offset = 0 } }) =>
-        page(await broker.listTasks(limit, offset), offset, limit),
+      async ({ query: { limit = list_limit, offset = 0 }, request }) =>
+        page(await broker.listTasks(limit, offset, visibleTo(request, "peek", "queue")), offset, limit),
       {
         ...readsQuery(ListQuery),
         detail: documents(
@@ -120,7 +135,7 @@ export const taskRoutes = (broker: Broker) =>
         ),
       },
     )
-    .get("/tasks/:task_id", async ({ params }) => json(200, await broker.getTask(params.task_id)), {
+    .get("/tasks/:task_id", async ({ params, request }) => json(200, await find(request, "peek", params)), {
       detail: documents(
         "getTask",
         "tasks",
@@ -131,7 +146,8 @@ export const taskRoutes = (broker: Broker) =>
     })
     .delete(
       "/tasks/:task_id",
-      async ({ params }) => {
+      async ({ params, request }) => {
+        if (identityOf(request) !== undefined) await find(request, "manage", params);
         await broker.cancelTask(params.task_id);
         return noContent();
       },
@@ -145,3 +161,4 @@ export const taskRoutes = (broker: Broker) =>
         ),
       },
     );
+};

@@ -1,9 +1,10 @@
 import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
+import { assertMay, visibleTo } from "../web/auth.ts";
 import { readsBody, readsQuery } from "./input.ts";
+import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";
-import { ListQuery, list_limit, pageOf } from "./queues.ts";
 import { member } from "./schema.ts";
 
 const TopicInput = Type.Object(
@@ -21,20 +22,28 @@ const Topic = Type.Object(
 /** `/v1/topics`: make, look at and delete topics. */
 export const topicRoutes = (broker: Broker) =>
   new Elysia({ prefix: "/v1/topics", normalize: false })
-    .post("", async ({ body }) => json(201, await broker.createTopic(body.id)), {
-      ...readsBody(TopicInput),
-      detail: documents(
-        "createTopic",
-        "topics",
-        "Create a topic",
-        [{ status: 201, schema: Topic, description: "The topic" }],
-        ["malformed_body", "validation_failed", "topic_exists"],
-      ),
-    })
+    .post(
+      "",
+      async ({ body, request }) => {
+        assertMay(request, "manage", "topic", body.id);
+        return json(201, await broker.createTopic(body.id));
+      },
+      {
+        ...readsBody(TopicInput),
+        detail: documents(
+          "createTopic",
+          "topics",
+          "Create a topic",
+          [{ status: 201, schema: Topic, description: "The topic" }],
+          ["malformed_body", "validation_failed", "topic_exists"],
+          { example: { id: "my-first-topic" } },
+        ),
+      },
+    )
     .get(
       "",
-      async ({ query: { limit = list_limit, offset = 0 } }) =>
-        page(await broker.listTopics(limit, offset), offset, limit),
+      async ({ query: { limit = list_limit, offset = 0 }, request }) =>
+        page(await broker.listTopics(limit, offset, visibleTo(request, "peek", "topic")), offset, limit),
       {
         ...readsQuery(ListQuery),
         detail: documents(

@@ -23,6 +23,9 @@ export type LeasedMessage = {
   last_error: string | null;
   /** When the publisher's time to live ends; null when there is none. */
   expires_at: string | null;
+  ordering_key: string | null;
+  /** Of a queue that knows priorities. */
+  priority?: number;
 };
 
 /** What is to become of a leased row: only `ready` ones go to a consumer. */
@@ -32,6 +35,8 @@ export type LeaseRow = {
   wait_seconds: number;
   max_lease_seconds: number;
   is_lease_too_long: boolean;
+  /** It has priorities, a cap or a rate: leased by the statement of governed.ts, and by no other. */
+  is_governed: boolean;
   /** Bytes and not rows ended the claim: more is ready. */
   is_cut: boolean;
   verdict: Verdict;
@@ -62,6 +67,7 @@ function withQueue({ orm }: Db) {
         receive_wait_seconds: queues.receive_wait_seconds,
         max_lease_seconds: queues.max_lease_seconds,
         consume_paused: queues.consume_paused,
+        is_governed: queues.is_governed,
         // Of a time asked for by this call only; the queue's own deadline is not bounded.
         is_lease_too_long: sql<boolean>`(
           ${asked} > ${queues.max_lease_seconds} and ${queues.max_lease_seconds} > 0
@@ -133,7 +139,7 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
       })
       .from(queue)
       .crossJoinLateral(candidate)
-      .where(sql`not ${queue.consume_paused} and not ${queue.is_lease_too_long}`),
+      .where(sql`not ${queue.consume_paused} and not ${queue.is_lease_too_long} and not ${queue.is_governed}`),
   );
   const is_within = sql`(
     pick.bytes_so_far <= ${value("bytes_max")}::bigint or pick.n = 1 and ${value("is_one_free")}::text::boolean
@@ -147,11 +153,18 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
     set lease_token = (select ${value("lease_tokens")}::text[]::bigint[])[pick.n],
       leased_at = now(),
       lease_expires_at = now() + pick.lease_seconds * interval '1 second',
-      visible_at = now() + pick.lease_seconds * interval '1 second' + case
-        when queue.retry_min_seconds = 0 then interval '0'
-        else psqlqueue.backoff_seconds(message.delivery_attempts + 1, queue.retry_min_seconds, queue.retry_max_seconds,
-          queue.retry_multiplier, queue.retry_jitter,
-          (select ${value("lease_tokens")}::text[]::bigint[])[pick.n]) * interval '1 second'
+      visible_at = case
+        when queue.retry_min_seconds = 0 then now() + pick.lease_seconds * interval '1 second'
+        else least(
+          now() + pick.lease_seconds * interval '1 second' + psqlqueue.backoff_seconds(message.delivery_attempts + 1,
+            queue.retry_min_seconds, queue.retry_max_seconds, queue.retry_multiplier, queue.retry_jitter,
+            (select ${value("lease_tokens")}::text[]::bigint[])[pick.n]) * interval '1 second',
+          -- Expired, the head of a key blocks it no longer.
+          case
+            when message.ordering_seq is not null
+              then greatest(message.expires_at, now() + pick.lease_seconds * interval '1 second')
+          end
+        )
       end,
       delivery_attempts = message.delivery_attempts
         + (message.expires_at > now() and message.delivery_attempts < queue.deliveries_max)::int
@@ -159,7 +172,8 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
     where message.ctid = pick.tid and ${is_within}
     returning message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
       message.created_at, message.lease_token, message.lease_expires_at, message.last_error, message.dead::text as dead,
-      case when message.has_ttl then message.expires_at end as expires_at, pick.ready_at, pick.was_leased, pick.bytes,
+      case when message.has_ttl then message.expires_at end as expires_at, message.ordering_key, pick.ready_at,
+      pick.was_leased, pick.bytes,
       case
         when message.expires_at <= now() then case when queue.is_dead_on_expiry then 'dead_expired' else 'expired' end
         when pick.attempts_before >= queue.deliveries_max then 'dead'
@@ -172,6 +186,7 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
       wait_seconds: column<number>("wait_seconds"),
       max_lease_seconds: column<number>("max_lease_seconds"),
       is_lease_too_long: column<boolean>("is_lease_too_long"),
+      is_governed: column<boolean>("is_governed"),
       is_cut: column<boolean>("is_cut"),
       verdict: column<Verdict>("verdict"),
       was_leased: column<boolean>("was_leased"),
@@ -188,9 +203,11 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
       last_error: column<string | null>("last_error"),
       dead: column<string | null>("dead"),
       expires_at: column<string | null>("expires_at"),
+      ordering_key: column<string | null>("ordering_key"),
     })
     .as(sql`
       select now() as now, queue.receive_wait_seconds as wait_seconds, queue.max_lease_seconds, queue.is_lease_too_long,
+        queue.is_governed,
         (select coalesce(bool_or(not ${is_within}), false) from pick) as is_cut, leased.*
       from queue
       left join leased on true

@@ -1,12 +1,13 @@
 import { desc, eq, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { messages, queues, tasks } from "../../db/schema.ts";
-import { BrokerError } from "../../errors.ts";
+import { BrokerError, DatabaseError } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
 import { nextId } from "../publish/ids.ts";
 import { column, rfc3339, value } from "../statement.ts";
 import { prepareRedrive, type RedriveOptions, type RedriveStep } from "./redrive.ts";
 import { type Removal, type RemovalKind, type Removals, removalOfQueue } from "./removal.ts";
+import { everything, isVisible, type Visible, visibleValues } from "./visible.ts";
 
 // A task is a row: running → completed | failed | cancelled. Its position moves with its work, so that any server can
 // go on with it after a restart; what has ended stays as it is.
@@ -77,6 +78,7 @@ function prepareTasks(db: Db) {
   const list = db.orm
     .select(fields)
     .from(tasks)
+    .where(isVisible(tasks.queue_id, "queue"))
     .orderBy(desc(tasks.created_at), desc(tasks.id))
     .limit(value("limit"))
     .offset(value("offset"))
@@ -170,7 +172,12 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
 
   async function stepRedrive(id: string, moves_max: number): Promise<RedriveStep | undefined> {
     const values = { id, moves_max, limit: chunk_rows };
-    const [step] = await db.run("redrive", () => redrive.execute(values), true);
+    const run = () => db.run("redrive", () => redrive.execute(values), true);
+    // It locks messages and then their ordering keys, others the other way round: nothing has happened then.
+    const [step] = await run().catch((error) => {
+      if (!(error instanceof DatabaseError && error.failure === "conflict")) throw error;
+      return run();
+    });
     for (const queue_id of step?.queue_ids?.split(",") ?? []) onReady(queue_id, null, step?.now ?? "");
     return step;
   }
@@ -285,8 +292,12 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
     },
 
     /** Newest first. What ended a week ago is forgotten. */
-    async listTasks(limit: number, offset: number): Promise<Task[]> {
-      const rows = await db.run("list_tasks", () => list.execute({ limit, offset }), true);
+    async listTasks(limit: number, offset: number, visible: Visible = everything): Promise<Task[]> {
+      const rows = await db.run(
+        "list_tasks",
+        () => list.execute({ limit, offset, ...visibleValues(visible, "queue") }),
+        true,
+      );
       return rows.map((row) => present(row as Row));
     },
 
