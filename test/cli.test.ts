@@ -241,6 +241,14 @@ describe("publish", () => {
     expect((await look(queue, second.stdout.trim())).body.body).toBe("from\nstandard input\n");
   });
 
+  test("takes an ordering key and a priority", async () => {
+    const queue = await createQueue(service, { priority_enabled: true });
+    const low = (await cli(["publish", queue, "low", "--priority", "-5"])).stdout.trim();
+    const high = (await cli(["publish", queue, "high", "--priority", "5", "--ordering-key", "k"])).stdout.trim();
+    const [first, second] = await json(["receive", queue]);
+    expect([first.id, first.ordering_key, second.id]).toEqual([high, "k", low]);
+  });
+
   test("takes a stream of objects or of lines, no faster than asked to", async () => {
     const queue = await createQueue(service);
     const objects = [{ body: "a", label: "l" }, { body: { b: 1 } }, { body: "c", attributes: { d: "e" } }];

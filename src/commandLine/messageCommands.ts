@@ -20,6 +20,8 @@ export const publish_options: OptionSpec[] = [
     reader: { kind: "pairs" },
     about: "an attribute; may be given several times",
   },
+  text("ordering-key", "KEY", "messages with the same key are delivered in order, one at a time"),
+  whole("priority", "higher ones are delivered first, where the queue has priority_enabled", -100, 100),
   text("dedup-id", "ID", "a publish with the same id within the queue's window is a duplicate"),
   seconds("delay", "how long it stays hidden, instead of the queue's delay", 0, year_seconds),
   text("deliver-at", "TIME", "when it becomes visible, as 2026-01-31T12:00:00Z"),

@@ -28,7 +28,7 @@ export function readValue({ name, reader }: OptionSpec, text: string, before: un
       if (!reader.choices.includes(text)) throw refuse(`give one of ${reader.choices.join(", ")}`);
       return text;
     case "whole": {
-      const value = /^\d{1,15}$/.test(text) ? Number(text) : undefined;
+      const value = /^-?\d{1,15}$/.test(text) ? Number(text) : undefined;
       if (!within(value, reader)) throw refuse(`give a whole number from ${reader.min} to ${reader.max}`);
       return value as number;
     }

@@ -7,6 +7,8 @@ import { CommandError, type Context, type Runner } from "./context.ts";
 export type MessageOptions = {
   label?: string;
   attribute?: Record<string, string>;
+  ordering_key?: string;
+  priority?: number;
   dedup_id?: string;
   delay?: number;
   deliver_at?: string;
@@ -18,6 +20,8 @@ export type MessageOptions = {
 export const membersOf = (options: MessageOptions): Omit<MessageInput, "body"> => ({
   label: options.label,
   attributes: options.attribute,
+  ordering_key: options.ordering_key,
+  priority: options.priority,
   dedup_id: options.dedup_id,
   delay_seconds: options.delay,
   deliver_at: options.deliver_at,
