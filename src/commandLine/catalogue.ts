@@ -46,6 +46,7 @@ export const groups = [
   { name: "topic", about: "make, look at and delete topics, publish to them" },
   { name: "subscription", about: "make, look at and delete subscriptions" },
   { name: "task", about: "list, watch and cancel long work" },
+  { name: "key", about: "make, list and revoke API keys" },
 ];
 
 /** Every command, in the order of the help. */

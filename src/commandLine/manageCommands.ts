@@ -150,6 +150,45 @@ const task_commands: CommandSpec[] = [
   },
 ];
 
+const key = { name: "KEY", about: "the key's id" };
+
+const key_commands: CommandSpec[] = [
+  {
+    path: "key create",
+    about: "makes an API key and prints it, this once",
+    effect: "changes",
+    arguments: [{ name: "NAME", about: "for people; not unique" }],
+    options: [
+      text("allow", "RIGHTS", "some of publish, consume, peek, manage, *, with commas"),
+      text("queues", "IDS", "only for these queues, with commas; * stands for any characters"),
+      text("topics", "IDS", "only for these topics"),
+      text("namespace", "ID", "it sees and makes only ids that begin with this and a dot"),
+      text("expires-at", "TIME", "when it stops working, as 2026-01-31T12:00:00Z"),
+      whole("rate", "requests a second at most", 1, 1_000_000),
+      ...client_options,
+    ],
+    examples: [
+      "key create 'orders service' --allow publish,consume --queues 'orders*'",
+      "key create monitor --allow peek --rate 10",
+    ],
+  },
+  {
+    path: "key list",
+    about: "lists API keys, without their secrets",
+    effect: "reads",
+    options: [...page_options, ...client_options],
+    examples: ["key list"],
+  },
+  {
+    path: "key delete",
+    about: "revokes a key, on every server within a second",
+    effect: "destroys",
+    arguments: [key],
+    options: [yes_option, ...client_options],
+    examples: ["key delete 3mJr7AoUXx2W --yes"],
+  },
+];
+
 const json_option = client_options.filter(({ name }) => name === "json");
 
 const whole_commands: CommandSpec[] = [
@@ -234,6 +273,7 @@ export const manage_commands: CommandSpec[] = [
   ...topic_commands,
   ...subscription_commands,
   ...task_commands,
+  ...key_commands,
   ...whole_commands,
   ...local_commands,
 ];

@@ -1,4 +1,5 @@
 import {
+  choice,
   client_options,
   int32_max,
   page_options,
@@ -102,6 +103,26 @@ export const queue_commands: CommandSpec[] = [
     arguments: [{ ...queue_argument, is_optional: true }],
     options: client_options,
     examples: ["queue stats orders", "queue stats", "queue stats orders --json"],
+  },
+  {
+    path: "queue keys",
+    about: "lists ordering keys of a queue that have unfinished messages",
+    effect: "reads",
+    arguments: [queue_argument],
+    options: [
+      choice("state", ["ready", "leased", "waiting", "blocked"], "only keys in this state"),
+      whole("limit", "keys at most; default 10", 1, 1000),
+      ...client_options,
+    ],
+    examples: ["queue keys orders", "queue keys orders --state blocked"],
+  },
+  {
+    path: "queue repair",
+    about: "looks for ordering keys that are stuck; a healthy queue has none",
+    effect: "changes",
+    arguments: [queue_argument],
+    options: client_options,
+    examples: ["queue repair orders"],
   },
   {
     path: "queue pause",

@@ -37,6 +37,11 @@ const runners: Record<string, () => Promise<Runner>> = {
   redrive: async () => (await import("./tasks.ts")).redrive,
   "task list": async () => (await import("./tasks.ts")).list,
   "task watch": async () => (await import("./tasks.ts")).watch,
+  "key create": async () => (await import("./keys.ts")).create,
+  "key list": async () => (await import("./keys.ts")).list,
+  "key delete": async () => (await import("./keys.ts")).remove,
+  "queue keys": async () => (await import("./keys.ts")).ordering,
+  "queue repair": async () => (await import("./keys.ts")).repair,
   doctor: async () => (await import("./doctor.ts")).doctor,
   top: async () => (await import("./top.ts")).top,
   apply: async () => (await import("./apply.ts")).apply,
@@ -68,6 +73,7 @@ const remedies = new Map<number, string>([
   [18, "the queue is full: let it be consumed, or raise max_depth or max_bytes: `psqlqueue queue update QUEUE --set`"],
   [19, "the server is there, but not its database: come back later; its log says why"],
   [21, "`psqlqueue task list` shows the tasks there are"],
+  [25, "`psqlqueue key list` shows the keys there are"],
   [23, "is this a psqlqueue, and new enough? `psqlqueue --version` tells this program's"],
 ]);
 
