@@ -66,6 +66,10 @@ describe("the catalogue", () => {
 describe("what is not understood", () => {
   const cases: [line: string, sentence: string][] = [
     ["queue frob", 'unknown command "queue frob"; there are create, get, list,'],
+    ["help nope", 'unknown command "nope"; did you mean top?'],
+    ["nope --help", 'unknown command "nope"; did you mean top?'],
+    ["queue frob --help", 'unknown command "queue frob"; there are create, get, list,'],
+    ["queue update a --set x", '--set "x" is not understood: give a name, =, and a value, as max_depth=1000'],
     ["queue lst", 'unknown command "queue lst"; did you mean list?'],
     ["queue create", "queue create needs ID: psqlqueue queue create orders"],
     ["queue create a b", 'queue create takes nothing else: there is "b" after it'],
@@ -103,6 +107,8 @@ describe("what is not understood", () => {
       [["receive", queue, "--ack", "--", "true"], "a command acks by itself"],
       [["receive", queue, "--", "no-such-program"], "no-such-program is no program that can be run"],
       [["publish", queue, "x", "--rate", "1"], "--rate belongs to a stream"],
+      [["publish", queue, "--lines", "--ndjson"], "a line is either an object or a body"],
+      [["queue", "update", queue, "--set", "__proto__=1"], "--set __proto__: this server has no such setting"],
       [["publish", queue, "x", "--lines"], "--ndjson and --lines read standard input"],
       [["ack", queue, "a", "b", "--token", "1"], "--token belongs to one delivery"],
       [["queue", "purge", queue], "this removes every message of queue "],
@@ -127,6 +133,11 @@ describe("a server that refuses or is away", () => {
       [["publish", "none", "x"], 1, "queue not found"],
       [["task", "watch", "none"], 1, "task not found; `psqlqueue task list` shows"],
       [["queue", "create", "a b"], 1, "request validation failed: id: must be in a valid format"],
+      [
+        ["queue", "create", uniqueId(), "--set", "max_depth=many"],
+        1,
+        "malformed request body; a value has the wrong type",
+      ],
       [["queue", "get", ".."], 1, '".." cannot be an id: in a URL it is a step between folders'],
       [["queue", "list", "--url", none], 3, `${none} did not answer: `],
       [["queue", "list", "--url", "localhost:8000"], 1, 'url "localhost:8000" is no address of a server'],

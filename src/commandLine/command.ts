@@ -10,7 +10,7 @@ export type Reader =
   /** `90`, `90s`, `15m`, `12h`, `14d`: seconds. */
   | { kind: "seconds"; min: number; max: number }
   /** `name=value`, any number of times. */
-  | { kind: "pairs" };
+  | { kind: "pairs"; example: string };
 
 export type OptionSpec = {
   /** Without the dashes; with underscores it is the name in `options`. */

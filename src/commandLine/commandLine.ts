@@ -144,6 +144,17 @@ const helpOf = ({ command, spec, name }: Node): string => {
   return name === "" ? `${title}\n\n${text}` : `${text}${spec === undefined ? "" : examplesOf(spec)}`;
 };
 
+/** The help of what does not exist is not that of everything. */
+function refuseUnknown({ command, spec, name }: Node, asked: readonly string[]): void {
+  const path = name === "" ? [] : name.split(" ");
+  const word = asked.filter((own) => !own.startsWith("-"))[path.length];
+  if (spec !== undefined || word === undefined) return;
+  const known = command.commands.map((own) => own.name());
+  const shown = JSON.stringify([...path, word].join(" "));
+  const what = `unknown command ${shown}; ${suggest(word, name === "" ? [...known, "help"] : known, false)}`;
+  throw new UsageError(what, usageOf(command, name));
+}
+
 /** Reads what stands behind the program's name. Throws UsageError. */
 export function readCommandLine(argv: readonly string[]): CommandLine {
   let line: CommandLine | undefined;
@@ -157,6 +168,7 @@ export function readCommandLine(argv: readonly string[]): CommandLine {
     root.parse(["bun", "psqlqueue", ...asked]);
   } catch (error) {
     if (!(error instanceof HelpAsked)) throw error;
+    refuseUnknown(error.node, asked);
     line = { kind: "help", text: helpOf(error.node) };
   }
   if (root.opts()["version"] === true) return { kind: "version" };

@@ -69,7 +69,7 @@ const subscription_commands: CommandSpec[] = [
       {
         name: "filter",
         value: "NAME=VALUE",
-        reader: { kind: "pairs" },
+        reader: { kind: "pairs", example: "country=DE" },
         about:
           "only messages whose attribute NAME is VALUE, or one of several with commas; given several times all must hold",
       },

@@ -17,7 +17,7 @@ export const publish_options: OptionSpec[] = [
   {
     name: "attribute",
     value: "NAME=VALUE",
-    reader: { kind: "pairs" },
+    reader: { kind: "pairs", example: "country=DE" },
     about: "an attribute; may be given several times",
   },
   text("ordering-key", "KEY", "messages with the same key are delivered in order, one at a time"),

@@ -20,7 +20,7 @@ const settings: OptionSpec[] = [
   {
     name: "set",
     value: "NAME=VALUE",
-    reader: { kind: "pairs" },
+    reader: { kind: "pairs", example: "max_depth=1000" },
     about: "any other setting of the API, its value as JSON; may be given several times",
   },
 ];

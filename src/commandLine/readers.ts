@@ -39,7 +39,7 @@ export function readValue({ name, reader }: OptionSpec, text: string, before: un
     }
     case "pairs": {
       const equals = text.indexOf("=");
-      if (equals < 1) throw refuse("give a name, =, and a value, as country=DE");
+      if (equals < 1) throw refuse(`give a name, =, and a value, as ${reader.example}`);
       const pairs = Object.entries((before as Record<string, string> | undefined) ?? {});
       // Not an object literal: `__proto__` is data like any other name.
       return Object.fromEntries([...pairs, [text.slice(0, equals), text.slice(equals + 1)]]);

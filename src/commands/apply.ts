@@ -64,7 +64,9 @@ const setting_names = /^(id|created_at|updated_at|paused)$/;
 /** A server ignores members that it does not know: a slip would go unnoticed. */
 function checkNames(queue: object, file: string, known: Queue | undefined): void {
   if (known === undefined) return;
-  const unknown = Object.keys(queue).find((name) => !(name in known) || (name !== "id" && setting_names.test(name)));
+  const unknown = Object.keys(queue).find(
+    (name) => !Object.hasOwn(known, name) || (name !== "id" && setting_names.test(name)),
+  );
   if (unknown === undefined) return;
   const names = Object.keys(known).filter((name) => !setting_names.test(name));
   throw new CommandError(`${file}: this server has no setting ${unknown} of queues; it has ${names.join(", ")}`, 2);

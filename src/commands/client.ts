@@ -57,6 +57,7 @@ const refused_remedy = "`psqlqueue queue list` shows the queues there are, `psql
 
 /** What to do about a refusal of the server, by its code. */
 const remedies = new Map<number, string>([
+  [2, "a value has the wrong type: numbers, true, false and null stand without quotes, as --set max_depth=1000"],
   [4, "choose another id, or change it: `psqlqueue queue update ID`"],
   [5, refused_remedy],
   [6, "it was purged or cleaned up, or is in another queue: `psqlqueue peek QUEUE --state all` shows what there is"],
@@ -65,6 +66,10 @@ const remedies = new Map<number, string>([
   [9, "choose another id; a queue subscribes to a topic once: `psqlqueue subscription list`"],
   [10, "`psqlqueue subscription list` shows the subscriptions there are"],
   [11, "somebody else may have it, or it was settled: look with `psqlqueue peek QUEUE ID`"],
+  [
+    12,
+    "it is the dead-letter queue of others (--force deletes it all the same), or a task of it runs: `psqlqueue task list`",
+  ],
   [13, "make the message smaller, or raise max_message_bytes of the queue or PSQLQUEUE_MAX_BODY_BYTES of the server"],
   [14, "come back later"],
   [15, "set PSQLQUEUE_KEY, or `key` of the profile, to a key of this server"],

@@ -163,6 +163,9 @@ async function publishStream(context: Context, queue_id: string, options: Stream
 /** `publish` */
 export const publish: Runner = {
   async run(context: Context, [queue = "", argument]: string[], options: StreamOptions) {
+    if (options.ndjson && options.lines) {
+      throw new CommandError("a line is either an object or a body: give --ndjson or --lines", 2);
+    }
     if (options.ndjson || options.lines) {
       if (argument !== undefined)
         throw new CommandError("--ndjson and --lines read standard input: leave the body out", 2);

@@ -43,7 +43,7 @@ function settingsOf({ ack_deadline, retention, delay, dead_queue, max_deliveries
 
 /** Unknown members are ignored by a server: a slip would go unnoticed. */
 function checkNames(set: Record<string, string> | undefined, shown: Queue): void {
-  const unknown = Object.keys(set ?? {}).find((name) => !(name in shown));
+  const unknown = Object.keys(set ?? {}).find((name) => !Object.hasOwn(shown, name));
   if (unknown === undefined) return;
   const names = Object.keys(shown).filter((name) => !/^(id|created_at|updated_at|paused)$/.test(name));
   throw new CommandError(`--set ${unknown}: this server has no such setting; it has ${names.join(", ")}`, 2);

@@ -24,7 +24,9 @@ async function sayResults({ out }: Context, results: SettleResult[], done: strin
     if (status === "ok") await out.item(`${id} ${done}`, result);
     else {
       exit_code = 1;
-      const why = status === "failed" ? `${error?.message}: ${error?.details ?? "try again"}` : failures[status];
+      const needs_token = error?.details?.startsWith("lease_token: cannot be blank") === true;
+      const told = needs_token ? "give the lease_token of its delivery, as --token" : (error?.details ?? "try again");
+      const why = status === "failed" ? `${error?.message}: ${told}` : failures[status];
       process.stderr.write(`psqlqueue: ${id} is not ${done}: ${why}\n`);
       if (out.is_json) await out.item("", result);
     }
