@@ -69,10 +69,13 @@ test("it holds the built code, its types and nothing else, and depends on nothin
   }
 });
 
-test.each([process.execPath, ...(Bun.which("node") === null ? [] : ["node"])])("%s can use it", async (program) => {
+const programs = [[process.execPath], ["node"], ["deno", "run", "--quiet", "--allow-net"]];
+const found = programs.filter(([name = ""]) => Bun.which(name) !== null).map((command) => [command]);
+
+test.each(found)("%p can use it", async (command) => {
   const queue = await createQueue(service);
   writeFileSync(path.join(directory, "use.js"), script);
-  const output = await run([program, "use.js", `http://127.0.0.1:${listener.port}`, queue]);
+  const output = await run([...command, "use.js", `http://127.0.0.1:${listener.port}`, queue]);
   expect(JSON.parse(output)).toEqual({ sum: 435, leased: 0, ready: 0, is_not_found: true, code: 5 });
 });
 
