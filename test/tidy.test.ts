@@ -115,7 +115,7 @@ const broker_may_import: Record<string, string[]> = {
   deliver: ["settle", "publish"],
   manage: ["publish", "settle"],
   sweep: ["settle", "manage"],
-  observe: ["deliver"],
+  observe: ["deliver", "manage"],
 };
 
 describe("the rooms", () => {

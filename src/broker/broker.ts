@@ -9,6 +9,7 @@ import { createNotifier } from "./deliver/notifier.ts";
 import { bytesOf as answerBytes, createReceive, type ReceiveFrom } from "./deliver/receive.ts";
 import { createScanFloors } from "./deliver/scanFloors.ts";
 import { createWakeups } from "./deliver/wakeups.ts";
+import { createInspection } from "./manage/inspection.ts";
 import { createKeys } from "./manage/keys.ts";
 import { createMessages } from "./manage/messages.ts";
 import { createQueues } from "./manage/queues.ts";
@@ -17,6 +18,9 @@ import { createSubscriptions } from "./manage/subscriptions.ts";
 import { createTasks } from "./manage/tasks.ts";
 import { createTopics } from "./manage/topics.ts";
 import { createFindUnreachable } from "./manage/unreachable.ts";
+import { createDepths } from "./observe/depths.ts";
+import { createHistory } from "./observe/history.ts";
+import { createOverview } from "./observe/overview.ts";
 import { createRates } from "./observe/rates.ts";
 import { createStats } from "./observe/stats.ts";
 import { createTableHealth } from "./observe/tableHealth.ts";
@@ -108,8 +112,10 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   const clock = createClock(db);
   const { nextId, nextFanOutId } = createIds(clock.now_ms);
   const rates = createRates(db);
+  const depths = createDepths(db, floors.floorOf);
   const note: NoteMessages = (event, queue_id, count) => {
     if (event === "published" || event === "acked") rates.count(queue_id, event, count);
+    else if (event === "nacked" || event === "lease_expired") rates.count(queue_id, "failed", count);
     observe({ kind: "messages", event, queue_id, count });
   };
   const settle = createSettle(db, onReady, note);
@@ -188,7 +194,11 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createSubscriptions(db),
     ...createKeys(db),
     ...createMessages(db, onReady),
+    ...createInspection(db),
     ...createStats(db, floors.floorOf),
+    ...createHistory(db, depths),
+    ...createOverview(db, depths),
+    listDepths: depths.listDepths,
     ...createTableHealth(db),
     clock,
     /** What has an id that no path can name. */
@@ -261,6 +271,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
         await giveBack(queue_id, leased);
         return [];
       }
+      if (leased.length > 0) rates.count(queue_id, "delivered", leased.length);
       observe({ kind: "delivered", queue_id: request.queue_id, messages: leased });
       return leased;
     },

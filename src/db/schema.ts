@@ -25,6 +25,9 @@ const moment = (name: string) => timestamp(name, { withTimezone: true, mode: "st
 /** A schema of our own, so that the queue can live beside a user's tables. */
 export const psqlqueue = pgSchema("psqlqueue");
 
+/** A failure, or what followed it. `error`: what the consumer said, or why the message died. */
+export type MessageEvent = { at: string; event: string; attempt: number; error?: string };
+
 export type DeadLetter = {
   source_queue_id: string;
   reason: "max_deliveries" | "rejected" | "expired";
@@ -102,6 +105,8 @@ export const messages = psqlqueue.table(
     last_error: plainText("last_error"),
     /** Where a dead-lettered message came from, and why. */
     dead: jsonb("dead").$type<DeadLetter>(),
+    /** Its failures, the first and the latest ones; null while nothing has failed, so that nothing is paid for. */
+    events: jsonb("events").$type<MessageEvent[]>(),
   },
   (message) => [
     primaryKey({ columns: [message.queue_no, message.id] }),
@@ -148,6 +153,7 @@ export const archived_messages = psqlqueue.table(
     body: plainText("body").notNull(),
     last_error: plainText("last_error"),
     dead: jsonb("dead").$type<DeadLetter>(),
+    events: jsonb("events").$type<MessageEvent[]>(),
   },
   (past) => [
     index("archived_messages_id").on(past.queue_no, past.id),
@@ -281,13 +287,15 @@ export const outbox = psqlqueue.table("outbox", {
   body: plainText("body").notNull(),
 });
 
-/** What was published and acked per queue and minute, by all servers together: written every few seconds, for rates. */
+/** What happened per queue and minute, on all servers together: for rates. Failed: nacks, and leases that ran out. */
 export const rates = psqlqueue.table(
   "rates",
   {
     minute: moment("minute").notNull(),
     published: bigint("published", { mode: "number" }).notNull(),
     acked: bigint("acked", { mode: "number" }).notNull(),
+    delivered: bigint("delivered", { mode: "number" }).notNull().default(0),
+    failed: bigint("failed", { mode: "number" }).notNull().default(0),
     queue_id: text("queue_id").notNull(),
   },
   (rate) => [primaryKey({ columns: [rate.queue_id, rate.minute] })],
@@ -313,6 +321,27 @@ export const api_keys = psqlqueue.table("api_keys", {
   encrypted_secret: text("encrypted_secret"),
   encryption_key_id: text("encryption_key_id"),
 });
+
+const ownedBy = () => integer("queue_no").references(() => queues.no, { onDelete: "cascade" });
+
+/** A day of every queue by minutes, for charts: one row a minute where there is something to say, by one server. */
+export const queue_minutes = psqlqueue.table(
+  "queue_minutes",
+  {
+    minute: moment("minute").notNull(),
+    queue_no: ownedBy().notNull(),
+    published: integer("published").notNull(),
+    delivered: integer("delivered").notNull(),
+    acked: integer("acked").notNull(),
+    failed: integer("failed").notNull(),
+    /** At the end of the minute; null when no server led then. Hidden: delayed and backing off. */
+    ready: integer("ready"),
+    leased: integer("leased"),
+    hidden: integer("hidden"),
+    oldest_ready_age_seconds: integer("oldest_ready_age_seconds"),
+  },
+  (row) => [primaryKey({ columns: [row.queue_no, row.minute] })],
+);
 
 /** Applied migrations that programs made before them cannot live with; see `--! breaking` in CONTRIBUTING.md. */
 export const breaking_migrations = psqlqueue.table("breaking_migrations", {

@@ -52,6 +52,14 @@ export const needs: Needs = {
   "GET /v1/subscriptions/:subscription_id": need("peek", "route"),
   "DELETE /v1/subscriptions/:subscription_id": need("manage", "route"),
 
+  "GET /v1/queues/:queue_id/messages/count": need("peek", "queue"),
+  "GET /v1/queues/:queue_id/messages/groups": need("peek", "queue"),
+  "POST /v1/queues/:queue_id/messages/matching": need("manage", "queue"),
+  "GET /v1/queues/:queue_id/rates": need("peek", "queue"),
+  "GET /v1/rates": need("peek", "any"),
+  "GET /v1/stats": need("peek", "any"),
+
+  "GET /v1/tasks": need("peek", "any"),
   "GET /v1/tasks/:task_id": need("peek", "route"),
   "DELETE /v1/tasks/:task_id": need("manage", "route"),
 

@@ -9,6 +9,7 @@ import { docsRoutes } from "./docs.ts";
 import { healthRoutes } from "./health.ts";
 import { keyRoutes } from "./keys.ts";
 import { maintenanceRoutes } from "./maintenance.ts";
+import { matchingRoutes } from "./matching.ts";
 import { infoRoutes, messageRoutes } from "./messages.ts";
 import { refusal, refusalOf } from "./output.ts";
 import { publishRoutes, topicPublishRoutes } from "./publish.ts";
@@ -16,6 +17,7 @@ import { queueRoutes } from "./queues.ts";
 import { receiveRoutes } from "./receive.ts";
 import { settleBatchRoutes, settleRoutes } from "./settle.ts";
 import { createStart, type StartOptions } from "./start.ts";
+import { statsRoutes } from "./stats.ts";
 import { subscriptionRoutes } from "./subscriptions.ts";
 import { taskRoutes } from "./tasks.ts";
 import { topicRoutes } from "./topics.ts";
@@ -49,11 +51,13 @@ const resources = (broker: Broker, options: AppOptions) =>
     .use(publishRoutes(broker))
     .use(receiveRoutes(broker, options))
     .use(messageRoutes(broker))
+    .use(matchingRoutes(broker))
     .use(settleRoutes(broker))
     .use(settleBatchRoutes(broker))
     .use(topicPublishRoutes(broker))
     .use(taskRoutes(broker))
     .use(keyRoutes(broker))
+    .use(statsRoutes(broker))
     .use(topicRoutes(broker))
     .use(subscriptionRoutes(broker))
     .use(infoRoutes(options.version))

@@ -3,18 +3,19 @@ import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import type { RedriveOptions } from "../broker/manage/redrive.ts";
 import { BrokerError } from "../errors.ts";
-import { type Action, assertMay, findAllowed, identityOf } from "../web/auth.ts";
-import { readsOptionalBody } from "./input.ts";
-import { documents, json, noContent } from "./output.ts";
+import { type Action, assertMay, findAllowed, identityOf, visibleTo } from "../web/auth.ts";
+import { filter_members, filterOf } from "./filter.ts";
+import { readsOptionalBody, readsQuery } from "./input.ts";
+import { documents, json, noContent, page } from "./output.ts";
+import { ListQuery, list_limit, pageOf } from "./queues.ts";
 import { member } from "./schema.ts";
 
 const awaited_limit_max = 1000;
 
 const RedriveInput = Type.Object({
   destination_queue_id: Type.Optional(member.id("Default: the queue that each message came from")),
+  ...filter_members,
   label: Type.Optional(member.label),
-  reason: Type.Optional(member.choice(["max_deliveries", "rejected", "expired"], "Only messages that died of this")),
-  source_queue_id: Type.Optional(member.id("Only messages that came from this queue")),
   limit: Type.Optional(member.seconds("Messages to move at most", 1)),
   rate_per_second: Type.Optional(member.seconds("Messages per second", 1, 1000)),
   delay_seconds: Type.Optional(member.seconds("Seconds until they are visible", 0, 31_536_000)),
@@ -37,13 +38,15 @@ const TaskSchema = Type.Object({
   error: Type.Union([Type.String(), Type.Null()]),
 });
 type RedriveTarget = Pick<RedriveOptions, "destination_queue_id" | "source_queue_id">;
+const TasksQuery = Type.Object({
+  ...ListQuery.properties,
+  queue_id: Type.Optional(member.id("Only tasks of this queue")),
+});
 const Started = Type.Object({ task_id: Type.String() });
 
 const optionsOf = (body: Static<typeof RedriveInput>): Omit<RedriveOptions, "destination_queue_no"> => ({
   destination_queue_id: body.destination_queue_id ?? null,
-  label: body.label ?? null,
-  reason: body.reason ?? null,
-  source_queue_id: body.source_queue_id ?? null,
+  ...filterOf(body),
   limit: body.limit ?? null,
   rate_per_second: body.rate_per_second ?? null,
   delay_seconds: body.delay_seconds ?? 0,
@@ -90,6 +93,22 @@ export const taskRoutes = (broker: Broker) => {
             { status: 200, schema: Type.Object({ moved: Type.Integer() }), description: "With wait=true: done" },
           ],
           ["malformed_body", "validation_failed", "queue_not_found", "queue_in_use", "queue_closed"],
+        ),
+      },
+    )
+    .get(
+      "/tasks",
+      async ({ query: { limit = list_limit, offset = 0, queue_id = null }, request }) => {
+        const seen = visibleTo(request, "peek", "queue");
+        return page(await broker.listTasks(queue_id, limit, offset, seen), offset, limit);
+      },
+      {
+        ...readsQuery(TasksQuery),
+        detail: documents(
+          "tasks",
+          "List tasks, the latest first; those that ended are kept for a week",
+          [{ status: 200, schema: pageOf(TaskSchema), description: "A page" }],
+          ["validation_failed"],
         ),
       },
     )

@@ -153,6 +153,10 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
           queue.retry_multiplier, queue.retry_jitter,
           (select ${value("lease_tokens")}::text[]::bigint[])[pick.n]) * interval '1 second'
       end,
+      events = case
+        when message.lease_token is null then message.events
+        else psqlqueue.add_event(message.events, 'lease_expired', message.delivery_attempts, null)
+      end,
       delivery_attempts = message.delivery_attempts
         + (message.expires_at > now() and message.delivery_attempts < queue.deliveries_max)::int
     from pick, queue
