@@ -63,6 +63,8 @@ describe("a search", () => {
     // Nothing in it is a pattern.
     expect(await found(queue, "search=0%25%20SURE_")).toEqual(["100% sure_"]);
     expect(await found(queue, "search=.")).toEqual([]);
+    expect(await found(queue, `message_id=${failed}`)).toEqual(["failed"]);
+    expect(await found(queue, "message_id=nothing")).toEqual([]);
     expect(await found(queue, "search=")).toHaveLength(5);
     const long = "x".repeat(201);
     expect((await call("GET", at(queue, `peek?search=${long}`))).body).toEqual(

@@ -354,6 +354,7 @@ describe("a running server", () => {
         host: "127.0.0.1",
         port: count,
         url: server.url,
+        ui: `${server.url}/ui`,
         docs: `${server.url}/v1/swagger/index.html`,
       },
     ]);

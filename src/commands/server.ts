@@ -7,6 +7,7 @@ import { peersJob } from "../background/peers.ts";
 import { createBroker } from "../broker/broker.ts";
 import { hashSecret } from "../broker/manage/keys.ts";
 import type { Config } from "../config.ts";
+import { dashboardRoutes } from "../dashboard/dashboard.ts";
 import { openPostgres } from "../db/db.ts";
 import { checkMigrated, migrateDatabase } from "../db/migrate.ts";
 import { checkSession } from "../db/session.ts";
@@ -177,6 +178,7 @@ async function serve(
     isStopping: () => is_stopping,
     metricsPort: () => metrics_port,
     checks_responses: process.env["NODE_ENV"] === "development",
+    ...(config.PSQLQUEUE_UI && { beside: [dashboardRoutes()], home: "/ui" }),
     version,
     ...(asks_keys && keys && { auth: { keys, open: config.PSQLQUEUE_AUTH_OPEN } }),
   });
@@ -255,7 +257,8 @@ async function serve(
     );
     const { port } = listener;
     const url = urlOf(host, port, certificates !== undefined);
-    log("info", "http server starting", { host, port, url, docs: `${url}/v1/swagger/index.html` });
+    const pages = { ...(config.PSQLQUEUE_UI && { ui: `${url}/ui` }), docs: `${url}/v1/swagger/index.html` };
+    log("info", "http server starting", { host, port, url, ...pages });
     const endWatch = watchCertificates(config, log, listener.reload);
     warnOfOpenness(config, log, addresses.http);
 

@@ -1,4 +1,4 @@
-import { Elysia, ParseError } from "elysia";
+import { type AnyElysia, Elysia, ParseError } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
@@ -24,6 +24,8 @@ import { topicRoutes } from "./topics.ts";
 
 export type AppOptions = GatewayOptions &
   StartOptions & {
+    /** Routes of other edges beside the API's. */
+    beside?: AnyElysia[];
     /** Messages that one receive returns at most. */
     receive_limit_max: number;
     /** An answer that is not what the document says is a 500: for tests and development. */
@@ -93,7 +95,8 @@ export function createApp(broker: Broker, options: AppOptions) {
     })
     .use(options.checks_responses ? checksResponses(() => routes) : new Elysia())
     .use(resources(broker, options))
-    .use(docsRoutes(() => resources(broker, options), options.version));
+    .use(docsRoutes(() => resources(broker, options), options));
+  for (const own of options.beside ?? []) app.use(own);
   routes = app.routes;
   gateway.open(app);
   return app;

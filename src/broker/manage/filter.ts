@@ -39,13 +39,16 @@ export const foldError = (error: SQL): SQL => sql`
 /** The key of the group of an error: 32 hexadecimal digits. */
 export const errorGroup = (error: SQL): SQL => sql`md5(${foldError(error)})`;
 
+/** Bounds of a scan by id: of one message, when the filter names it, so that no other row is read. Null: none. */
+export const isNamed = (key: SQL, message_id: SQL): SQL =>
+  sql`${key} >= coalesce(${message_id}, '') and ${key} <= coalesce(${message_id}, '~')`;
+
 /** Does the row match? `member` is the text of each member of the filter, null where it does not count. */
 export const matches = (row: SQL, member: (name: keyof Filter) => SQL): SQL => {
   const contains = (text: SQL) => sql`strpos(lower(${text}), lower(${member("search")})) > 0`;
   return sql`(${member("label")} is null or ${row}.label = ${member("label")})
     and (${member("reason")} is null or ${row}.dead::jsonb ->> 'reason' = ${member("reason")})
     and (${member("source_queue_id")} is null or ${row}.dead::jsonb ->> 'source_queue_id' = ${member("source_queue_id")})
-    and (${member("message_id")} is null or ${row}.id = ${member("message_id")})
     and (${member("error_group")} is null or ${errorGroup(sql`${row}.last_error`)} = ${member("error_group")})
     and (${member("search")} is null
       or ${contains(sql`${row}.id`)}

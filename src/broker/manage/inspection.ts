@@ -3,7 +3,7 @@ import type { Db } from "../../db/db.ts";
 import { messages, queues } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
-import { errorGroup, type Filter, foldError, matches } from "./filter.ts";
+import { errorGroup, type Filter, foldError, isNamed, matches } from "./filter.ts";
 import { live_rows, past_rows, type State } from "./messages.ts";
 
 // Numbers about what matches a filter. Each call looks at a bounded number of rows and says where to go on: whoever
@@ -43,7 +43,7 @@ function prepareCount(db: Db, name: string, rows: SQL, owner: SQL, key: SQL) {
     .as(sql`
       with scanned as materialized (
         ${rows}
-        where ${key} > ${value("after")} and ${owner} = ${queue_no}
+        where ${key} > ${value("after")} and ${isNamed(key, sql`${value("message_id")}::text`)} and ${owner} = ${queue_no}
         order by ${key}
         limit ${value("rows_max")}
       )

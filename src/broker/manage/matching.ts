@@ -2,7 +2,7 @@ import { type SQL, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { archived_messages, messages, tasks } from "../../db/schema.ts";
 import { column, prepare, value } from "../statement.ts";
-import { type Filter, matches } from "./filter.ts";
+import { type Filter, isNamed, matches } from "./filter.ts";
 import { live_state, type State } from "./messages.ts";
 
 // Deleting and freeing everything that matches a filter: a scan along the primary key in pages, whose position moves
@@ -39,6 +39,7 @@ function prepareStep(db: Db, { name, table, change, state, where, locks, after, 
       select message.tableoid as part, message.ctid as tid, message.*
       from ${table} as message
       where message.queue_no = task.queue_no and message.id > ${after}
+        and ${isNamed(sql`message.id`, option("message_id"))}
       order by message.id
       limit ${value("limit")}::bigint
       ${locks}

@@ -5,7 +5,7 @@ import { BrokerError } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
 import { storedToken } from "../settle/fenced.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
-import { type Filter, matches } from "./filter.ts";
+import { type Filter, isNamed, matches } from "./filter.ts";
 
 /** What a message can be, as a peek names it. */
 export const states = ["ready", "delayed", "leased", "backing_off", "acked", "expired"] as const;
@@ -159,7 +159,7 @@ function preparePeek(db: Db, name: string, rows: SQL, owner: SQL, key: SQL) {
   const page = db.orm.$with("page", { ...shape, ...cut_shape, last_id: column<string>("last_id") }).as(sql`
       with scanned as materialized (
         ${rows}
-        where ${key} > ${value("after")}
+        where ${key} > ${value("after")} and ${isNamed(key, sql`${value("message_id")}::text`)}
           and ${owner} = (select queue.no from ${queues} as queue where queue.id = ${value("queue_id")})
         order by ${key}
         limit ${value("scanned_rows_max")}

@@ -2,7 +2,7 @@ import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { messages, queues, tasks } from "../../db/schema.ts";
 import { column, prepare, value } from "../statement.ts";
-import { type Filter, matches } from "./filter.ts";
+import { type Filter, isNamed, matches } from "./filter.ts";
 
 export type RedriveOptions = Filter & {
   /** null: each message's own source. */
@@ -46,6 +46,7 @@ export function prepareRedrive(db: Db): Prepared<RedriveStep[]> {
       select message.ctid, message.*
       from ${messages} as message
       where message.queue_no = task.queue_no and message.id > task.position
+        and ${isNamed(sql`message.id`, sql`(${option("message_id")})`)}
       order by message.id
       limit ${value("limit")}::bigint
       for update skip locked

@@ -1,0 +1,124 @@
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { ask, query, queuePath } from "../api.ts";
+import { duration } from "../format.ts";
+import { Button, Loading, Notice } from "../parts/basics.tsx";
+import { Chart } from "../parts/chart.tsx";
+import { usePoll } from "../poll.ts";
+import type { Minute } from "../shapes.ts";
+
+const minute_ms = 60_000;
+const asked_ms = 30_000;
+const day_minutes = 1440;
+const hour_minutes = 60;
+
+/** What is known so far, with what came since: only the newest minutes are asked for again. */
+function useMinutes(queue_id: string): { minutes: Map<number, Minute> | undefined; error: string | undefined } {
+  const [minutes, setMinutes] = useState<{ queue_id: string; known: Map<number, Minute> }>();
+  const known = minutes?.queue_id === queue_id ? minutes.known : undefined;
+  const latest = known === undefined ? undefined : [...known.values()].at(-1)?.minute;
+  const { data, error } = usePoll(
+    `minutes ${queue_id}`,
+    async (signal) => {
+      const path = `${queuePath(queue_id, "rates")}${query({ since: latest })}`;
+      return (await ask<{ data: Minute[] }>("GET", path, undefined, signal)).data;
+    },
+    asked_ms,
+  );
+  useEffect(() => {
+    if (data === undefined) return;
+    setMinutes((before) => {
+      const next = new Map(before?.queue_id === queue_id ? before.known : []);
+      for (const minute of data) next.set(Date.parse(minute.minute), minute);
+      const oldest_ms = Date.now() - day_minutes * minute_ms;
+      for (const at of next.keys()) if (at < oldest_ms) next.delete(at);
+      return { queue_id, known: next };
+    });
+  }, [data, queue_id]);
+  return { minutes: known, error };
+}
+
+type Grid = { times: number[]; of: (read: (minute: Minute) => number | null) => (number | null)[] };
+
+/** Every minute of the range: one that is missing had nothing to say, unless the queue was not there yet. */
+function gridOf(minutes: Map<number, Minute>, count: number, created_ms: number): Grid {
+  const last_ms = Math.max(Math.floor(Date.now() / minute_ms) * minute_ms - 2 * minute_ms, ...minutes.keys());
+  const at = Array.from({ length: count }, (_, i) => last_ms - (count - 1 - i) * minute_ms);
+  return {
+    times: at.map((ms) => ms / 1000),
+    of: (read) =>
+      at.map((ms) => {
+        const minute = minutes.get(ms);
+        if (minute !== undefined) return read(minute);
+        return ms < created_ms - minute_ms ? null : 0;
+      }),
+  };
+}
+
+const perSecond = (value: number) =>
+  value === 0 ? "0" : value < 10 ? value.toFixed(value < 1 ? 2 : 1) : value.toFixed(0);
+
+/** The last hour or day of a queue. */
+export function Charts({ queue_id, created_at }: { queue_id: string; created_at: string }) {
+  const { minutes, error } = useMinutes(queue_id);
+  const [count, setCount] = useState(hour_minutes);
+  const grid = useMemo(
+    () => (minutes === undefined ? undefined : gridOf(minutes, count, Date.parse(created_at))),
+    [minutes, count, created_at],
+  );
+  if (grid === undefined) return error === undefined ? <Loading /> : <Notice>{error}</Notice>;
+  const each = (read: (minute: Minute) => number) => grid.of((minute) => read(minute) / 60);
+  return (
+    <>
+      <div class="section-head">
+        <h2>History</h2>
+        <fieldset class="segments">
+          <legend class="hidden">Range</legend>
+          <Button pressed={count === hour_minutes} onClick={() => setCount(hour_minutes)}>
+            Hour
+          </Button>
+          <Button pressed={count === day_minutes} onClick={() => setCount(day_minutes)}>
+            Day
+          </Button>
+        </fieldset>
+      </div>
+      <div class="charts">
+        <Chart
+          title="Rates"
+          unit="messages per second"
+          times={grid.times}
+          format={perSecond}
+          series={[
+            { label: "Published", color: "accent", values: each(({ published }) => published), is_filled: true },
+            { label: "Delivered", color: "delayed", values: each(({ delivered }) => delivered) },
+            { label: "Acked", color: "good", values: each(({ acked }) => acked) },
+            { label: "Failed", color: "danger", values: each(({ failed }) => failed) },
+          ]}
+        />
+        <Chart
+          title="Depth"
+          unit="messages"
+          times={grid.times}
+          series={[
+            { label: "Ready", color: "accent", values: grid.of(({ ready }) => ready), is_filled: true },
+            { label: "Leased", color: "warn", values: grid.of(({ leased }) => leased) },
+            { label: "Waiting", color: "delayed", values: grid.of(({ hidden }) => hidden) },
+          ]}
+        />
+        <Chart
+          title="Age"
+          unit="of the oldest ready message"
+          times={grid.times}
+          format={duration}
+          series={[
+            {
+              label: "Oldest",
+              color: "backing-off",
+              values: grid.of((minute) => minute.oldest_ready_age_seconds),
+              is_filled: true,
+            },
+          ]}
+        />
+      </div>
+    </>
+  );
+}
