@@ -10,8 +10,12 @@ export type Polled<T> = {
   refresh(): void;
 };
 
+/** An answer that took long is asked for less often: whatever there is, a page is a sixtieth of a server's time. */
+const patience = 60;
+const patience_ms_max = 60_000;
+
 /**
- * Asks again and again, `ms` after each answer; not while nobody sees the page, and at once when somebody does again.
+ * Asks again and again, `ms` after each answer or later; not while nobody sees the page, and at once when somebody does again.
  * `key` names what is asked: another one starts anew.
  */
 export function usePoll<T>(key: string, work: (signal: AbortSignal) => Promise<T>, ms: number): Polled<T> {
@@ -32,6 +36,7 @@ export function usePoll<T>(key: string, work: (signal: AbortSignal) => Promise<T
       clearTimeout(timer);
       runs += 1;
       const own = runs;
+      const started_ms = performance.now();
       let next: { data?: T; error: string | undefined };
       try {
         next = { data: await latest.current(controller.signal), error: undefined };
@@ -40,7 +45,9 @@ export function usePoll<T>(key: string, work: (signal: AbortSignal) => Promise<T
       }
       if (controller.signal.aborted || own !== runs) return;
       setState((before) => ({ key, data: before.key === key ? before.data : undefined, ...next }));
-      if (!document.hidden) timer = setTimeout(run, ms);
+      const took_ms = performance.now() - started_ms;
+      const delay_ms = Math.max(ms, Math.min(patience_ms_max, patience * took_ms));
+      if (!document.hidden) timer = setTimeout(run, delay_ms);
     };
     const onVisibility = () => {
       if (document.hidden) clearTimeout(timer);
