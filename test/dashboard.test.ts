@@ -124,7 +124,7 @@ describe.if(has_browser)("in a browser", () => {
   }, 60_000);
 
   test("the lease of a consumer that was killed runs out before one's eyes", async () => {
-    const queue = await makeQueue({ ack_deadline_seconds: 5 });
+    const queue = await makeQueue({ ack_deadline_seconds: 8 });
     await publish(queue, [{ body: "work" }]);
     const seen = await openPage(url);
     const { page } = seen;
@@ -141,7 +141,7 @@ describe.if(has_browser)("in a browser", () => {
     await until(async () => (await figure("Leased").textContent()) === "1");
     child.kill("SIGKILL");
     await child.exited;
-    await until(async () => (await figure("Ready").textContent()) === "1");
+    await until(async () => (await figure("Ready").textContent()) === "1", 20_000);
     const [message] = await receive(queue, 1);
     await page.goto(`/ui/queues/${queue}/messages/${message?.id}`);
     await page.getByText("Lease ran out, delivery 1").waitFor();

@@ -91,6 +91,16 @@ describe("the dashboard", () => {
     expect(bytes).toBeWithin(10_000, 150_000);
   });
 
+  test("may be come to by a link on another site; the API may not be asked so", async () => {
+    const link = { "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document" };
+    for (const page of ["/ui", "/ui/queues/x", "/v1/swagger/index.html", "/v1/swagger"]) {
+      expect([page, (await ask(page, link)).status]).toEqual([page, 200]);
+    }
+    for (const path of ["/v1/queues", "/v1/queues/x/messages", "/v1/swagger/doc.json"]) {
+      expect([path, (await ask(path, link)).status]).toEqual([path, 403]);
+    }
+  });
+
   test("has no other files, and is not there at all when it is switched off", async () => {
     const none = refused(23, "route not found");
     for (const name of ["nothing.js", "../dashboard.ts", "%2e%2e/package.json", "names.json"]) {

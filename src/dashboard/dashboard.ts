@@ -4,6 +4,7 @@ import { brotliCompressSync } from "node:zlib";
 import { Elysia } from "elysia";
 import { BrokerError } from "../errors.ts";
 import { answerFile, type Twice } from "../web/assets.ts";
+import { is_page } from "../web/gateway.ts";
 import { type Bundled, bundleDashboard } from "./bundle.ts";
 
 type Files = { assets: Map<string, Twice>; page(prefix: string): Twice & { tag: string } };
@@ -97,12 +98,12 @@ export function dashboardRoutes() {
   };
 
   return new Elysia({ prefix: "/ui", normalize: false })
-    .get("", ({ request }) => page(request))
+    .get("", ({ request }) => page(request), { detail: is_page })
     .get("/assets/:name", async ({ request, params }) => {
       const file = (await load()).assets.get(params.name);
       if (file === undefined) throw new BrokerError("route_not_found");
       const headers = { ...page_headers, "cache-control": "public, max-age=31536000, immutable" };
       return answerFile(request, file, params.name, headers);
     })
-    .get("/*", ({ request }) => page(request));
+    .get("/*", ({ request }) => page(request), { detail: is_page });
 }

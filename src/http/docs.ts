@@ -1,5 +1,6 @@
 import { type AnyElysia, Elysia } from "elysia";
 import { packedAsset } from "../web/assets.ts";
+import { is_page } from "../web/gateway.ts";
 import header_css from "../web/header.css" with { type: "text" };
 import { headerMarkup } from "../web/header.ts";
 import { type RequestHeader, request_headers } from "./headers.ts";
@@ -208,9 +209,9 @@ export function docsRoutes(
         const below = new URL(request.url).pathname.endsWith("/") ? "" : "swagger/";
         return asset("text/html; charset=utf-8", page.replaceAll(/(href|src)="(swagger|start)/g, `$1="${below}$2`));
       },
-      { detail: { hide: true } },
+      { detail: is_page },
     )
-    .get("/index.html", () => asset("text/html; charset=utf-8", page), { detail: { hide: true } })
+    .get("/index.html", () => asset("text/html; charset=utf-8", page), { detail: is_page })
     .get("/start.js", () => asset("text/javascript; charset=utf-8", start_script), { detail: { hide: true } })
     .get(
       "/swagger-ui-bundle.js",

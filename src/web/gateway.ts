@@ -27,13 +27,19 @@ export type Edge = {
 
 type Served = { routes: { method: string; path: string; hooks?: unknown }[] };
 
-type Route = { path: string; methods: Set<string> };
+type Route = { path: string; methods: Set<string>; is_page: boolean };
 type Marked = Request & { request_id?: string };
 
 /** A GET that changes something: HEAD, which nobody expects to, is no method of its path. */
 export const has_effect = { "x-has-effect": true };
 
-type Hooks = { detail?: { "x-has-effect"?: boolean } } | undefined;
+/**
+ * A page: text that is the same for everybody, changes nothing, and lets nobody frame it. Links on other sites may lead
+ * to it, which for everything else looks like a page of another site that asks.
+ */
+export const is_page = { hide: true, "x-is-page": true };
+
+type Hooks = { detail?: { "x-has-effect"?: boolean; "x-is-page"?: boolean } } | undefined;
 
 /** Methods that answer for others: who may GET may ask for the headers alone. */
 function methodsOf({ method, hooks }: Served["routes"][number]): string[] {
@@ -100,7 +106,7 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
       const answer = request.method === "OPTIONS" ? origin.preflight(request, [...route.methods]) : undefined;
       return answer ?? refusal(new BrokerError("method_not_allowed"), { allow: [...route.methods].join(", ") });
     }
-    if (origin.isForeign(request)) {
+    if (!route.is_page && origin.isForeign(request)) {
       const why = "a page of another site asks; PSQLQUEUE_CORS_ORIGINS can allow its origin";
       return refusal(new BrokerError("forbidden", why));
     }
@@ -177,7 +183,8 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
         const known = routes.get(path);
         if (known !== undefined) for (const method of methodsOf(own)) known.methods.add(method);
         else {
-          const route = { path, methods: new Set(methodsOf(own)) };
+          const is_page = (own.hooks as Hooks)?.detail?.["x-is-page"] === true;
+          const route = { path, methods: new Set(methodsOf(own)), is_page };
           routes.set(path, route);
           router.add("ANY", path, route);
           router.add("ANY", `${path}/`, route);

@@ -10,15 +10,20 @@ export type Polled<T> = {
   refresh(): void;
 };
 
-/** An answer that took long is asked for less often: whatever there is, a page is a sixtieth of a server's time. */
-const patience = 60;
+/** For what is costly: asked for again after so many times what it took, so that a page is a sixtieth of a server. */
+export const patience = 60;
 const patience_ms_max = 60_000;
 
 /**
- * Asks again and again, `ms` after each answer or later; not while nobody sees the page, and at once when somebody does again.
- * `key` names what is asked: another one starts anew.
+ * Asks again and again, `ms` after each answer or later; not while nobody sees the page, and at once when somebody does
+ * again. `key` names what is asked: another one starts anew.
  */
-export function usePoll<T>(key: string, work: (signal: AbortSignal) => Promise<T>, ms: number): Polled<T> {
+export function usePoll<T>(
+  key: string,
+  work: (signal: AbortSignal) => Promise<T>,
+  ms: number,
+  times_took = 0,
+): Polled<T> {
   const [state, setState] = useState<{ key: string; data: T | undefined; error: string | undefined }>({
     key,
     data: undefined,
@@ -46,7 +51,7 @@ export function usePoll<T>(key: string, work: (signal: AbortSignal) => Promise<T
       if (controller.signal.aborted || own !== runs) return;
       setState((before) => ({ key, data: before.key === key ? before.data : undefined, ...next }));
       const took_ms = performance.now() - started_ms;
-      const delay_ms = Math.max(ms, Math.min(patience_ms_max, patience * took_ms));
+      const delay_ms = Math.max(ms, Math.min(patience_ms_max, times_took * took_ms));
       if (!document.hidden) timer = setTimeout(run, delay_ms);
     };
     const onVisibility = () => {
@@ -61,7 +66,7 @@ export function usePoll<T>(key: string, work: (signal: AbortSignal) => Promise<T
       clearTimeout(timer);
       document.removeEventListener("visibilitychange", onVisibility);
     };
-  }, [key, ms]);
+  }, [key, ms, times_took]);
 
   const refresh = useCallback(() => restart.current(), []);
   // What was asked under another name is not this.

@@ -20,7 +20,7 @@ export type MessageList = {
   refresh(): void;
 };
 
-type Found = { rows: Message[]; next: string | undefined; stopped_early: boolean };
+type Found = { rows: Message[]; next: string | undefined; calls: number; stopped_early: boolean };
 
 /** A page of what matches: call after call until it is full, there is no more, or enough was looked at. */
 async function findPage(
@@ -31,15 +31,17 @@ async function findPage(
 ): Promise<Found> {
   const rows: Message[] = [];
   let after = from;
-  for (let calls = 0; calls < calls_max; calls++) {
+  let calls = 0;
+  while (calls < calls_max) {
     const asked = { ...filter, after, limit: page_rows - rows.length, body_characters_max: preview_characters };
     const path = `${queuePath(queue_id, "messages", "peek")}${query(asked)}`;
     const page = await ask<Peeked>("GET", path, undefined, signal);
     rows.push(...page.data);
     after = page.next;
-    if (after === undefined || rows.length >= page_rows) return { rows, next: after, stopped_early: false };
+    calls += 1;
+    if (after === undefined || rows.length >= page_rows) return { rows, next: after, calls, stopped_early: false };
   }
-  return { rows, next: after, stopped_early: true };
+  return { rows, next: after, calls, stopped_early: true };
 }
 
 /**
@@ -55,6 +57,7 @@ export function useMessageList(queue_id: string, filter: Filter, is_still: boole
   const own = found?.key === key ? found : undefined;
   const controller = useRef(new AbortController());
   const pages = own?.pages ?? 0;
+  const calls = own?.calls ?? 0;
 
   const load = async (after: string | undefined): Promise<void> => {
     controller.current.abort();
@@ -83,12 +86,13 @@ export function useMessageList(queue_id: string, filter: Filter, is_still: boole
 
   // Load asks for what the key says.
   useEffect(() => {
-    if (is_still || pages > 1 || filter.search !== undefined) return;
+    // What is found only by looking at many messages is looked for when somebody asks.
+    if (is_still || pages > 1 || calls > 1) return;
     const timer = setInterval(() => {
       if (!document.hidden) void load(undefined);
     }, asked_ms);
     return () => clearInterval(timer);
-  }, [key, is_still, pages]);
+  }, [key, is_still, pages, calls]);
 
   return {
     rows: own?.rows,

@@ -1,8 +1,10 @@
+import { useState } from "preact/hooks";
 import { ask, queuePath } from "../api.ts";
 import { plural } from "../format.ts";
 import type { Filter, Message } from "../shapes.ts";
 import { Button } from "./basics.tsx";
 import type { BulkAction } from "./bulk.tsx";
+import { Confirm } from "./dialog.tsx";
 import { attempt } from "./toasts.tsx";
 
 type Results = { results: { id: string; status: string }[] };
@@ -54,6 +56,7 @@ export function Selection({ queue_id, selected, filter, onAll, onDone }: Selecti
     if (is_done) await attempt(async () => {}, `${done} ${plural(count, "message")}`);
     onDone();
   };
+  const [is_asked, setIsAsked] = useState(false);
   const is_dead = filter.state === "dead";
   if (selected.length === 0) {
     return (
@@ -76,12 +79,25 @@ export function Selection({ queue_id, selected, filter, onAll, onDone }: Selecti
       )}
       <Button onClick={() => void run("Acked", () => settle(queue_id, "ack", selected))}>Ack</Button>
       <Button onClick={() => void run("Nacked", () => settle(queue_id, "nack", selected))}>Nack</Button>
-      <Button kind="danger" onClick={() => void run("Deleted", () => each(selected, remove(queue_id)))}>
-        Delete
+      <Button kind="danger" onClick={() => setIsAsked(true)}>
+        Delete…
       </Button>
       <Button kind="quiet" onClick={onDone}>
         Clear
       </Button>
+      {is_asked && (
+        <Confirm
+          title={`Delete ${plural(selected.length, "message")}`}
+          action="Delete"
+          onClose={() => setIsAsked(false)}
+          onConfirm={() => {
+            setIsAsked(false);
+            void run("Deleted", () => each(selected, remove(queue_id)));
+          }}
+        >
+          <p>They are gone for good, also from the archive.</p>
+        </Confirm>
+      )}
     </div>
   );
 }

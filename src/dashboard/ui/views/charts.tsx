@@ -9,7 +9,8 @@ import type { Minute } from "../shapes.ts";
 const minute_ms = 60_000;
 const asked_ms = 30_000;
 const day_minutes = 1440;
-const hour_minutes = 60;
+const hour: Range = { minutes: 60, step: 1 };
+const day: Range = { minutes: day_minutes, step: 5 };
 
 /** What is known so far, with what came since: only the newest minutes are asked for again. */
 function useMinutes(queue_id: string): { minutes: Map<number, Minute> | undefined; error: string | undefined } {
@@ -37,19 +38,34 @@ function useMinutes(queue_id: string): { minutes: Map<number, Minute> | undefine
   return { minutes: known, error };
 }
 
-type Grid = { times: number[]; of: (read: (minute: Minute) => number | null) => (number | null)[] };
+/** What stands for several minutes: their mean, or the most of them. */
+type Fold = (values: number[]) => number;
+const mean: Fold = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+const most: Fold = (values) => Math.max(...values);
 
-/** Every minute of the range: one that is missing had nothing to say, unless the queue was not there yet. */
-function gridOf(minutes: Map<number, Minute>, count: number, created_ms: number): Grid {
-  const last_ms = Math.max(Math.floor(Date.now() / minute_ms) * minute_ms - 2 * minute_ms, ...minutes.keys());
-  const at = Array.from({ length: count }, (_, i) => last_ms - (count - 1 - i) * minute_ms);
+type Grid = { times: number[]; of: (read: (minute: Minute) => number | null, fold: Fold) => (number | null)[] };
+type Range = { minutes: number; step: number };
+
+/**
+ * Every step of the range: a minute that is missing had nothing to say, unless the queue was not there yet. The minute
+ * that runs and the one before are not written down yet.
+ */
+function gridOf(minutes: Map<number, Minute>, { minutes: count, step }: Range, created_ms: number): Grid {
+  const now_ms = Math.floor(Date.now() / minute_ms) * minute_ms;
+  const last_ms = Math.max(now_ms - 2 * minute_ms, ...minutes.keys());
+  const points = Array.from({ length: count / step }, (_, i) => last_ms - (count / step - 1 - i) * step * minute_ms);
+  const valueAt = (ms: number, read: (minute: Minute) => number | null) => {
+    const minute = minutes.get(ms);
+    if (minute !== undefined) return read(minute);
+    return ms < created_ms - minute_ms ? null : 0;
+  };
   return {
-    times: at.map((ms) => ms / 1000),
-    of: (read) =>
-      at.map((ms) => {
-        const minute = minutes.get(ms);
-        if (minute !== undefined) return read(minute);
-        return ms < created_ms - minute_ms ? null : 0;
+    times: points.map((ms) => ms / 1000),
+    of: (read, fold) =>
+      points.map((ms) => {
+        const values = Array.from({ length: step }, (_, i) => valueAt(ms - i * minute_ms, read));
+        const known = values.filter((value) => value !== null);
+        return known.length === 0 ? null : fold(known);
       }),
   };
 }
@@ -60,23 +76,23 @@ const perSecond = (value: number) =>
 /** The last hour or day of a queue. */
 export function Charts({ queue_id, created_at }: { queue_id: string; created_at: string }) {
   const { minutes, error } = useMinutes(queue_id);
-  const [count, setCount] = useState(hour_minutes);
+  const [range, setRange] = useState(hour);
   const grid = useMemo(
-    () => (minutes === undefined ? undefined : gridOf(minutes, count, Date.parse(created_at))),
-    [minutes, count, created_at],
+    () => (minutes === undefined ? undefined : gridOf(minutes, range, Date.parse(created_at))),
+    [minutes, range, created_at],
   );
   if (grid === undefined) return error === undefined ? <Loading /> : <Notice>{error}</Notice>;
-  const each = (read: (minute: Minute) => number) => grid.of((minute) => read(minute) / 60);
+  const each = (read: (minute: Minute) => number) => grid.of((minute) => read(minute) / 60, mean);
   return (
     <>
       <div class="section-head">
         <h2>History</h2>
         <fieldset class="segments">
           <legend class="hidden">Range</legend>
-          <Button pressed={count === hour_minutes} onClick={() => setCount(hour_minutes)}>
+          <Button pressed={range === hour} onClick={() => setRange(hour)}>
             Hour
           </Button>
-          <Button pressed={count === day_minutes} onClick={() => setCount(day_minutes)}>
+          <Button pressed={range === day} onClick={() => setRange(day)}>
             Day
           </Button>
         </fieldset>
@@ -99,9 +115,9 @@ export function Charts({ queue_id, created_at }: { queue_id: string; created_at:
           unit="messages"
           times={grid.times}
           series={[
-            { label: "Ready", color: "accent", values: grid.of(({ ready }) => ready), is_filled: true },
-            { label: "Leased", color: "warn", values: grid.of(({ leased }) => leased) },
-            { label: "Waiting", color: "delayed", values: grid.of(({ hidden }) => hidden) },
+            { label: "Ready", color: "accent", values: grid.of(({ ready }) => ready, most), is_filled: true },
+            { label: "Leased", color: "warn", values: grid.of(({ leased }) => leased, most) },
+            { label: "Waiting", color: "delayed", values: grid.of(({ hidden }) => hidden, most) },
           ]}
         />
         <Chart
@@ -113,7 +129,7 @@ export function Charts({ queue_id, created_at }: { queue_id: string; created_at:
             {
               label: "Oldest",
               color: "backing-off",
-              values: grid.of((minute) => minute.oldest_ready_age_seconds),
+              values: grid.of((minute) => minute.oldest_ready_age_seconds, most),
               is_filled: true,
             },
           ]}

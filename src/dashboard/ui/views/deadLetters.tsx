@@ -6,7 +6,7 @@ import { type Canary, CanaryPanel, canary_size, sendCanary } from "../parts/cana
 import { askGroups } from "../parts/groups.ts";
 import { TaskProgress } from "../parts/taskProgress.tsx";
 import { attempt } from "../parts/toasts.tsx";
-import { usePoll } from "../poll.ts";
+import { patience, usePoll } from "../poll.ts";
 import { hrefOf, Link } from "../router.tsx";
 import type { ErrorGroup, Filter, Queue, QueueStats } from "../shapes.ts";
 
@@ -79,7 +79,12 @@ type DeadLettersProps = { queue: Queue; stats: QueueStats | undefined; onChange:
 
 /** Dead letters by their error: looked at, tried with a few, sent back or deleted. */
 export function DeadLetters({ queue, stats, onChange }: DeadLettersProps) {
-  const { data, error, refresh } = usePoll(`groups ${queue.id}`, (signal) => askGroups(queue.id, signal), asked_ms);
+  const { data, error, refresh } = usePoll(
+    `groups ${queue.id}`,
+    (signal) => askGroups(queue.id, signal),
+    asked_ms,
+    patience,
+  );
   const [bulk, setBulk] = useState<{ action: BulkAction; filter: Filter }>();
   const [task_id, setTaskId] = useState<string>();
   const [canary, setCanary] = useState<Canary>();

@@ -3,7 +3,7 @@ import { ask, query } from "../api.ts";
 import { compact, duration, plural, rate } from "../format.ts";
 import { Button, Empty, Loading, Notice, Table, Tag } from "../parts/basics.tsx";
 import { Sparkline } from "../parts/sparkline.tsx";
-import { usePoll } from "../poll.ts";
+import { patience, usePoll } from "../poll.ts";
 import { go, hrefOf, Link, usePlace } from "../router.tsx";
 import type { Page, QueueSummary, Trend } from "../shapes.ts";
 
@@ -194,6 +194,7 @@ export function QueuesView() {
       return page.data;
     },
     asked_ms,
+    patience,
   );
   const targets = useMemo(() => new Set(data?.flatMap((queue) => queue.dead_queue_id ?? [])), [data]);
   const lower = search.toLowerCase();

@@ -55,7 +55,7 @@ export function TasksView() {
         <Empty title="No tasks">Redrives, purges and whatever acts on many messages show here for a week.</Empty>
       )}
       {data !== undefined && data.data.length > 0 && (
-        <Table label="Tasks">
+        <Table label="Tasks" is_stacked>
           <thead>
             <tr>
               <th scope="col">Task</th>
