@@ -58,7 +58,7 @@ const history = (sql: postgres.Sql, queue: string, scale: number, depth: number)
     (${depth}::int * (1 + 3 * exp(-power((n - 22) / 5.0, 2))))::int, (wave / 20), (wave / 35),
     (4 + 80 * exp(-power((n - 22) / 5.0, 2)))::int
   from psqlqueue.queues, generate_series(1, 1439) as n,
-    lateral (select (${scale}::int * (1.4 + sin(n / 229.0) + 0.16 * sin(n / 2.1) + 0.12 * sin(n * 1.7)))::int as wave) as tide
+    lateral (select (${scale}::int * (1.4 + sin(n / 229.0) + 0.05 * sin(n / 2.1) + 0.04 * sin(n * 1.7)))::int as wave) as tide
   where id = ${queue}
   on conflict do nothing`;
 

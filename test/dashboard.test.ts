@@ -289,8 +289,8 @@ describe.if(has_browser)("the page", () => {
     const seen = await openPage(url);
     const { page, requests } = seen;
     let bytes = 0;
-    page.on("response", async (response) => {
-      bytes += Number((await response.allHeaders())["content-length"] ?? 0);
+    page.on("response", (response) => {
+      bytes += Number(response.headers()["content-length"] ?? 0);
     });
     await page.clock.install();
     await page.goto("/ui");

@@ -19,7 +19,7 @@ function TaskRow({ task, onChange }: { task: Task; onChange: () => void }) {
       <td class="p1">
         <StateBadge state={state} />
       </td>
-      <td class="grow">
+      <td class="line">
         <TaskBar task={task} />
         {error !== null && <span class="error-line">{error}</span>}
       </td>
