@@ -56,7 +56,9 @@ const TrendsQuery = Type.Object({
       description: "At most 100 ids, separated by commas",
     }),
   ),
-  minutes: Type.Optional(member.limit(trend_minutes_max, "Default 60, lowered to 180")),
+  minutes: Type.Optional(
+    member.limit(trend_minutes_max, "Minutes, up to the last full one; lowered to 180", trend_minutes),
+  ),
 });
 
 /** Numbers of many queues at once, and the last day of one. */
@@ -103,7 +105,7 @@ export const statsRoutes = (broker: Broker) =>
         ...readsQuery(RatesQuery),
         detail: documents(
           "queues",
-          "What happened to a queue, minute by minute, for the last day",
+          "What happened to a queue, minute by minute, for the last day; of the first 1000 queues by id",
           [
             {
               status: 200,
