@@ -118,7 +118,7 @@ export const settings = {
   PSQLQUEUE_BATCH_MAX_BYTES: whole(1024, 268_435_456, 8_388_608, "bytes of message bodies that one statement carries"),
   PSQLQUEUE_BATCH_MAX_WAITING: whole(1, 1_000_000, 20_000, "requests that wait per verb; one more is answered 503"),
   PSQLQUEUE_CORS_ORIGINS: origins,
-  PSQLQUEUE_UI: truth(true, "the dashboard at /ui"),
+  PSQLQUEUE_UI: oneOf(["on", "off"], "on", "the dashboard at /ui"),
 } as const satisfies Record<string, Setting<unknown>>;
 
 type Values = { [K in keyof typeof settings]: NonNullable<ReturnType<(typeof settings)[K]["read"]>> };

@@ -105,7 +105,8 @@ describe.if(has_browser)("in a browser", () => {
     await page.getByText("Settings saved").waitFor();
     expect(await call("GET", `queues/${id}`)).toMatchObject({ ack_deadline_seconds: 45 });
 
-    await page.getByRole("button", { name: "Pause" }).click();
+    await page.getByRole("button", { name: "Pause…" }).click();
+    await page.locator("dialog").getByRole("button", { name: "Pause" }).click();
     await page.getByText("consuming paused").waitFor();
     expect(await receive(id, 1)).toEqual([]);
     await page.getByRole("button", { name: "Resume" }).click();
@@ -345,6 +346,30 @@ describe.if(has_browser)("the page", () => {
     }
     expect(obstacles).toEqual([]);
   }, 120_000);
+
+  test("is light or dark as it is told, also after it was left", async () => {
+    const seen = await openPage(url, { scheme: "light" });
+    const { page } = seen;
+    const ground = () => page.evaluate("getComputedStyle(document.documentElement).backgroundColor");
+    await page.goto("/ui/topics");
+    await page.getByRole("heading", { name: "Topics" }).waitFor();
+    const light = await ground();
+    await page.getByLabel("Colours").selectOption("dark");
+    const dark = await ground();
+    expect(dark).not.toBe(light);
+    for (const path of ["/ui/tasks", "/v1/swagger/index.html"]) {
+      await page.goto(path);
+      expect([path, await page.evaluate("document.documentElement.dataset.theme")]).toEqual([path, "dark"]);
+    }
+    await page.goto("/ui/tasks");
+    expect(await ground()).toBe(dark);
+    await page.getByLabel("Colours").selectOption("auto");
+    expect(await ground()).toBe(light);
+    await page.emulateMedia({ colorScheme: "dark" });
+    expect(await ground()).toBe(dark);
+    expectClean(seen);
+    await page.context().close();
+  }, 60_000);
 
   test("is led by the keyboard: the search, a table, a dialog and back", async () => {
     const queue = await makeQueue({}, uniqueId("keys"));

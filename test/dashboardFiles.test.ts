@@ -2,8 +2,10 @@
 
 import { describe, expect, test } from "bun:test";
 import { brotliDecompressSync, gunzipSync } from "node:zlib";
+import { startServer } from "../src/commands/server.ts";
+import { readConfig } from "../src/config.ts";
 import { dashboardRoutes } from "../src/dashboard/dashboard.ts";
-import { serviceForFile } from "./harness.ts";
+import { createMigratedDatabase, serviceForFile } from "./harness.ts";
 import { refused } from "./verbs.ts";
 
 const service = await serviceForFile({ beside: [dashboardRoutes()], home: "/ui" });
@@ -112,6 +114,23 @@ describe("the dashboard", () => {
     expect(await plain.call("GET", "/ui")).toMatchObject({ status: 404, body: none });
     const start = await plain.call("GET", "/", undefined, { accept: "text/html" });
     expect([start.status, start.headers.get("location")]).toEqual([302, "/v1/swagger/index.html"]);
+  });
+
+  test("is not served by a server that was told so, whose start leads to the documents", async () => {
+    const settings = { PSQLQUEUE_SERVER_PORT: "0", PSQLQUEUE_METRICS_PORT: "0", PSQLQUEUE_SERVER_HOST: "127.0.0.1" };
+    const lines: Record<string, unknown>[] = [];
+    const server = await startServer(
+      readConfig({ ...settings, PSQLQUEUE_DATABASE_URL: await createMigratedDatabase(), PSQLQUEUE_UI: "off" }),
+      (_, message, details) => lines.push({ message, ...details }),
+    );
+    const get = (path: string) =>
+      fetch(`http://127.0.0.1:${server.port}${path}`, { redirect: "manual", headers: { accept: "text/html" } });
+    expect([(await get("/ui")).status, (await get("/")).headers.get("location")]).toEqual([
+      404,
+      "/v1/swagger/index.html",
+    ]);
+    expect(lines.find(({ message }) => message === "http server starting")).not.toHaveProperty("ui");
+    await server.stop();
   });
 
   test("and the page of the documents have the same header", async () => {

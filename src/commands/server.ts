@@ -178,7 +178,7 @@ async function serve(
     isStopping: () => is_stopping,
     metricsPort: () => metrics_port,
     checks_responses: process.env["NODE_ENV"] === "development",
-    ...(config.PSQLQUEUE_UI && { beside: [dashboardRoutes()], home: "/ui" }),
+    ...(config.PSQLQUEUE_UI === "on" && { beside: [dashboardRoutes()], home: "/ui" }),
     version,
     ...(asks_keys && keys && { auth: { keys, open: config.PSQLQUEUE_AUTH_OPEN } }),
   });
@@ -257,7 +257,7 @@ async function serve(
     );
     const { port } = listener;
     const url = urlOf(host, port, certificates !== undefined);
-    const pages = { ...(config.PSQLQUEUE_UI && { ui: `${url}/ui` }), docs: `${url}/v1/swagger/index.html` };
+    const pages = { ...(config.PSQLQUEUE_UI === "on" && { ui: `${url}/ui` }), docs: `${url}/v1/swagger/index.html` };
     log("info", "http server starting", { host, port, url, ...pages });
     const endWatch = watchCertificates(config, log, listener.reload);
     warnOfOpenness(config, log, addresses.http);

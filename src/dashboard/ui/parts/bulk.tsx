@@ -2,7 +2,7 @@ import { useEffect, useState } from "preact/hooks";
 import { ask, query, queuePath, reasonOf } from "../api.ts";
 import { count, plural } from "../format.ts";
 import type { Filter } from "../shapes.ts";
-import { Notice } from "./basics.tsx";
+import { Field, Notice } from "./basics.tsx";
 import { Confirm } from "./dialog.tsx";
 
 export type BulkAction = "redrive" | "delete" | "nack";
@@ -26,11 +26,22 @@ async function countAll(queue_id: string, filter: Filter, signal: AbortSignal): 
   return { count: total, is_complete: false };
 }
 
-async function start(action: BulkAction, queue_id: string, filter: Filter, total: number): Promise<string> {
+/** How a redrive goes, as its form has it: empty is the usual way. */
+type How = { destination_queue_id: string; rate_per_second: string };
+
+type Start = { action: BulkAction; queue_id: string; filter: Filter; total: number; how: How };
+
+async function start({ action, queue_id, filter, total, how }: Start): Promise<string> {
   const { state, ...rest } = filter;
+  const { destination_queue_id, rate_per_second } = how;
+  const asked = {
+    ...rest,
+    ...(destination_queue_id && { destination_queue_id }),
+    ...(rate_per_second && { rate_per_second: Number(rate_per_second) }),
+  };
   const { task_id } =
     action === "redrive"
-      ? await ask<{ task_id: string }>("POST", queuePath(queue_id, "redrive"), rest)
+      ? await ask<{ task_id: string }>("POST", queuePath(queue_id, "redrive"), asked)
       : await ask<{ task_id: string }>("POST", queuePath(queue_id, "messages", "matching"), {
           ...{ action, state, ...rest },
           total_estimate: total,
@@ -39,7 +50,7 @@ async function start(action: BulkAction, queue_id: string, filter: Filter, total
 }
 
 const texts: Record<BulkAction, { title: string; verb: string; text: string }> = {
-  redrive: { title: "Redrive messages", verb: "Redrive", text: "They go back to the queues they came from." },
+  redrive: { title: "Redrive messages", verb: "Redrive", text: "" },
   delete: {
     title: "Delete messages",
     verb: "Delete",
@@ -51,6 +62,31 @@ const texts: Record<BulkAction, { title: string; verb: string; text: string }> =
     text: "They can be received at once. Consumers that hold some of them lose their leases.",
   },
 };
+
+function HowFields({ how, onChange }: { how: How; onChange: (how: How) => void }) {
+  return (
+    <div class="fields">
+      <Field label="To queue">
+        <input
+          placeholder="where each came from"
+          spellcheck={false}
+          value={how.destination_queue_id}
+          onInput={(event) => onChange({ ...how, destination_queue_id: event.currentTarget.value })}
+        />
+      </Field>
+      <Field label="Messages per second">
+        <input
+          type="number"
+          min={1}
+          max={1000}
+          placeholder="as fast as it goes"
+          value={how.rate_per_second}
+          onInput={(event) => onChange({ ...how, rate_per_second: event.currentTarget.value })}
+        />
+      </Field>
+    </div>
+  );
+}
 
 type BulkProps = {
   action: BulkAction;
@@ -64,6 +100,7 @@ type BulkProps = {
 export function Bulk({ action, queue_id, filter, onStart, onClose }: BulkProps) {
   const [counted, setCounted] = useState<Counted>();
   const [error, setError] = useState<string>();
+  const [how, setHow] = useState<How>({ destination_queue_id: "", rate_per_second: "" });
   const { title, verb, text } = texts[action];
   const key = JSON.stringify(filter);
 
@@ -81,7 +118,7 @@ export function Bulk({ action, queue_id, filter, onStart, onClose }: BulkProps) 
   const number = counted === undefined ? "" : `${counted.is_complete ? "" : "at least "}${count(counted.count)}`;
   const confirm = async () => {
     try {
-      onStart(await start(action, queue_id, filter, counted?.count ?? 0));
+      onStart(await start({ action, queue_id, filter, total: counted?.count ?? 0, how }));
       onClose();
     } catch (cause) {
       setError(reasonOf(cause));
@@ -97,6 +134,7 @@ export function Bulk({ action, queue_id, filter, onStart, onClose }: BulkProps) 
       onClose={onClose}
     >
       {error !== undefined && <Notice>{error}</Notice>}
+      {action === "redrive" && <HowFields how={how} onChange={setHow} />}
       {counted === undefined ? (
         <p role="status">Counting what matches…</p>
       ) : (

@@ -1,8 +1,7 @@
-import { useState } from "preact/hooks";
 import { ask, queuePath } from "../api.ts";
 import { compact, count, duration, rate } from "../format.ts";
-import { Button, Loading, Notice, Tag } from "../parts/basics.tsx";
-import { attempt } from "../parts/toasts.tsx";
+import { Loading, Notice, Tag } from "../parts/basics.tsx";
+import { PauseButton } from "../parts/pause.tsx";
 import { type Polled, usePoll } from "../poll.ts";
 import { hrefOf, Link, usePlace } from "../router.tsx";
 import type { Queue, QueueStats } from "../shapes.ts";
@@ -96,26 +95,6 @@ function Glance({ queue }: { queue: Queue }) {
   );
 }
 
-function PauseButtons({ queue, onChange }: { queue: Queue; onChange: () => void }) {
-  const [is_busy, setIsBusy] = useState(false);
-  const is_paused = queue.paused !== undefined && (queue.paused.consume || queue.paused.publish);
-  const put = async (verb: "pause" | "resume", done: string) => {
-    setIsBusy(true);
-    await attempt(() => ask("PUT", queuePath(queue.id, verb), verb === "pause" ? {} : undefined), done);
-    setIsBusy(false);
-    onChange();
-  };
-  return is_paused ? (
-    <Button disabled={is_busy} onClick={() => void put("resume", "Resumed")}>
-      Resume
-    </Button>
-  ) : (
-    <Button disabled={is_busy} onClick={() => void put("pause", "Consumers get nothing until the queue is resumed")}>
-      Pause
-    </Button>
-  );
-}
-
 type TitleProps = { queue_id: string; queue: Queue | undefined; onChange: () => void };
 
 function Title({ queue_id, queue, onChange }: TitleProps) {
@@ -131,7 +110,7 @@ function Title({ queue_id, queue, onChange }: TitleProps) {
       {queue?.paused?.publish && <Tag kind="warning">publishing paused</Tag>}
       {queue !== undefined && (
         <div class="title-actions">
-          <PauseButtons queue={queue} onChange={onChange} />
+          <PauseButton queue={queue} onChange={onChange} />
           <Link to={hrefOf(["queues", queue_id, "publish"])} class="button primary">
             Publish
           </Link>
