@@ -60,7 +60,9 @@ const history = (sql: postgres.Sql, queue: string, scale: number, depth: number)
   from psqlqueue.queues, generate_series(1, 1439) as n,
     lateral (select (${scale}::int * (1.4 + sin(n / 229.0) + 0.05 * sin(n / 2.1) + 0.04 * sin(n * 1.7)))::int as wave) as tide
   where id = ${queue}
-  on conflict do nothing`;
+  on conflict (queue_no, minute) do update set published = excluded.published, delivered = excluded.delivered,
+    acked = excluded.acked, failed = excluded.failed, ready = excluded.ready, leased = excluded.leased,
+    hidden = excluded.hidden, oldest_ready_age_seconds = excluded.oldest_ready_age_seconds`;
 
 /** Publishes, fails, buries: what a running shop leaves behind. */
 export async function seed(url: string, sql: postgres.Sql): Promise<void> {

@@ -134,7 +134,6 @@ export function Bulk({ action, queue_id, filter, onStart, onClose }: BulkProps) 
       onClose={onClose}
     >
       {error !== undefined && <Notice>{error}</Notice>}
-      {action === "redrive" && <HowFields how={how} onChange={setHow} />}
       {counted === undefined ? (
         <p role="status">Counting what matches…</p>
       ) : (
@@ -145,6 +144,7 @@ export function Bulk({ action, queue_id, filter, onStart, onClose }: BulkProps) 
           in <code>{queue_id}</code> {counted.count === 1 && counted.is_complete ? "matches" : "match"}. {text}
         </p>
       )}
+      {action === "redrive" && <HowFields how={how} onChange={setHow} />}
     </Confirm>
   );
 }

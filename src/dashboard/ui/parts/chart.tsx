@@ -27,6 +27,11 @@ function paint(name: string): string {
 
 const faint = (color: string) => color.replace(/^rgb\((.*)\)$/, "rgba($1, 0.12)");
 
+/** Where nobody points, the legend tells the latest values. */
+function showLatest(plot: uPlot): void {
+  if (plot.cursor.idx == null) plot.setLegend({ idx: plot.data[0].length - 1 }, false);
+}
+
 function optionsOf({ series, format = compact }: ChartProps, width: number): uPlot.Options {
   const paints = series.map(({ color }) => paint(color));
   const axis: uPlot.Axis = {
@@ -39,8 +44,9 @@ function optionsOf({ series, format = compact }: ChartProps, width: number): uPl
     width,
     height: chart_height,
     padding: [8, 12, 0, 0],
+    hooks: { setCursor: [showLatest], setData: [showLatest], ready: [showLatest] },
     legend: { live: true, markers: { width: 0, fill: (_, i) => paints[i - 1] ?? "" } },
-    cursor: { points: { size: 6 }, drag: { x: false, y: false } },
+    cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false }, sync: { key: "history" } },
     scales: { y: { range: (_, __, most) => [0, Math.max(1, (most ?? 0) * 1.1)] } },
     axes: [
       { ...axis, size: 26, space: 70, values: "{HH}:{mm}" as unknown as uPlot.Axis.Values },
