@@ -18,7 +18,7 @@ import { createSubscriptions } from "./manage/subscriptions.ts";
 import { createTasks } from "./manage/tasks.ts";
 import { createTopics } from "./manage/topics.ts";
 import { createFindUnreachable } from "./manage/unreachable.ts";
-import { createDepths } from "./observe/depths.ts";
+import { createDepths, metrics_effort } from "./observe/depths.ts";
 import { createHistory } from "./observe/history.ts";
 import { createOverview } from "./observe/overview.ts";
 import { createRates } from "./observe/rates.ts";
@@ -198,7 +198,8 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createStats(db, floors.floorOf),
     ...createHistory(db, depths),
     ...createOverview(db, depths),
-    listDepths: depths.listDepths,
+    /** The states of the first `queues_max` queues by id, for the metrics: bounded, whatever they hold. */
+    listDepths: (queues_max: number) => depths.listDepths(queues_max, metrics_effort),
     ...createTableHealth(db),
     clock,
     /** What has an id that no path can name. */

@@ -8,10 +8,13 @@ import { column, value } from "../statement.ts";
 export const exact_max = 100_000;
 /**
  * So many entries of the index are counted in all, divided among the queues, but a share of at least so many for each:
- * a scrape costs the same with ten queues of millions as with a thousand.
+ * it costs the same with ten queues of millions as with a thousand.
  */
 type Effort = { entries: number; entries_min: number };
-const metrics_effort: Effort = { entries: 500_000, entries_min: 1000 };
+/** What the metrics take. */
+export const metrics_effort: Effort = { entries: 500_000, entries_min: 1000 };
+/** Less than the metrics take: a page asks every few seconds, and on the embedded database everybody waits for it. */
+export const page_effort: Effort = { entries: 100_000, entries_min: 100 };
 /** Beyond it, so many pages of the table are looked at to estimate: a fixed effort, whatever is stored. */
 const sample_pages = 4000;
 
@@ -143,7 +146,7 @@ export type Depths = {
   /** Of the queues asked for; one that is gone is left out. */
   depthsOf(queues: { no: number; queue_id: string }[], effort: Effort): Promise<QueueDepth[]>;
   /** The first `queues_max` queues by id. The work is bounded, however many there are and whatever they hold. */
-  listDepths(queues_max: number): Promise<QueueDepth[]>;
+  listDepths(queues_max: number, effort: Effort): Promise<QueueDepth[]>;
 };
 
 /** The states of many queues at once: for the metrics, for lists and for charts. */
@@ -174,9 +177,9 @@ export function createDepths(db: Db, floorOf: ScanFloors["floorOf"]): Depths {
 
   return {
     depthsOf,
-    async listDepths(queues_max) {
+    async listDepths(queues_max, effort) {
       const found = await db.run("list_queue_numbers", () => listNumbers.execute({ limit: queues_max }), true);
-      return await depthsOf(found, metrics_effort);
+      return await depthsOf(found, effort);
     },
   };
 }

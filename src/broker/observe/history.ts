@@ -3,7 +3,7 @@ import type { Db } from "../../db/db.ts";
 import { queue_minutes, queues, rates } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
-import type { Depths } from "./depths.ts";
+import { type Depths, page_effort } from "./depths.ts";
 
 /** Queues with a history; the first by id. A day of a thousand busy ones is about 1.4 million small rows. */
 const queues_max = 1000;
@@ -113,7 +113,7 @@ export function createHistory(db: Db, { listDepths }: Depths) {
   return {
     /** Writes the last full minute of every queue, and forgets what is older than a day. Repeatable. */
     async recordMinutes(): Promise<void> {
-      const depths = await listDepths(queues_max);
+      const depths = await listDepths(queues_max, page_effort);
       const values = {
         queue_ids: depths.map(({ queue_id }) => queue_id),
         ready: depths.map(({ ready }) => ready),

@@ -3,10 +3,7 @@ import type { Db } from "../../db/db.ts";
 import { queues, rates } from "../../db/schema.ts";
 import { everything, isVisible, type Visible, visibleValues } from "../manage/visible.ts";
 import { column, prepare, value } from "../statement.ts";
-import type { Depths, QueueDepth } from "./depths.ts";
-
-/** Less than the metrics take: a page asks every few seconds. */
-const effort = { entries: 100_000, entries_min: 100 };
+import { type Depths, page_effort, type QueueDepth } from "./depths.ts";
 
 export type QueueSummary = QueueDepth & {
   publish_rate_1m: number;
@@ -63,7 +60,7 @@ export function createOverview(db: Db, { depthsOf }: Depths) {
     ): Promise<QueueSummary[]> {
       const values = { search, limit, offset, ...visibleValues(visible, "queue") };
       const rows = await db.run("list_summaries", () => list.execute(values), true);
-      const depth_of = new Map((await depthsOf(rows, effort)).map((depth) => [depth.queue_id, depth]));
+      const depth_of = new Map((await depthsOf(rows, page_effort)).map((depth) => [depth.queue_id, depth]));
       return rows.flatMap((row) => {
         const depth = depth_of.get(row.queue_id);
         if (depth === undefined) return [];
