@@ -5,7 +5,9 @@ import { brotliDecompressSync, gunzipSync } from "node:zlib";
 import { startServer } from "../src/commands/server.ts";
 import { readConfig } from "../src/config.ts";
 import { dashboardRoutes } from "../src/dashboard/dashboard.ts";
-import { createMigratedDatabase, serviceForFile } from "./harness.ts";
+import { migrateDatabase } from "../src/db/migrate.ts";
+import { serviceForFile } from "./harness.ts";
+import { sharedCluster } from "./postgres.ts";
 import { refused } from "./verbs.ts";
 
 const service = await serviceForFile({ beside: [dashboardRoutes()], home: "/ui" });
@@ -119,8 +121,10 @@ describe("the dashboard", () => {
   test("is not served by a server that was told so, whose start leads to the documents", async () => {
     const settings = { PSQLQUEUE_SERVER_PORT: "0", PSQLQUEUE_METRICS_PORT: "0", PSQLQUEUE_SERVER_HOST: "127.0.0.1" };
     const lines: Record<string, unknown>[] = [];
+    const database_url = await (await sharedCluster()).createDatabase();
+    await migrateDatabase(database_url);
     const server = await startServer(
-      readConfig({ ...settings, PSQLQUEUE_DATABASE_URL: await createMigratedDatabase(), PSQLQUEUE_UI: "off" }),
+      readConfig({ ...settings, PSQLQUEUE_DATABASE_URL: database_url, PSQLQUEUE_UI: "off" }),
       (_, message, details) => lines.push({ message, ...details }),
     );
     const get = (path: string) =>
