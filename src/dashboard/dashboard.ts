@@ -99,11 +99,15 @@ export function dashboardRoutes() {
 
   return new Elysia({ prefix: "/ui", normalize: false })
     .get("", ({ request }) => page(request), { detail: is_page })
-    .get("/assets/:name", async ({ request, params }) => {
-      const file = (await load()).assets.get(params.name);
-      if (file === undefined) throw new BrokerError("route_not_found");
-      const headers = { ...page_headers, "cache-control": "public, max-age=31536000, immutable" };
-      return answerFile(request, file, params.name, headers);
-    })
+    .get(
+      "/assets/:name",
+      async ({ request, params }) => {
+        const file = (await load()).assets.get(params.name);
+        if (file === undefined) throw new BrokerError("route_not_found");
+        const headers = { ...page_headers, "cache-control": "public, max-age=31536000, immutable" };
+        return answerFile(request, file, params.name, headers);
+      },
+      { detail: is_page },
+    )
     .get("/*", ({ request }) => page(request), { detail: is_page });
 }

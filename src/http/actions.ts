@@ -11,6 +11,8 @@ export const needs: Needs = {
   "GET /v1/swagger/index.html": "docs",
   "GET /v1/swagger/doc.json": "docs",
   "GET /v1/swagger/start.js": "docs",
+  "GET /v1/swagger/swagger-theme.js": "docs",
+  "GET /v1/swagger/swagger-header.css": "docs",
   "GET /v1/swagger/swagger-ui-bundle.js": "docs",
   "GET /v1/swagger/swagger-ui.css": "docs",
 

@@ -128,6 +128,8 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
     params: Record<string, string>,
   ): Promise<Response | undefined> {
     const need = needOf(asked.method, route.path);
+    // The same text for everybody, which asks for a key itself.
+    if (need === undefined && route.is_page) return undefined;
     if (options.auth === undefined || (typeof need === "string" && options.auth.open.includes(need))) return undefined;
     try {
       const identity = await options.auth.keys.identify(asked.headers.get("authorization"));

@@ -16,6 +16,44 @@ const from_script = "../../";
 /** The directory above `/ui/`, wherever a proxy shows it: the script lies in `ui/assets/`. */
 export const root = new URL(from_script, import.meta.url);
 
+// Some servers ask for a key. It is kept here and nowhere else: with the page it is gone.
+let key = "";
+let asking: PromiseWithResolvers<void> | undefined;
+const watchers = new Set<() => void>();
+
+const tellWatchers = () => {
+  for (const watch of watchers) watch();
+};
+
+/** Calls back when a key is asked for, or no longer; answers how to stop. */
+export function watchKey(watch: () => void): () => void {
+  watchers.add(watch);
+  return () => {
+    watchers.delete(watch);
+  };
+}
+
+/** What the page must ask its reader for; undefined: nothing. */
+export const askedForKey = (): "key" | "another key" | undefined =>
+  asking === undefined ? undefined : key === "" ? "key" : "another key";
+
+/** The reader has given a key: what waits for one goes on. */
+export function giveKey(given: string): void {
+  key = given.trim();
+  asking?.resolve();
+  asking = undefined;
+  tellWatchers();
+}
+
+/** Resolves when the reader has given a key. */
+function needKey(): Promise<void> {
+  if (asking === undefined) {
+    asking = Promise.withResolvers();
+    tellWatchers();
+  }
+  return asking.promise;
+}
+
 type Answer = { code?: number; message?: string; details?: string };
 
 async function refusal(response: Response): Promise<ApiError> {
@@ -27,14 +65,22 @@ async function refusal(response: Response): Promise<ApiError> {
 /** Asks the API: `path` is below `v1/`. Throws ApiError. Answers undefined where there is no body. */
 export async function ask<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
   const init: RequestInit = { method, ...(signal && { signal }) };
-  if (body !== undefined) {
-    init.body = JSON.stringify(body);
-    init.headers = { "content-type": "application/json" };
-  }
+  const used = key;
+  init.headers = {
+    ...(used !== "" && { authorization: `Bearer ${used}` }),
+    ...(body !== undefined && { "content-type": "application/json" }),
+  };
+  if (body !== undefined) init.body = JSON.stringify(body);
   const response = await fetch(new URL(`v1/${path}`, root), init).catch((cause) => {
     if (signal?.aborted) throw cause;
     throw new ApiError(0, 0, "The server does not answer. It is asked again every few seconds.");
   });
+  if (response.status === 401) {
+    // Others may have asked with the same key, and a new one be there already.
+    if (used === key) await needKey();
+    signal?.throwIfAborted();
+    return await ask(method, path, body, signal);
+  }
   if (!response.ok) throw await refusal(response);
   return (response.status === 204 ? undefined : await response.json()) as T;
 }

@@ -2,6 +2,7 @@ import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { Empty } from "./parts/basics.tsx";
 import { Header } from "./parts/header.tsx";
+import { KeyGate } from "./parts/keyGate.tsx";
 import { Toasts } from "./parts/toasts.tsx";
 import { hrefOf, Link, type Place, usePlace } from "./router.tsx";
 import { MessageView } from "./views/message.tsx";
@@ -72,6 +73,7 @@ function App() {
       <main id="main" ref={main}>
         {viewOf(place)}
       </main>
+      <KeyGate />
       <Toasts />
     </>
   );

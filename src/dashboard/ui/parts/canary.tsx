@@ -30,7 +30,10 @@ export async function sendCanary(queue_id: string, group: ErrorGroup): Promise<C
     found.push(...page.data);
     after = page.next;
   }
-  await ask("POST", `${queuePath(queue_id, "redrive")}?wait=true`, { error_group, limit: canary_size });
+  // A key for few queues may send back only what comes from one of them.
+  const [source_queue_id, ...others] = group.source_queue_ids;
+  const from = source_queue_id !== undefined && others.length === 0 ? { source_queue_id } : {};
+  await ask("POST", `${queuePath(queue_id, "redrive")}?wait=true`, { error_group, limit: canary_size, ...from });
   const sent = found
     .slice(0, canary_size)
     .map(({ id, dead }) => ({ id, source_queue_id: dead?.source_queue_id ?? "" }));

@@ -31,7 +31,11 @@ async function settle(queue_id: string, verb: "ack" | "nack", messages: Message[
 const remove = (queue_id: string) => (message: Message) => ask("DELETE", queuePath(queue_id, "messages", message.id));
 
 const redrive = (queue_id: string) => (message: Message) =>
-  ask("POST", `${queuePath(queue_id, "redrive")}?wait=true`, { message_id: message.id, limit: 1 });
+  ask("POST", `${queuePath(queue_id, "redrive")}?wait=true`, {
+    message_id: message.id,
+    source_queue_id: message.dead?.source_queue_id,
+    limit: 1,
+  });
 
 /** States of messages that a nack makes visible. */
 const hidden_states = new Set(["leased", "delayed", "backing_off", "all"]);

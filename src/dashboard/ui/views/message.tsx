@@ -130,7 +130,12 @@ function Actions({ message, onChange, onGone }: ActionsProps) {
     ).then(onChange);
   const redrive = () =>
     attempt(
-      () => ask("POST", `${queuePath(queue_id, "redrive")}?wait=true`, { message_id: id, limit: 1 }),
+      () =>
+        ask("POST", `${queuePath(queue_id, "redrive")}?wait=true`, {
+          message_id: id,
+          source_queue_id: dead?.source_queue_id,
+          limit: 1,
+        }),
       `Back in ${dead?.source_queue_id}`,
     );
   const source = dead?.source_queue_id ?? queue_id;
