@@ -416,6 +416,8 @@ const sure: Record<string, { ground?: Step[]; body?: object }> = {
   "get /v1/subscriptions": {},
   "get /v1/subscriptions/{subscription_id}": { ground: subscribed },
   "delete /v1/subscriptions/{subscription_id}": { ground: subscribed },
+  "get /v1/queues/{queue_id}/keys": {},
+  "post /v1/queues/{queue_id}/repair": {},
   "post /v1/keys": { body: key },
   "get /v1/keys": {},
   "delete /v1/keys/{key_id}": { ground: [["POST", "/v1/keys", key]] },

@@ -282,7 +282,7 @@ describe("the functions", () => {
         const is_exported =
           ts.canHaveModifiers(statement) &&
           ts.getModifiers(statement)?.some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword);
-        const is_type = ts.isTypeAliasDeclaration(statement) || file === "src/db/schema.ts";
+        const is_type = ts.isTypeAliasDeclaration(statement) || /^src\/db\/\w*[sS]chema\.ts$/.test(file);
         if (!is_exported || is_type || imported.has(`${file} *`)) return [];
         const names = ts.isVariableStatement(statement)
           ? statement.declarationList.declarations.map(({ name }) => name.getText(tree))

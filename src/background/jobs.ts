@@ -3,6 +3,7 @@ import { archiveJob } from "./archive.ts";
 import { clockJob } from "./clock.ts";
 import { historyJob } from "./history.ts";
 import type { Job } from "./loop.ts";
+import { orderingKeysJob } from "./orderingKeys.ts";
 import { outboxJob } from "./outbox.ts";
 import { overdueJob } from "./overdue.ts";
 import { ratesJob } from "./rates.ts";
@@ -16,6 +17,7 @@ export const jobsOf = (broker: Broker): Job[] => [
   outboxJob(broker),
   archiveJob(broker),
   overdueJob(broker),
+  orderingKeysJob(broker),
   snapshotsJob(broker),
   ratesJob(broker),
   clockJob(broker),

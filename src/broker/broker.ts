@@ -12,6 +12,7 @@ import { createWakeups } from "./deliver/wakeups.ts";
 import { createInspection } from "./manage/inspection.ts";
 import { createKeys } from "./manage/keys.ts";
 import { createMessages } from "./manage/messages.ts";
+import { createOrderingKeys, createRepair } from "./manage/orderingKeys.ts";
 import { createQueues } from "./manage/queues.ts";
 import { createRemovals } from "./manage/removal.ts";
 import { createSubscriptions } from "./manage/subscriptions.ts";
@@ -37,7 +38,8 @@ import {
   type PublishOptions,
 } from "./publish/publish.ts";
 import { createQuotas } from "./publish/quotas.ts";
-import { createSettle, type Extended, type ExtendItem, type NackItem, type SettleItem } from "./settle/settle.ts";
+import type { SettleItem } from "./settle/rounds.ts";
+import { createSettle, type Extended, type ExtendItem, type NackItem } from "./settle/settle.ts";
 import { createArchiveSweep } from "./sweep/archive.ts";
 import { createDeduplicationSweep } from "./sweep/deduplications.ts";
 import { createDeletedQueueSweep } from "./sweep/deletedQueues.ts";
@@ -102,7 +104,6 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   const answers = createBudget(limits.answers_bytes_max);
   const bodies = createBudget(limits.waiting_bytes_max);
   const floors = createScanFloors(limits.statement_ms_max);
-  const removals = createRemovals(db);
   const notifier = createNotifier(db, holder);
   const onReady: OnReady = (queue_id, label, at) => {
     floors.lower(queue_id, label, at);
@@ -111,6 +112,8 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   };
   const clock = createClock(db);
   const { nextId, nextFanOutId } = createIds(clock.now_ms);
+  const repair = createRepair(db, onReady);
+  const removals = createRemovals(db, repair);
   const rates = createRates(db);
   const depths = createDepths(db, floors.floorOf);
   const note: NoteMessages = (event, queue_id, count) => {
@@ -183,6 +186,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
 
   const publishes = byBytes<PublishItem, Published>("publish", storePlain);
   const optioned = byBytes<OptionedItem, Published>("publish_with_options", storeOptioned);
+  const ordered = byBytes<OptionedItem, Published>("publish_ordered", storeOptioned);
   const fanOuts = byBytes<FanOutItem, FannedOut>("fanout", fanOut);
   const acks = byCount<SettleItem, undefined>("ack", ackAll);
   const nacks = byCount<NackItem, undefined>("nack", nackAll);
@@ -193,8 +197,9 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createTopics(db),
     ...createSubscriptions(db),
     ...createKeys(db),
-    ...createMessages(db, onReady),
+    ...createMessages(db, onReady, settle),
     ...createInspection(db),
+    ...createOrderingKeys(db, repair),
     ...createStats(db, floors.floorOf),
     ...createHistory(db, depths),
     ...createOverview(db, depths),
@@ -218,7 +223,8 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     /** Stores one message; committed and flushed when it resolves. Throws `queue_not_found`, `queue_closed`. */
     publish(message: Outgoing & { queue_id: string }, options?: PublishOptions): Promise<Published> {
       const item = { ...message, id: nextId() };
-      return options === undefined ? publishes.call(item) : optioned.call({ ...item, ...options });
+      if (options === undefined) return publishes.call(item);
+      return (options.ordering_key == null ? optioned : ordered).call({ ...item, ...options });
     },
 
     /**
@@ -263,8 +269,8 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
      * bytes (bytesOf) are held until `answered` gives them back.
      */
     async receive(request: ReceiveRequest): Promise<LeasedMessage[]> {
-      const { queue_id, label, lease_seconds, limit, wait_ms_max, signal } = request;
-      const from = { queue_id, label, lease_seconds };
+      const { queue_id, label, lease_seconds, max_per_key, limit, wait_ms_max, signal } = request;
+      const from = { queue_id, label, lease_seconds, max_per_key };
       // A receive of nothing has nothing to wait for.
       const wait_ms = limit === 0 ? 0 : request.wait_ms;
       const leased = await consumers.receive({ from, limit, wait_ms, wait_ms_max, signal });

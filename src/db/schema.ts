@@ -15,12 +15,15 @@ import {
   uniqueIndex,
 } from "drizzle-orm/pg-core";
 
-// Ids, labels and keys compare by bytes: the database's own collation may change with its operating system, and an
-// index in the old order then finds nothing.
-const text = customType<{ data: string }>({ dataType: () => 'text collate "C"' });
-const plainText = customType<{ data: string }>({ dataType: () => "text" });
-// Text, not Date: a Date loses the microseconds.
-const moment = (name: string) => timestamp(name, { withTimezone: true, mode: "string" });
+/**
+ * Ids, labels and keys compare by bytes: the database's own collation may change with its operating system, and an
+ * index in the old order then finds nothing.
+ */
+export const text = customType<{ data: string }>({ dataType: () => 'text collate "C"' });
+/** Text that is for people, in the database's own order. */
+export const plainText = customType<{ data: string }>({ dataType: () => "text" });
+/** Text, not Date: a Date loses the microseconds. */
+export const moment = (name: string) => timestamp(name, { withTimezone: true, mode: "string" });
 
 /** A schema of our own, so that the queue can live beside a user's tables. */
 export const psqlqueue = pgSchema("psqlqueue");
@@ -66,6 +69,10 @@ export const queues = psqlqueue.table("queues", {
   max_message_bytes: bigint("max_message_bytes", { mode: "number" }),
   max_depth: bigint("max_depth", { mode: "number" }),
   max_bytes: bigint("max_bytes", { mode: "number" }),
+  ordering_scope: text("ordering_scope").notNull().default("key"),
+  on_dead: text("on_dead").notNull().default("move"),
+  allow_delayed_ordering: boolean("allow_delayed_ordering").notNull().default(false),
+  dedup_scope: text("dedup_scope").notNull().default("queue"),
   publish_paused: boolean("publish_paused").notNull().default(false),
   consume_paused: boolean("consume_paused").notNull().default(false),
   created_at: moment("created_at").notNull().defaultNow(),
@@ -107,6 +114,13 @@ export const messages = psqlqueue.table(
     dead: jsonb("dead").$type<DeadLetter>(),
     /** Its failures, the first and the latest ones; null while nothing has failed, so that nothing is paid for. */
     events: jsonb("events").$type<MessageEvent[]>(),
+    /** Null: the message has no order. Given under the lock of its key, so that it rises with commits. */
+    ordering_seq: bigint("ordering_seq", { mode: "number" }),
+    /** When an ordered message would be visible if none of its key stood before it. */
+    due_at: moment("due_at"),
+    ordering_key: text("ordering_key"),
+    /** What the order is kept in: the key, or the key and the label (see ordering_keys). */
+    ordering_group: text("ordering_group"),
   },
   (message) => [
     primaryKey({ columns: [message.queue_no, message.id] }),
@@ -130,6 +144,10 @@ export const messages = psqlqueue.table(
         sql`${message.id} collate "POSIX"`,
       )
       .where(sql`${message.label} is not null`),
+    // The next message of an ordering key. `queue_no + 0` as above.
+    index("messages_ordered")
+      .on(sql`(${message.queue_no} + 0)`, message.ordering_group, message.ordering_seq)
+      .where(sql`${message.ordering_seq} is not null`),
   ],
 );
 
@@ -153,6 +171,7 @@ export const archived_messages = psqlqueue.table(
     body: plainText("body").notNull(),
     last_error: plainText("last_error"),
     dead: jsonb("dead").$type<DeadLetter>(),
+    ordering_key: text("ordering_key"),
     events: jsonb("events").$type<MessageEvent[]>(),
   },
   (past) => [
@@ -285,6 +304,7 @@ export const outbox = psqlqueue.table("outbox", {
   label: text("label"),
   attributes: jsonb("attributes").$type<Record<string, string>>(),
   body: plainText("body").notNull(),
+  ordering_key: text("ordering_key"),
 });
 
 /** What happened per queue and minute, on all servers together: for rates. Failed: nacks, and leases that ran out. */
@@ -299,48 +319,6 @@ export const rates = psqlqueue.table(
     queue_id: text("queue_id").notNull(),
   },
   (rate) => [primaryKey({ columns: [rate.queue_id, rate.minute] })],
-);
-
-/** API keys. The secret itself is kept nowhere: it has full entropy, so its SHA-256 is enough to know it again. */
-export const api_keys = psqlqueue.table("api_keys", {
-  created_at: moment("created_at").notNull().defaultNow(),
-  expires_at: moment("expires_at"),
-  /** To the minute. */
-  last_used_at: moment("last_used_at"),
-  /** What the key may still ask for at `rate_at`: a bucket that all servers take from. */
-  rate_tokens: doublePrecision("rate_tokens"),
-  rate_at: moment("rate_at"),
-  id: text("id").primaryKey(),
-  name: plainText("name").notNull(),
-  secret_hash: text("secret_hash").notNull(),
-  scopes: jsonb("scopes").$type<{ actions: string[]; queues?: string[]; topics?: string[] }[]>().notNull(),
-  /** It sees ids that begin with this and a dot, and no others. */
-  namespace: text("namespace"),
-  rate_limit: jsonb("rate_limit").$type<{ count: number; per_seconds: number; burst: number }>(),
-  /** For signatures: the secret, encrypted with the master key of this id. */
-  encrypted_secret: text("encrypted_secret"),
-  encryption_key_id: text("encryption_key_id"),
-});
-
-const ownedBy = () => integer("queue_no").references(() => queues.no, { onDelete: "cascade" });
-
-/** A day of every queue by minutes, for charts: one row a minute where there is something to say, by one server. */
-export const queue_minutes = psqlqueue.table(
-  "queue_minutes",
-  {
-    minute: moment("minute").notNull(),
-    queue_no: ownedBy().notNull(),
-    published: integer("published").notNull(),
-    delivered: integer("delivered").notNull(),
-    acked: integer("acked").notNull(),
-    failed: integer("failed").notNull(),
-    /** At the end of the minute; null when no server led then. Hidden: delayed and backing off. */
-    ready: integer("ready"),
-    leased: integer("leased"),
-    hidden: integer("hidden"),
-    oldest_ready_age_seconds: integer("oldest_ready_age_seconds"),
-  },
-  (row) => [primaryKey({ columns: [row.queue_no, row.minute] })],
 );
 
 /** Applied migrations that programs made before them cannot live with; see `--! breaking` in CONTRIBUTING.md. */

@@ -27,6 +27,8 @@ export const needs: Needs = {
   "PUT /v1/queues/:queue_id/purge": need("manage", "queue"),
   "PUT /v1/queues/:queue_id/cleanup": need("manage", "queue"),
   "POST /v1/queues/:queue_id/redrive": need("manage", "queue"),
+  "GET /v1/queues/:queue_id/keys": need("peek", "queue"),
+  "POST /v1/queues/:queue_id/repair": need("manage", "queue"),
 
   "POST /v1/queues/:queue_id/messages": need("publish", "queue"),
   "POST /v1/queues/:queue_id/messages/batch": need("publish", "queue"),

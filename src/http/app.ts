@@ -11,6 +11,7 @@ import { keyRoutes } from "./keys.ts";
 import { maintenanceRoutes } from "./maintenance.ts";
 import { matchingRoutes } from "./matching.ts";
 import { infoRoutes, messageRoutes } from "./messages.ts";
+import { orderingKeyRoutes } from "./orderingKeys.ts";
 import { refusal, refusalOf } from "./output.ts";
 import { publishRoutes, topicPublishRoutes } from "./publish.ts";
 import { queueRoutes } from "./queues.ts";
@@ -50,6 +51,7 @@ const possible_id = /^[!-~]+$/;
 const resources = (broker: Broker, options: AppOptions) =>
   new Elysia({ normalize: false })
     .use(queueRoutes(broker))
+    .use(orderingKeyRoutes(broker))
     .use(publishRoutes(broker))
     .use(receiveRoutes(broker, options))
     .use(messageRoutes(broker))

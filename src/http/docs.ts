@@ -67,7 +67,7 @@ function cleanSchema(value: unknown): unknown {
   }
   const clean = Object.fromEntries(Object.entries(rest).map(([name, own]) => [name, cleanSchema(own)]));
   if (isJson(patternProperties)) clean["additionalProperties"] = cleanSchema(Object.values(patternProperties)[0]);
-  if (clean["format"] === "text" || clean["format"] === "label") {
+  if (clean["format"] === "text" || clean["format"] === "label" || clean["format"] === "ordering_key") {
     delete clean["format"];
     clean["pattern"] = Number(clean["minLength"] ?? 0) > 0 ? text_pattern.replace("*", "+") : text_pattern;
   }

@@ -25,6 +25,7 @@ export const filter_members = {
   reason: Type.Optional(member.choice(["max_deliveries", "rejected", "expired"], "Only messages that died of this")),
   source_queue_id: Type.Optional(member.id("Only messages that came from this queue")),
   message_id: Type.Optional(member.text("Only this message")),
+  ordering_key: Type.Optional(member.text("Only this ordering key")),
 };
 
 /** The state of messages to look at. */
@@ -49,4 +50,5 @@ export const filterOf = (given: Given): Filter => ({
   reason: given.reason ?? null,
   source_queue_id: given.source_queue_id ?? null,
   message_id: given.message_id ?? null,
+  ordering_key: given.ordering_key ?? null,
 });

@@ -11,7 +11,7 @@ const GroupsQuery = Type.Object({ after: after_member });
 const MatchingInput = Type.Object({
   action: member.choice<"delete" | "nack">(
     ["delete", "nack"],
-    "nack makes messages visible at once, also those that somebody holds",
+    "nack makes messages visible at once, also those that somebody holds; those with an ordering key it leaves alone",
   ),
   state: state_member("Default all"),
   ...filter_members,

@@ -23,6 +23,7 @@ export type LeasedMessage = {
   last_error: string | null;
   /** When the publisher's time to live ends; null when there is none. */
   expires_at: string | null;
+  ordering_key: string | null;
 };
 
 /** What is to become of a leased row: only `ready` ones go to a consumer. */
@@ -147,11 +148,18 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
     set lease_token = (select ${value("lease_tokens")}::text[]::bigint[])[pick.n],
       leased_at = now(),
       lease_expires_at = now() + pick.lease_seconds * interval '1 second',
-      visible_at = now() + pick.lease_seconds * interval '1 second' + case
-        when queue.retry_min_seconds = 0 then interval '0'
-        else psqlqueue.backoff_seconds(message.delivery_attempts + 1, queue.retry_min_seconds, queue.retry_max_seconds,
-          queue.retry_multiplier, queue.retry_jitter,
-          (select ${value("lease_tokens")}::text[]::bigint[])[pick.n]) * interval '1 second'
+      visible_at = case
+        when queue.retry_min_seconds = 0 then now() + pick.lease_seconds * interval '1 second'
+        else least(
+          now() + pick.lease_seconds * interval '1 second' + psqlqueue.backoff_seconds(message.delivery_attempts + 1,
+            queue.retry_min_seconds, queue.retry_max_seconds, queue.retry_multiplier, queue.retry_jitter,
+            (select ${value("lease_tokens")}::text[]::bigint[])[pick.n]) * interval '1 second',
+          -- Expired, the head of a key blocks it no longer.
+          case
+            when message.ordering_seq is not null
+              then greatest(message.expires_at, now() + pick.lease_seconds * interval '1 second')
+          end
+        )
       end,
       events = case
         when message.lease_token is null then message.events
@@ -163,7 +171,8 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
     where message.ctid = pick.tid and ${is_within}
     returning message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
       message.created_at, message.lease_token, message.lease_expires_at, message.last_error, message.dead::text as dead,
-      case when message.has_ttl then message.expires_at end as expires_at, pick.ready_at, pick.was_leased, pick.bytes,
+      case when message.has_ttl then message.expires_at end as expires_at, message.ordering_key, pick.ready_at,
+      pick.was_leased, pick.bytes,
       case
         when message.expires_at <= now() then case when queue.is_dead_on_expiry then 'dead_expired' else 'expired' end
         when pick.attempts_before >= queue.deliveries_max then 'dead'
@@ -192,6 +201,7 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
       last_error: column<string | null>("last_error"),
       dead: column<string | null>("dead"),
       expires_at: column<string | null>("expires_at"),
+      ordering_key: column<string | null>("ordering_key"),
     })
     .as(sql`
       select now() as now, queue.receive_wait_seconds as wait_seconds, queue.max_lease_seconds, queue.is_lease_too_long,

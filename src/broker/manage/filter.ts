@@ -13,6 +13,7 @@ export type Filter = {
   reason: string | null;
   source_queue_id: string | null;
   message_id: string | null;
+  ordering_key: string | null;
 };
 
 /** Everything matches. */
@@ -23,6 +24,7 @@ export const no_filter: Filter = {
   reason: null,
   source_queue_id: null,
   message_id: null,
+  ordering_key: null,
 };
 
 /**
@@ -47,6 +49,7 @@ export const isNamed = (key: SQL, message_id: SQL): SQL =>
 export const matches = (row: SQL, member: (name: keyof Filter) => SQL): SQL => {
   const contains = (text: SQL) => sql`strpos(lower(${text}), lower(${member("search")})) > 0`;
   return sql`(${member("label")} is null or ${row}.label = ${member("label")})
+    and (${member("ordering_key")} is null or ${row}.ordering_key = ${member("ordering_key")})
     and (${member("reason")} is null or ${row}.dead::jsonb ->> 'reason' = ${member("reason")})
     and (${member("source_queue_id")} is null or ${row}.dead::jsonb ->> 'source_queue_id' = ${member("source_queue_id")})
     and (${member("error_group")} is null or ${errorGroup(sql`${row}.last_error`)} = ${member("error_group")})

@@ -1,6 +1,6 @@
 import { asc, eq, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
-import { api_keys } from "../../db/schema.ts";
+import { api_keys } from "../../db/rightsSchema.ts";
 import { BrokerError } from "../../errors.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
 

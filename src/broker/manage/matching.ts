@@ -13,7 +13,8 @@ import { live_state, type State } from "./messages.ts";
 
 export type Matching = Filter & { action: "delete" | "nack"; state: State | "dead" | "all" };
 
-export type MatchingStep = { count: number; is_last: boolean; now: string };
+/** `is_end`: of the table that it went through; `is_last`: of the task. */
+export type MatchingStep = { count: number; is_end: boolean; is_last: boolean; now: string };
 
 type Change = {
   name: string;
@@ -70,11 +71,12 @@ function prepareStep(db: Db, { name, table, change, state, where, locks, after, 
   const answer = db.orm
     .$with("answer", {
       count: column<number>("count"),
+      is_end: column<boolean>("is_end"),
       is_last: column<boolean>("is_last"),
       now: column<string>("now"),
     })
     .as(sql`
-      select done.count, done.is_end and not ${value("has_archive")}::text::boolean as is_last, now() as now
+      select done.count, done.is_end, done.is_end and not ${value("has_archive")}::text::boolean as is_last, now() as now
       from done, task`);
   return prepare<MatchingStep>(db.orm.with(task, page, pick, changed, done, noted, answer).select().from(answer), name);
 }
@@ -101,7 +103,8 @@ export function prepareMatching(db: Db): Record<"remove" | "free" | "forget", Pr
     free: prepareStep(db, {
       ...live,
       name: "nack_matching",
-      where: sql`message.visible_at > now() and message.expires_at > now()`,
+      // An ordered one has a place of its own among those of its key.
+      where: sql`message.visible_at > now() and message.expires_at > now() and message.ordering_seq is null`,
       change: sql`
         update ${messages} as message
         set visible_at = now(), lease_token = null, leased_at = null, lease_expires_at = null,

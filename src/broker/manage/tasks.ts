@@ -1,5 +1,5 @@
 import type { Db } from "../../db/db.ts";
-import { BrokerError } from "../../errors.ts";
+import { BrokerError, DatabaseError } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
 import { nextId } from "../publish/ids.ts";
 import { type Matching, prepareMatching } from "./matching.ts";
@@ -66,7 +66,12 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
 
   async function stepRedrive(id: string, moves_max: number): Promise<RedriveStep | undefined> {
     const values = { id, moves_max, limit: chunk_rows };
-    const [step] = await db.run("redrive", () => redrive.execute(values), true);
+    const run = () => db.run("redrive", () => redrive.execute(values), true);
+    // It locks messages and then their ordering keys, others the other way round: nothing has happened then.
+    const [step] = await run().catch((error) => {
+      if (!(error instanceof DatabaseError && error.failure === "conflict")) throw error;
+      return run();
+    });
     for (const queue_id of step?.queue_ids?.split(",") ?? []) onReady(queue_id, null, step?.now ?? "");
     return step;
   }
@@ -103,6 +108,8 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
     const values = { id: task.id, limit: chunk_rows, has_archive: String(has_archive), archive_position };
     const [step] = await db.run(task.kind, () => statement.execute(values), true);
     if (step !== undefined && step.count > 0 && task.kind === "nack_matching") onReady(task.queue_id, null, step.now);
+    // Keys may have lost their first message. Should this server end now, the sweep of the keys finds them.
+    if (step?.is_end && task.kind === "delete_matching" && !in_archive) await removals.repairKeys(task.queue_no);
     return step !== undefined && !step.is_last;
   }
 

@@ -3,6 +3,7 @@ import type { Db } from "../../db/db.ts";
 import { messages, queues } from "../../db/schema.ts";
 import type { ScanFloors } from "../deliver/scanFloors.ts";
 import { column, value } from "../statement.ts";
+import { hidden_rows, parked_rows, sample_factor, sample_share, sample_size, sampled_states } from "./states.ts";
 
 /** Numbers up to this are exact; the scans along the receive index stop one later. */
 export const exact_max = 100_000;
@@ -15,8 +16,6 @@ type Effort = { entries: number; entries_min: number };
 export const metrics_effort: Effort = { entries: 500_000, entries_min: 1000 };
 /** Less than the metrics take: a page asks every few seconds, and on the embedded database everybody waits for it. */
 export const page_effort: Effort = { entries: 100_000, entries_min: 100 };
-/** Beyond it, so many pages of the table are looked at to estimate: a fixed effort, whatever is stored. */
-const sample_pages = 4000;
 
 /** States of one queue for the metrics: exact up to the queue's share of the work, estimated beyond. */
 export type QueueDepth = {
@@ -33,46 +32,6 @@ type CountedDepth = States & { no: number; hidden: number; oldest_ready_age_seco
 type SampledDepth = States & { no: number; factor: number };
 
 const whole = (name: string) => column<number>(name);
-
-/** The states of what is not ready. */
-export const hidden_rows = sql`
-  select
-    count(*)::int as hidden,
-    (count(*) filter (where seen.is_leased))::int as leased,
-    (count(*) filter (where seen.is_waiting and seen.delivery_attempts = 0))::int as delayed,
-    (count(*) filter (where seen.is_waiting and seen.delivery_attempts > 0))::int as backing_off,
-    (count(*) filter (where seen.is_dead))::int as dead,
-    coalesce(floor(extract(epoch from now() - min(seen.leased_at) filter (where seen.is_leased))), 0)::int as lease_age
-  from (
-    select lease.is_held as is_leased, not lease.is_held and message.expires_at > now() as is_waiting,
-      message.delivery_attempts, message.leased_at,
-      message.dead is not null and (lease.is_held or message.expires_at > now()) as is_dead
-    from ${messages} as message
-    cross join lateral (
-      select coalesce(message.lease_token is not null and message.lease_expires_at > now(), false) as is_held
-    ) as lease
-    where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at > now()
-    order by message.visible_at, message.id collate "POSIX"
-    limit ${value("cap")}
-  ) as seen`;
-
-/** Pages of the table. */
-export const sample_size = sql`(
-  select greatest(1, pg_relation_size('psqlqueue.messages') / current_setting('block_size')::int) as pages
-)`;
-/** Percent of them in a sample. */
-export const sample_share = sql`least(100, 100.0 * ${sample_pages} / (select pages from size))`;
-/** How many rows each row of a sample stands for. */
-export const sample_factor = sql`greatest(1, (select pages from size)::float8 / ${sample_pages})::float8 as factor`;
-/** The states of the rows of a sample, each to be multiplied by the factor. */
-export const sampled_states = sql`
-  (count(*) filter (where message.visible_at <= now() and message.expires_at > now()))::int as ready,
-  (count(*) filter (where message.visible_at > now() and message.lease_token is not null
-    and message.lease_expires_at > now()))::int as leased,
-  (count(*) filter (where message.visible_at > now() and message.delivery_attempts = 0
-    and message.lease_token is null and message.expires_at > now()))::int as delayed,
-  (count(*) filter (where message.visible_at > now() and message.delivery_attempts > 0
-    and coalesce(message.lease_expires_at <= now(), true) and message.expires_at > now()))::int as backing_off`;
 
 /** What was counted to its end stays; what was not is the estimate of a sample. */
 function depthOf(
@@ -104,12 +63,14 @@ function prepareDepths(db: Db) {
       oldest_ready_age_seconds: whole("oldest_ready_age_seconds"),
     })
     .as(sql`
-      select queue.no, ready.count as ready, hidden.hidden, hidden.leased, hidden.delayed, hidden.backing_off,
-        ready.age as oldest_ready_age_seconds
+      select queue.no, ready.count + parked.ready as ready, greatest(hidden.hidden, parked.parked) as hidden,
+        hidden.leased + parked.leased as leased, hidden.delayed + parked.delayed as delayed,
+        hidden.backing_off + parked.backing_off as backing_off,
+        coalesce(greatest(0, extract(epoch from now() - least(ready.since, parked.ready_since))), 0)::float8
+          as oldest_ready_age_seconds
       from unnest(${value("nos")}::int[], ${value("floors")}::text[]::timestamptz[]) as queue (no, floor)
       cross join lateral (
-        select count(*)::int as count,
-          coalesce(greatest(0, extract(epoch from now() - min(seen.visible_at))), 0)::float8 as age
+        select count(*)::int as count, min(seen.visible_at) as since
         from (
           select message.visible_at
           from ${messages} as message
@@ -119,7 +80,8 @@ function prepareDepths(db: Db) {
           limit ${value("cap")}
         ) as seen
       ) as ready
-      cross join lateral (${hidden_rows}) as hidden`);
+      cross join lateral (${hidden_rows}) as hidden
+      cross join lateral (${parked_rows}) as parked`);
   return db.orm.with(depth).select().from(depth).prepare("queue_depths");
 }
 

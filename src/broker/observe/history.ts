@@ -1,6 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
-import { queue_minutes, queues, rates } from "../../db/schema.ts";
+import { queue_minutes } from "../../db/historySchema.ts";
+import { queues, rates } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
 import { type Depths, page_effort } from "./depths.ts";

@@ -4,7 +4,16 @@ import { messages, queues, rates } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
 import type { ScanFloors } from "../deliver/scanFloors.ts";
 import { column, value } from "../statement.ts";
-import { exact_max, hidden_rows, sample_factor, sample_share, sample_size, sampled_states } from "./depths.ts";
+import { exact_max } from "./depths.ts";
+import {
+  hidden_rows,
+  key_rows,
+  parked_rows,
+  sample_factor,
+  sample_share,
+  sample_size,
+  sampled_states,
+} from "./states.ts";
 
 export type QueueStats = {
   num_undelivered_messages: number;
@@ -36,6 +45,9 @@ type Counted = {
   dead: number;
   published: number;
   acked: number;
+  parked: number;
+  blocked_keys: number;
+  blocked_by_label: number;
 };
 
 const whole = (name: string) => column<number>(name);
@@ -55,16 +67,23 @@ function prepareStats(db: Db) {
       dead: whole("dead"),
       published: whole("published"),
       acked: whole("acked"),
+      parked: whole("parked"),
+      blocked_keys: whole("blocked_keys"),
+      blocked_by_label: whole("blocked_by_label"),
     })
     .as(sql`
-      select ready.ready, ready.ready_age, ready.oldest_age, hidden.hidden, hidden.leased, hidden.delayed,
-        hidden.backing_off, hidden.lease_age, ready.dead + hidden.dead as dead, coalesce(rate.published, 0)::int as published,
-        coalesce(rate.acked, 0)::int as acked
+      select ready.ready + parked.ready as ready,
+        coalesce(floor(greatest(0, extract(epoch from now() - least(ready.ready_since, parked.ready_since)))), 0)::int
+          as ready_age,
+        coalesce(floor(greatest(0, extract(epoch from now() - least(ready.oldest_at, parked.oldest_at)))), 0)::int
+          as oldest_age,
+        hidden.hidden, hidden.leased + parked.leased as leased, hidden.delayed + parked.delayed as delayed,
+        hidden.backing_off + parked.backing_off as backing_off, hidden.lease_age,
+        ready.dead + hidden.dead + parked.dead as dead, parked.parked, own.blocked_keys, own.blocked_by_label,
+        coalesce(rate.published, 0)::int as published, coalesce(rate.acked, 0)::int as acked
       from ${queues} as queue
       cross join lateral (
-        select count(*)::int as ready,
-          coalesce(floor(greatest(0, extract(epoch from now() - min(seen.visible_at)))), 0)::int as ready_age,
-          coalesce(floor(greatest(0, extract(epoch from now() - min(seen.created_at)))), 0)::int as oldest_age,
+        select count(*)::int as ready, min(seen.visible_at) as ready_since, min(seen.created_at) as oldest_at,
           (count(*) filter (where seen.is_dead))::int as dead
         from (
           select message.created_at, message.visible_at, message.dead is not null as is_dead
@@ -77,6 +96,8 @@ function prepareStats(db: Db) {
         ) as seen
       ) as ready
       cross join lateral (${hidden_rows}) as hidden
+      cross join lateral (${parked_rows}) as parked
+      cross join lateral (${key_rows}) as own
       left join lateral (
         select rate.published, rate.acked
         from ${rates} as rate
@@ -118,8 +139,8 @@ export function createStats(db: Db, floorOf: ScanFloors["floorOf"]) {
     if (seen === undefined) return row;
     const of = (name: "ready" | "leased" | "delayed" | "backing_off" | "dead") =>
       Math.max(row[name], Math.round(seen[name] * seen.factor));
-    const is_ready_exact = row.ready <= exact_max;
-    const is_hidden_exact = row.hidden <= exact_max;
+    const is_ready_exact = row.ready <= exact_max && row.parked <= exact_max;
+    const is_hidden_exact = row.hidden <= exact_max && row.parked <= exact_max;
     return {
       ...row,
       ready: is_ready_exact ? row.ready : of("ready"),
@@ -137,7 +158,7 @@ export function createStats(db: Db, floorOf: ScanFloors["floorOf"]) {
       const values = { queue_id, cap: exact_max + 1, floor: floorOf(queue_id) };
       const [exact] = (await db.run("queue_stats", () => stats.execute(values), true)) as Counted[];
       if (exact === undefined) throw new BrokerError("queue_not_found");
-      const is_approximate = exact.ready > exact_max || exact.hidden > exact_max;
+      const is_approximate = exact.ready > exact_max || exact.hidden > exact_max || exact.parked > exact_max;
       const row = is_approximate ? await estimate(queue_id, exact) : exact;
       return {
         num_undelivered_messages: row.ready,
@@ -151,8 +172,8 @@ export function createStats(db: Db, floorOf: ScanFloors["floorOf"]) {
         oldest_lease_age_seconds: row.lease_age,
         publish_rate_1m: row.published / 60,
         ack_rate_1m: row.acked / 60,
-        blocked_keys: 0,
-        blocked_by_label: 0,
+        blocked_keys: row.blocked_keys,
+        blocked_by_label: row.blocked_by_label,
         ...(is_approximate && { approximate: true }),
       };
     },
