@@ -209,6 +209,19 @@ describe("everything that matches", () => {
     await call("PUT", `/v1/queues/${queue}/purge`);
   });
 
+  test("keeps the order of keys: a delete lets the next of a key come, a nack leaves ordered messages alone", async () => {
+    const queue = await createQueue(service);
+    const ordered = (body: string) => ({ body, ordering_key: "k" });
+    await publishAll(queue, [ordered("drop 1"), ordered("drop 2"), ordered("keep 3"), { body: "plain" }]);
+    const leased = await receive(queue, "?limit=1&max_per_key=1");
+    expect(leased.map(({ body }) => body)).toEqual(["drop 1"]);
+    expect(await actOn(queue, { action: "nack", state: "leased" })).toMatchObject({ moved: 0 });
+    await nack(queue, leased[0]?.id ?? "", { lease_token: leased[0]?.lease_token });
+    expect(await actOn(queue, { action: "delete", search: "drop" })).toMatchObject({ moved: 2 });
+    const bodies = (await receive(queue, "?limit=10")).map(({ body }) => body);
+    expect(bodies.toSorted()).toEqual(["keep 3", "plain"]);
+  });
+
   test("of a state in the archive is deleted there", async () => {
     const queue = await createQueue(service);
     const [gone, live] = [await put(queue), await put(queue)];

@@ -81,6 +81,7 @@ export type Message = {
   dead?: Dead;
   last_error?: string;
   state: State;
+  ordering_key?: string;
   events?: MessageEvent[];
 };
 

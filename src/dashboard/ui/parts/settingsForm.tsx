@@ -70,8 +70,23 @@ const groups: { title: string; settings: Setting[] }[] = [
     ],
   },
   {
+    title: "Order",
+    settings: [
+      { name: "ordering_scope", label: "Kept in", kind: "choice", values: ["key", "key_label"] },
+      {
+        name: "on_dead",
+        label: "When a message dies",
+        kind: "choice",
+        values: ["move", "block"],
+        hint: "block keeps its key closed until it is redriven or gone",
+      },
+      { name: "allow_delayed_ordering", label: "Delays of its own", kind: "switch", hint: "Its key waits for them" },
+    ],
+  },
+  {
     title: "Duplicates",
     settings: [
+      { name: "dedup_scope", label: "Counted in", kind: "choice", values: ["queue", "ordering_key"] },
       { name: "dedup_window_seconds", label: "Window", kind: "seconds", hint: "0 is off" },
       { name: "content_dedup", label: "By content", kind: "switch", hint: "Without an id, the body is one" },
       { name: "dedup_strict", label: "Strict", kind: "switch", hint: "The same id with another body is refused" },
@@ -218,7 +233,7 @@ export function SettingsFields({ values, onChange, queue_ids }: SettingsFormProp
       ))}
       {!shows_all && (
         <Button kind="quiet" onClick={() => setShowsAll(true)}>
-          Duplicates, limits and archive…
+          Order, duplicates, limits and archive…
         </Button>
       )}
     </>

@@ -27,7 +27,8 @@ const When = ({ time }: { time: string }) => (
 );
 
 function Facts({ message }: { message: Message }) {
-  const { label, delivery_attempts, created_at, visible_at, lease_expires_at, expires_at, dead, state } = message;
+  const { label, delivery_attempts, created_at, visible_at, lease_expires_at, expires_at, dead, state, ordering_key } =
+    message;
   const is_hidden = state === "delayed" || state === "backing_off";
   return (
     <dl class="facts">
@@ -35,6 +36,7 @@ function Facts({ message }: { message: Message }) {
         <StateBadge state={state} /> {dead && <Tag kind="danger">dead letter</Tag>}
       </Fact>
       <Fact name="Label">{label ?? <span class="muted">none</span>}</Fact>
+      {ordering_key !== undefined && <Fact name="Ordering key">{ordering_key}</Fact>}
       <Fact name="Deliveries">{delivery_attempts}</Fact>
       <Fact name="Published">
         <When time={created_at} />

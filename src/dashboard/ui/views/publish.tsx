@@ -13,20 +13,30 @@ type Draft = {
   delay_seconds: string;
   ttl_seconds: string;
   dedup_id: string;
+  ordering_key: string;
   attributes: Attribute[];
 };
 
-const blank: Draft = { body: "", label: "", delay_seconds: "", ttl_seconds: "", dedup_id: "", attributes: [] };
+const blank: Draft = {
+  body: "",
+  label: "",
+  delay_seconds: "",
+  ttl_seconds: "",
+  dedup_id: "",
+  ordering_key: "",
+  attributes: [],
+};
 
-const draftOf = ({ body = "", label, attributes }: Message): Draft => ({
+const draftOf = ({ body = "", label, ordering_key = "", attributes }: Message): Draft => ({
   ...blank,
   body,
   label: label ?? "",
+  ordering_key,
   attributes: Object.entries(attributes ?? {}).map(([name, value]) => ({ name, value })),
 });
 
 /** What is sent: members that were left empty are left out. */
-function requestOf({ body, label, delay_seconds, ttl_seconds, dedup_id, attributes }: Draft) {
+function requestOf({ body, label, delay_seconds, ttl_seconds, dedup_id, ordering_key, attributes }: Draft) {
   const named = attributes.filter(({ name }) => name !== "");
   return {
     body,
@@ -34,6 +44,7 @@ function requestOf({ body, label, delay_seconds, ttl_seconds, dedup_id, attribut
     ...(delay_seconds && { delay_seconds: Number(delay_seconds) }),
     ...(ttl_seconds && { ttl_seconds: Number(ttl_seconds) }),
     ...(dedup_id && { dedup_id }),
+    ...(ordering_key && { ordering_key }),
     ...(named.length > 0 && { attributes: Object.fromEntries(named.map(({ name, value }) => [name, value])) }),
   };
 }
@@ -117,7 +128,7 @@ function AttributeFields({ draft, onChange }: PartProps) {
 }
 
 const options: {
-  name: "label" | "delay_seconds" | "ttl_seconds" | "dedup_id";
+  name: "label" | "delay_seconds" | "ttl_seconds" | "dedup_id" | "ordering_key";
   label: string;
   hint?: string;
   is_number?: boolean;
@@ -126,6 +137,7 @@ const options: {
   { name: "delay_seconds", label: "Delay", hint: "Seconds until it is visible", is_number: true },
   { name: "ttl_seconds", label: "Time to live", hint: "Seconds until it expires", is_number: true },
   { name: "dedup_id", label: "Dedup id", hint: "A second one within the window is a duplicate" },
+  { name: "ordering_key", label: "Ordering key", hint: "Delivered in order, one at a time" },
 ];
 
 type PublishFormProps = {
