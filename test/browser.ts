@@ -1,6 +1,6 @@
 // A real browser, where there is one: Debian's chromium, driven by playwright-core, which brings none of its own.
 
-import { afterAll, expect } from "bun:test";
+import { expect } from "bun:test";
 import axe from "axe-core";
 import { type Browser, chromium, type Page } from "playwright-core";
 
@@ -12,9 +12,13 @@ if (!has_browser)
   console.log("no chromium was found: the tests of the dashboard in a browser are not run (apt-get install chromium)");
 
 let browser: Promise<Browser> | undefined;
-afterAll(async () => {
-  await (await browser)?.close();
-});
+
+/** Ends the browser, if one was started; the next page starts another. For `afterAll`. */
+export async function closeBrowser(): Promise<void> {
+  const started = browser;
+  browser = undefined;
+  await (await started)?.close();
+}
 
 export type Seen = { page: Page; errors: string[]; foreign: string[]; requests: string[] };
 

@@ -4,7 +4,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import postgres from "postgres";
 import { startServer } from "../src/commands/server.ts";
 import { readConfig } from "../src/config.ts";
-import { expectClean, findObstacles, has_browser, openPage } from "./browser.ts";
+import { closeBrowser, expectClean, findObstacles, has_browser, openPage } from "./browser.ts";
 import { createMigratedDatabase, uniqueId, until } from "./harness.ts";
 
 type Json = Record<string, unknown>;
@@ -24,6 +24,7 @@ const server = await startServer(
 const url = `http://127.0.0.1:${server.port}`;
 const sql = postgres(database_url, { max: 1, onnotice() {} });
 afterAll(async () => {
+  await closeBrowser();
   await server.stop();
   await sql.end({ timeout: 1 });
 });

@@ -3,7 +3,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { startServer } from "../src/commands/server.ts";
 import { readConfig } from "../src/config.ts";
-import { expectClean, has_browser, openPage } from "./browser.ts";
+import { closeBrowser, expectClean, has_browser, openPage } from "./browser.ts";
 import { createMigratedDatabase, until } from "./harness.ts";
 
 const root_key = "root-key-of-the-tests";
@@ -19,7 +19,10 @@ const server = await startServer(
   }),
   () => {},
 );
-afterAll(() => server.stop());
+afterAll(async () => {
+  await closeBrowser();
+  await server.stop();
+});
 const url = `http://127.0.0.1:${server.port}`;
 
 async function asRoot(method: string, path: string, body: unknown) {
