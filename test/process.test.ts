@@ -87,11 +87,13 @@ describe("the command line", () => {
   });
 
   test("what is not understood is named with the nearest that there is, and the usage, on standard error, exit 2", async () => {
+    const names =
+      "server, migrate, healthcheck, queue, publish, receive, ack, nack, extend, peek, topic, subscription, redrive, task, help";
     const cases: [args: string[], sentence: string][] = [
       [["serve"], 'unknown command "serve"; did you mean server?'],
-      [["frobnicate"], 'unknown command "frobnicate"; there are server, migrate, healthcheck, help'],
-      [["__proto__"], 'unknown command "__proto__"; there are server, migrate, healthcheck, help'],
-      [["constructor"], 'unknown command "constructor"; there are server, migrate, healthcheck, help'],
+      [["frobnicate"], `unknown command "frobnicate"; there are ${names}`],
+      [["__proto__"], `unknown command "__proto__"; there are ${names}`],
+      [["constructor"], `unknown command "constructor"; there are ${names}`],
       [["--server"], 'unknown option "--server"; did you mean server?'],
       [["server", "--frob"], 'unknown option "--frob"; there are --help, --version'],
       [["server", "-x"], 'unknown option "-x"; there are --help, --version'],

@@ -63,7 +63,9 @@ function cleanSchema(value: unknown): unknown {
   const solid = options?.filter((option) => option["type"] !== "null");
   if (options !== undefined && solid?.length === 1 && solid.length < options.length) {
     const { anyOf, ...beside } = rest;
-    return cleanSchema({ ...solid[0], ...beside, nullable: true });
+    // Not the named schema any more: in OpenAPI 3.0 nothing stands beside a reference.
+    const { title, ...own } = solid[0] ?? {};
+    return cleanSchema({ ...own, ...beside, nullable: true });
   }
   const clean = Object.fromEntries(Object.entries(rest).map(([name, own]) => [name, cleanSchema(own)]));
   if (isJson(patternProperties)) clean["additionalProperties"] = cleanSchema(Object.values(patternProperties)[0]);
@@ -107,7 +109,7 @@ const headerParameter = (name: RequestHeader): Json => ({
   ...request_headers[name],
 });
 
-/** What the plugin gets wrong: bodies under three content types, members of the query as it pleases, operation ids. */
+/** What the plugin gets wrong: bodies under three content types, members of the query as it pleases. */
 function cleanOperation(operation: Json): Json {
   const body = operation["requestBody"];
   const parameters = Array.isArray(operation["parameters"]) ? (operation["parameters"] as Json[]) : [];
@@ -117,7 +119,6 @@ function cleanOperation(operation: Json): Json {
   const { "x-notes": notes, ...described } = operation;
   const { takes = [], example } = (notes ?? {}) as Notes;
   const own_schema = nullableMembers(cleanSchema(schema)) as Json | undefined;
-  const body_schema = is_optional ? { ...own_schema, nullable: true } : own_schema;
   return {
     ...described,
     parameters: [
@@ -132,7 +133,7 @@ function cleanOperation(operation: Json): Json {
     ...(schema !== undefined && {
       requestBody: {
         required: !is_optional,
-        content: { "application/json": { schema: body_schema, example: example ?? {} } },
+        content: { "application/json": { schema: own_schema, example: example ?? own_schema?.["example"] ?? {} } },
       },
     }),
     responses: cleanSchema(operation["responses"]),
@@ -141,13 +142,30 @@ function cleanOperation(operation: Json): Json {
 
 const error_schema = {
   type: "object",
+  description: "Of every refusal; each operation names the codes of its own",
   required: ["code", "message"],
   properties: {
     code: { type: "integer", description: "What clients compare" },
     message: { type: "string" },
     details: { type: "string", description: "For people" },
   },
+  example: { code: 5, message: "queue not found" },
 };
+
+/** Puts every schema with a title into `components`, and a reference in its place. */
+function nameSchemas(value: unknown, components: Json): unknown {
+  if (Array.isArray(value)) return value.map((item) => nameSchemas(item, components));
+  if (!isJson(value)) return value;
+  const own = Object.fromEntries(Object.entries(value).map(([name, item]) => [name, nameSchemas(item, components)]));
+  const { title: name, ...schema } = own;
+  if (typeof name !== "string") return own;
+  const known = components[name];
+  if (known !== undefined && JSON.stringify(known) !== JSON.stringify(schema)) {
+    throw new Error(`two schemas of the document are called ${name}`);
+  }
+  components[name] = schema;
+  return { $ref: `#/components/schemas/${name}` };
+}
 
 async function buildDocument(resources: AnyElysia, version: string): Promise<string> {
   // Only now: the plugin takes longer to load than the rest of a request.
@@ -160,6 +178,9 @@ async function buildDocument(resources: AnyElysia, version: string): Promise<str
     const operations = Object.entries(item as Json).map(([method, own]) => [method, cleanOperation(own as Json)]);
     return [path.length > 1 ? path.replace(/\/$/, "") : path, Object.fromEntries(operations)];
   });
+  const components: Json = {};
+  const named = nameSchemas(Object.fromEntries(paths), components);
+  const schemas = Object.entries({ ...components, Error: error_schema }).sort(([a], [b]) => (a < b ? -1 : 1));
   return JSON.stringify({
     openapi: "3.0.3",
     info: {
@@ -173,8 +194,8 @@ async function buildDocument(resources: AnyElysia, version: string): Promise<str
         "neither NUL nor halves of characters; an empty number in a query is 0.",
     },
     servers: [{ url: "/" }],
-    paths: Object.fromEntries(paths),
-    components: { schemas: { Error: error_schema } },
+    paths: named,
+    components: { schemas: Object.fromEntries(schemas) },
   });
 }
 

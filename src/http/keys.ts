@@ -4,8 +4,8 @@ import type { Broker } from "../broker/broker.ts";
 import { BrokerError } from "../errors.ts";
 import { identityOf } from "../web/auth.ts";
 import { readsBody, readsQuery } from "./input.ts";
+import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";
-import { ListQuery, list_limit, pageOf } from "./queues.ts";
 import { member } from "./schema.ts";
 
 const scopes_max = 100;
@@ -31,13 +31,27 @@ const RateLimit = Type.Object({
   burst: member.seconds("Of them at once", 1, 1_000_000),
 });
 
-const KeyInput = Type.Object({
-  name: Type.String({ format: "text", minLength: 1, maxLength: 255, description: "For people; not unique" }),
-  scopes: member.list(Scope, scopes_max, "Rights; they add up. Without queues and topics they are for all of them"),
-  namespace: Type.Optional(member.id("It sees and creates only ids that begin with this and a dot")),
-  expires_at: Type.Optional(member.time("When it stops working")),
-  rate_limit: Type.Optional(RateLimit),
-});
+const example_input = { name: "orders service", scopes: [{ actions: ["publish", "consume"], queues: ["orders*"] }] };
+const example_key = {
+  id: "3mJr7AoUXx2W",
+  ...example_input,
+  namespace: null,
+  expires_at: null,
+  rate_limit: null,
+  created_at: "2026-01-31T12:00:00.000000Z",
+  last_used_at: null,
+};
+
+const KeyInput = Type.Object(
+  {
+    name: Type.String({ format: "text", minLength: 1, maxLength: 255, description: "For people; not unique" }),
+    scopes: member.list(Scope, scopes_max, "Rights; they add up. Without queues and topics they are for all of them"),
+    namespace: Type.Optional(member.id("It sees and creates only ids that begin with this and a dot")),
+    expires_at: Type.Optional(member.time("When it stops working")),
+    rate_limit: Type.Optional(RateLimit),
+  },
+  { title: "ApiKeyInput", example: example_input },
+);
 
 const orNull = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) => Type.Union([schema, Type.Null()]);
 const shown = {
@@ -56,8 +70,11 @@ const shown = {
   created_at: Type.String({ format: "date-time" }),
   last_used_at: orNull(Type.String({ format: "date-time", description: "To the minute" })),
 };
-const Key = Type.Object(shown);
-const NewKey = Type.Object({ ...shown, key: Type.String({ description: "The whole key, shown this once" }) });
+const Key = Type.Object(shown, { title: "ApiKey", example: example_key });
+const NewKey = Type.Object(
+  { ...shown, key: Type.String({ description: "The whole key, shown this once" }) },
+  { title: "NewApiKey", example: { ...example_key, key: "pq_…" } },
+);
 
 type Body = Static<typeof KeyInput>;
 
@@ -84,11 +101,12 @@ export const keyRoutes = (broker: Broker) =>
       {
         ...readsBody(KeyInput),
         detail: documents(
+          "createKey",
           "keys",
           "Create an API key",
           [{ status: 201, schema: NewKey, description: "The key, with its text" }],
           ["malformed_body", "validation_failed"],
-          { example: { name: "orders service", scopes: [{ actions: ["publish", "consume"], queues: ["orders*"] }] } },
+          { example: example_input },
         ),
       },
     )
@@ -99,6 +117,7 @@ export const keyRoutes = (broker: Broker) =>
       {
         ...readsQuery(ListQuery),
         detail: documents(
+          "listKeys",
           "keys",
           "List API keys, without their secrets",
           [{ status: 200, schema: pageOf(Key), description: "A page" }],
@@ -114,6 +133,7 @@ export const keyRoutes = (broker: Broker) =>
       },
       {
         detail: documents(
+          "deleteKey",
           "keys",
           "Revoke an API key: on every server within a second",
           [{ status: 204, description: "Revoked" }],

@@ -1,11 +1,12 @@
 import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
+import { states } from "../broker/manage/messages.ts";
 import type { Clock } from "../broker/publish/clock.ts";
 import { filterOf, type PeekState, peek_filter } from "./filter.ts";
 import { readsBody, readsQuery } from "./input.ts";
 import { documents, json, noContent } from "./output.ts";
-import { Dead } from "./receive.ts";
+import { Dead, example_message } from "./receive.ts";
 import { attributesText, member, type Problems } from "./schema.ts";
 
 const peek_limit = 10;
@@ -14,37 +15,58 @@ const peek_limit_max = 100;
 const body_characters_max = 268_435_456;
 const year_ms = 31_536_000_000;
 
-const Seen = Type.Object({
-  id: Type.String(),
-  queue_id: Type.String(),
-  label: Type.Union([Type.String(), Type.Null()]),
-  body: Type.Optional(Type.String()),
-  body_bytes: Type.Optional(Type.Integer({ description: "Of the whole body, when it is cut" })),
-  attributes: Type.Union([Type.Record(Type.String(), Type.String()), Type.Null()]),
-  delivery_attempts: Type.Integer(),
-  created_at: Type.String({ format: "date-time" }),
-  lease_expires_at: Type.Optional(Type.String({ format: "date-time" })),
-  ordering_key: Type.Optional(Type.String()),
-  expires_at: Type.Optional(Type.String({ format: "date-time" })),
-  dead: Type.Optional(Dead),
-  last_error: Type.Optional(Type.String()),
-  state: Type.String(),
-  visible_at: Type.Optional(Type.String({ format: "date-time" })),
-});
-const SeenAlone = Type.Object({
-  ...Seen.properties,
-  events: Type.Optional(
-    Type.Array(
-      Type.Object({
-        at: Type.String({ format: "date-time" }),
-        event: Type.String({ description: "nacked, lease_expired, dead_lettered or redriven" }),
-        attempt: Type.Integer({ description: "Deliveries so far" }),
-        error: Type.Optional(Type.String({ description: "What the consumer said, or why the message died" })),
-      }),
-      { description: "Failures: the first and the latest 19; absent while nothing has failed" },
+const example_seen = { ...example_message, state: "ready", visible_at: "2026-01-31T12:00:00.000000Z" };
+
+const Seen = Type.Object(
+  {
+    id: Type.String(),
+    queue_id: Type.String(),
+    label: Type.Union([Type.String(), Type.Null()]),
+    body: Type.Optional(Type.String()),
+    body_bytes: Type.Optional(Type.Integer({ description: "Of the whole body, when it is cut" })),
+    attributes: Type.Union([Type.Record(Type.String(), Type.String()), Type.Null()]),
+    delivery_attempts: Type.Integer(),
+    created_at: Type.String({ format: "date-time" }),
+    lease_expires_at: Type.Optional(Type.String({ format: "date-time" })),
+    ordering_key: Type.Optional(Type.String()),
+    priority: Type.Optional(Type.Integer()),
+    expires_at: Type.Optional(Type.String({ format: "date-time" })),
+    dead: Type.Optional(Dead),
+    last_error: Type.Optional(Type.String()),
+    state: Type.String({ enum: [...states] }),
+    visible_at: Type.Optional(Type.String({ format: "date-time" })),
+  },
+  { title: "SeenMessage", example: example_seen },
+);
+
+const SeenPage = Type.Object(
+  {
+    data: Type.Array(Seen),
+    next: Type.Optional(Type.String()),
+    stopped_early: Type.Optional(
+      Type.Boolean({ description: "The page ended because enough messages were looked at: go on at next" }),
     ),
-  ),
-});
+  },
+  { title: "SeenMessagePage", example: { data: [example_seen], next: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A" } },
+);
+
+const SeenAlone = Type.Object(
+  {
+    ...Seen.properties,
+    events: Type.Optional(
+      Type.Array(
+        Type.Object({
+          at: Type.String({ format: "date-time" }),
+          event: Type.String({ description: "nacked, lease_expired, dead_lettered or redriven" }),
+          attempt: Type.Integer({ description: "Deliveries so far" }),
+          error: Type.Optional(Type.String({ description: "What the consumer said, or why the message died" })),
+        }),
+        { description: "Failures: the first and the latest 19; absent while nothing has failed" },
+      ),
+    ),
+  },
+  { title: "SeenMessageWithEvents", example: example_seen },
+);
 
 const PeekQuery = Type.Object({
   ...peek_filter,
@@ -55,11 +77,14 @@ const PeekQuery = Type.Object({
   ),
 });
 
-const ChangeInput = Type.Object({
-  deliver_at: Type.Optional(member.time("When it becomes visible, at most a year ahead")),
-  label: Type.Optional(member.label),
-  attributes: Type.Optional(member.attributes),
-});
+const ChangeInput = Type.Object(
+  {
+    deliver_at: Type.Optional(member.time("When it becomes visible, at most a year ahead")),
+    label: Type.Optional(member.label),
+    attributes: Type.Optional(member.attributes),
+  },
+  { title: "ChangeInput", example: { label: "urgent" } },
+);
 const TokenQuery = Type.Object({ lease_token: Type.Optional(member.text("Of the lease that holds it")) });
 
 const judgesChange =
@@ -85,18 +110,13 @@ export const messageRoutes = (broker: Broker) =>
       {
         ...readsQuery(PeekQuery),
         detail: documents(
+          "peekMessages",
           "messages",
           "Look at messages by state, without leasing",
           [
             {
               status: 200,
-              schema: Type.Object({
-                data: Type.Array(Seen),
-                next: Type.Optional(Type.String()),
-                stopped_early: Type.Optional(
-                  Type.Boolean({ description: "The page ended because enough messages were looked at: go on at next" }),
-                ),
-              }),
+              schema: SeenPage,
               description: "A page; `next` is absent at the end",
             },
           ],
@@ -106,6 +126,7 @@ export const messageRoutes = (broker: Broker) =>
     )
     .get("/:message_id", async ({ params }) => json(200, await broker.getMessage(params.queue_id, params.message_id)), {
       detail: documents(
+        "getMessage",
         "messages",
         "Look at one message",
         [{ status: 200, schema: SeenAlone, description: "The message" }],
@@ -129,6 +150,7 @@ export const messageRoutes = (broker: Broker) =>
           before: ({ deliver_at }) => (deliver_at === undefined ? undefined : broker.clock.refresh()),
         }),
         detail: documents(
+          "changeMessage",
           "messages",
           "Reschedule or relabel a message that nobody holds",
           [{ status: 200, schema: SeenAlone, description: "The message" }],
@@ -147,6 +169,7 @@ export const messageRoutes = (broker: Broker) =>
       {
         ...readsQuery(TokenQuery),
         detail: documents(
+          "deleteMessage",
           "messages",
           "Delete a message, whatever its state, unless somebody holds it",
           [{ status: 204, description: "Deleted" }],
@@ -155,6 +178,11 @@ export const messageRoutes = (broker: Broker) =>
         ),
       },
     );
+
+const Info = Type.Object(
+  { name: Type.String(), version: Type.String(), features: Type.Array(Type.String()) },
+  { title: "Info", example: { name: "psqlqueue", version: "0.6.0", features: ["lease_tokens", "long_poll"] } },
+);
 
 /** `/v1/info`: what this server can do; unknown members are ignored, so a client cannot tell otherwise. */
 export const infoRoutes = (version: string) =>
@@ -171,6 +199,8 @@ export const infoRoutes = (version: string) =>
           "batch",
           "extend",
           "ordering_keys",
+          "priority",
+          "caps",
           "dedup",
           "retry_policy",
           "delay",
@@ -187,12 +217,13 @@ export const infoRoutes = (version: string) =>
       }),
     {
       detail: documents(
+        "getInfo",
         "health",
         "Name, version and features",
         [
           {
             status: 200,
-            schema: Type.Object({ name: Type.String(), version: Type.String(), features: Type.Array(Type.String()) }),
+            schema: Info,
             description: "What there is",
           },
         ],

@@ -46,6 +46,7 @@ const words: Record<Problem["rule"], string> = {
   itself: "must not be the queue itself",
   leads_back: "must not lead back to the queue",
   together: "must be given together with",
+  not_enabled: "is not enabled for this queue",
   not_together: "must not be given together with",
 };
 
@@ -125,8 +126,24 @@ function headersOf(status: number): ResponseHeader[] {
   return status === 429 || status === 503 ? ["Retry-After"] : [];
 }
 
-/** The `detail` of a route: what the document says of it. `errors` are the names of the refusals it may answer. */
+/** The refusal of one operation, as the document shows it: which codes it may hold. */
+const errorOf = (operation_id: string, names: ErrorName[]) => ({
+  title: `${operation_id[0]?.toUpperCase()}${operation_id.slice(1)}Error`,
+  type: "object",
+  required: ["code", "message"],
+  properties: {
+    code: { type: "integer", enum: names.map((name) => catalogue[name].code), description: "What clients compare" },
+    message: { type: "string" },
+    details: { type: "string", description: "For people" },
+  },
+});
+
+/**
+ * The `detail` of a route: what the document says of it. `errors` are the names of the refusals it may answer. Schemas
+ * with a title become named components.
+ */
 export function documents(
+  operation_id: string,
   tag: string,
   summary: string,
   successes: Success[],
@@ -139,13 +156,17 @@ export function documents(
     responses[status] = { description, headers: describeHeaders(headers), ...content };
   }
   const every: ErrorName[] = [...errors, ...every_error];
+  const schema = errorOf(operation_id, every);
   for (const status of new Set(every.map((name) => catalogue[name].status))) {
     const names = every.filter((name) => catalogue[name].status === status);
     responses[status] = {
       description: names.map((name) => `${catalogue[name].code}: ${catalogue[name].message}`).join("; "),
       headers: describeHeaders(headersOf(status)),
-      content: { "application/json": { schema: { $ref: "#/components/schemas/Error" } } },
+      content: {
+        "application/json": { schema, example: errorBody(new BrokerError(names[0] as ErrorName)) },
+      },
     };
   }
-  return { tags: [tag], summary, responses, "x-notes": { takes, example } } as object;
+  const notes = { takes, example };
+  return { operationId: operation_id, tags: [tag], summary, responses, "x-notes": notes } as object;
 }

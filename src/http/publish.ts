@@ -1,87 +1,52 @@
-import { type Static, Type } from "@sinclair/typebox";
+import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker, Outgoing } from "../broker/broker.ts";
-import type { Clock } from "../broker/publish/clock.ts";
 import { deduplicationKey } from "../broker/publish/dedup.ts";
 import type { Published, PublishOptions } from "../broker/publish/publish.ts";
 import { BrokerError, type ErrorName, type Failure } from "../errors.ts";
 import type { RequestHeader, ResponseHeader } from "./headers.ts";
-import { judgesItem, readsBody } from "./input.ts";
 import { documents, errorBody, itemError, json, noContent, refusalOf, wantsRepresentation } from "./output.ts";
-import { attributesText, isMap, member, type Problems } from "./schema.ts";
+import { type Message, readsPublishes } from "./publishInput.ts";
+import { attributesText } from "./schema.ts";
 
-const delay_seconds_max = 31_536_000;
-const batch_items_max = 1000;
+const PublishedSchema = Type.Object(
+  { id: Type.String(), deduplicated: Type.Boolean() },
+  { title: "Published", example: { id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A", deduplicated: false } },
+);
+const ItemResult = Type.Object(
+  {
+    id: Type.Optional(Type.String()),
+    deduplicated: Type.Optional(Type.Boolean()),
+    error: itemError,
+  },
+  { title: "PublishResult" },
+);
+const TopicItemResult = Type.Object(
+  { delivered_queues: Type.Optional(Type.Integer()), error: itemError },
+  { title: "FanOutResult" },
+);
+const FannedOutSchema = Type.Object(
+  {
+    delivered_queues: Type.Integer(),
+    data: Type.Array(Type.Object({ queue_id: Type.String(), id: Type.String(), deduplicated: Type.Boolean() })),
+  },
+  {
+    title: "FannedOut",
+    example: {
+      delivered_queues: 1,
+      data: [{ queue_id: "orders", id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A", deduplicated: false }],
+    },
+  },
+);
 
-/** What a publish takes, to a queue and to a topic. */
-const MessageInput = Type.Object({
-  body: member.body,
-  label: Type.Optional(member.label),
-  attributes: Type.Optional(member.attributes),
-  delay_seconds: Type.Optional(
-    member.seconds("Seconds until it is visible; instead of the queue's delay", 0, delay_seconds_max),
-  ),
-  deliver_at: Type.Optional(
-    member.time("When it becomes visible, at most a year ahead; not together with delay_seconds"),
-  ),
-  ttl_seconds: Type.Optional(member.seconds("Seconds it lives, if the queue's retention is not shorter", 1)),
-  expires_at: Type.Optional(member.time("When it expires; not together with ttl_seconds")),
-  dedup_id: Type.Optional(member.dedupId),
-  ordering_key: Type.Optional(member.ordering_key),
-  id: Type.Optional(member.readOnlyText),
-  queue_id: Type.Optional(member.readOnlyText),
-  delivery_attempts: Type.Optional(member.readOnlyCount),
-  created_at: Type.Optional(member.readOnlyTime),
-});
-
-type Message = Static<typeof MessageInput>;
-
-type Judge = (message: Message, problems: Problems, prefix?: string) => void;
-
-/** Rules between members, and against the database's clock. */
-const judgesMessage =
-  (clock: Clock): Judge =>
-  (message, problems, prefix = "") => {
-    const { delay_seconds, deliver_at, ttl_seconds, expires_at } = message;
-    if (deliver_at !== undefined) {
-      const latest_ms = clock.now_ms() + delay_seconds_max * 1000;
-      if (delay_seconds !== undefined) {
-        problems.set(`${prefix}delay_seconds`, "must not be given together with deliver_at");
-      } else if (Date.parse(deliver_at) > latest_ms) {
-        problems.set(`${prefix}deliver_at`, `must be no greater than ${new Date(latest_ms).toISOString()}`);
-      }
-    }
-    if (expires_at !== undefined) {
-      if (ttl_seconds !== undefined) problems.set(`${prefix}expires_at`, "must not be given together with ttl_seconds");
-      else if (Date.parse(expires_at) <= clock.now_ms()) problems.set(`${prefix}expires_at`, "must be in the future");
-    }
-  };
-
-const hasTime = (message: unknown) =>
-  isMap(message) && (typeof message["deliver_at"] === "string" || typeof message["expires_at"] === "string");
-
-/** Asks for the database's time where a message is judged by it; most have none. */
-const readsClock = (clock: Clock) => (body: Record<string, unknown>) => {
-  const { messages } = body;
-  return hasTime(body) || (Array.isArray(messages) && messages.some(hasTime)) ? clock.refresh() : undefined;
-};
-
-const Batch = Type.Object({ messages: member.list(MessageInput, batch_items_max, "Published in this order") });
-const AtomicQuery = Type.Object({
-  atomic: Type.Optional(member.flag("false: store those that can be, and say which; default true")),
-});
-
-const PublishedSchema = Type.Object({ id: Type.String(), deduplicated: Type.Boolean() });
-const ItemResult = Type.Object({
-  id: Type.Optional(Type.String()),
-  deduplicated: Type.Optional(Type.Boolean()),
-  error: itemError,
-});
-const TopicItemResult = Type.Object({ delivered_queues: Type.Optional(Type.Integer()), error: itemError });
-const FannedOutSchema = Type.Object({
-  delivered_queues: Type.Integer(),
-  data: Type.Array(Type.Object({ queue_id: Type.String(), id: Type.String(), deduplicated: Type.Boolean() })),
-});
+const ItemResults = Type.Object(
+  { data: Type.Array(ItemResult) },
+  { title: "PublishResults", example: { data: [{ id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A", deduplicated: false }] } },
+);
+const TopicItemResults = Type.Object(
+  { data: Type.Array(TopicItemResult) },
+  { title: "FanOutResults", example: { data: [{ delivered_queues: 1 }] } },
+);
 
 const publish_takes: RequestHeader[] = ["Idempotency-Key", "Prefer"];
 const stored_headers: ResponseHeader[] = ["X-Message-Id", "X-Deduplicated"];
@@ -103,6 +68,7 @@ const optionsOf = (body: Message, key: string | undefined): PublishOptions => ({
   expires_at: body.expires_at ?? null,
   dedup_key: key === undefined ? null : deduplicationKey("id", key),
   ordering_key: body.ordering_key ?? null,
+  priority: body.priority ?? 0,
 });
 
 /** The client's key: the member, else the header. */
@@ -120,6 +86,7 @@ function keyOf(body: Message, request: Request): string | undefined {
 const hasOptions = (body: Message, key: string | undefined) =>
   key !== undefined ||
   body.ordering_key !== undefined ||
+  body.priority !== undefined ||
   body.delay_seconds !== undefined ||
   body.deliver_at !== undefined ||
   body.ttl_seconds !== undefined ||
@@ -170,27 +137,6 @@ function assertStored<Result extends object>(results: (Result | Failure)[]): (Re
 const itemResult = <Result extends object>(result: Result | Failure) =>
   result instanceof Error ? { error: errorBody(refusalOf(result, "batch")) } : result;
 
-/** What is read of publishes, by the database's clock. */
-function readsPublishes(clock: Clock) {
-  const judge = judgesMessage(clock);
-  const before = readsClock(clock);
-  const judgeBatch = (batch: { messages: unknown }, problems: Problems): void => {
-    for (const [i, message] of (batch.messages as Message[]).entries()) judge(message, problems, `messages[${i}].`);
-  };
-  return {
-    judgeItem: judgesItem(MessageInput, judge),
-    readsMessage: () => readsBody(MessageInput, { rules: judge, before }),
-    /** All or nothing, or each for itself. */
-    readsBatch: () =>
-      readsBody(Batch, {
-        query: AtomicQuery,
-        isLoose: ({ atomic }) => atomic === false,
-        rules: judgeBatch,
-        before,
-      }),
-  };
-}
-
 /** `POST /v1/queues/:queue_id/messages` and its batch. */
 export function publishRoutes(broker: Broker) {
   const { judgeItem, readsMessage, readsBatch } = readsPublishes(broker.clock);
@@ -206,6 +152,7 @@ export function publishRoutes(broker: Broker) {
       {
         ...readsMessage(),
         detail: documents(
+          "publishMessage",
           "messages",
           "Publish a message",
           [
@@ -242,13 +189,14 @@ export function publishRoutes(broker: Broker) {
       {
         ...readsBatch(),
         detail: documents(
+          "publishMessages",
           "messages",
           "Publish up to 1000 messages, all or nothing",
           [
-            { status: 201, schema: Type.Object({ data: Type.Array(ItemResult) }), description: "One per message" },
+            { status: 201, schema: ItemResults, description: "One per message" },
             {
               status: 200,
-              schema: Type.Object({ data: Type.Array(ItemResult) }),
+              schema: ItemResults,
               description: "With atomic=false",
             },
           ],
@@ -284,6 +232,7 @@ export function topicPublishRoutes(broker: Broker) {
       {
         ...readsMessage(),
         detail: documents(
+          "publishToTopic",
           "topics",
           "Publish to a topic: a copy for each subscription whose filter matches",
           [
@@ -322,17 +271,18 @@ export function topicPublishRoutes(broker: Broker) {
       {
         ...readsBatch(),
         detail: documents(
+          "publishManyToTopic",
           "topics",
           "Publish up to 1000 messages to a topic, in one transaction",
           [
             {
               status: 201,
-              schema: Type.Object({ data: Type.Array(TopicItemResult) }),
+              schema: TopicItemResults,
               description: "One per message",
             },
             {
               status: 200,
-              schema: Type.Object({ data: Type.Array(TopicItemResult) }),
+              schema: TopicItemResults,
               description: "With atomic=false",
             },
           ],

@@ -1,6 +1,7 @@
 import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
+import { throttleOf } from "../broker/deliver/consumers.ts";
 import type { LeasedMessage } from "../broker/deliver/lease.ts";
 import { bytesOf } from "../broker/deliver/receive.ts";
 import { whenUnsent } from "../web/answer.ts";
@@ -24,31 +25,62 @@ export type ReceiveLimits = {
 };
 
 /** What a dead-lettered message says of its past. */
-export const Dead = Type.Object({
-  source_queue_id: Type.String(),
-  reason: Type.String({ enum: ["max_deliveries", "rejected", "expired"] }),
-  error: Type.Union([Type.String({ description: "Of the last nack" }), Type.Null()]),
-  attempts: Type.Integer({ description: "Deliveries before the move" }),
-  dead_at: Type.String({ format: "date-time" }),
-});
+export const Dead = Type.Object(
+  {
+    source_queue_id: Type.String(),
+    reason: Type.String({ enum: ["max_deliveries", "rejected", "expired"] }),
+    error: Type.Union([Type.String({ description: "Of the last nack" }), Type.Null()]),
+    attempts: Type.Integer({ description: "Deliveries before the move" }),
+    dead_at: Type.String({ format: "date-time" }),
+  },
+  {
+    title: "DeadLetter",
+    example: {
+      source_queue_id: "orders",
+      reason: "max_deliveries",
+      error: "the mail server did not answer",
+      attempts: 5,
+      dead_at: "2026-01-31T12:00:00.000000Z",
+    },
+  },
+);
 
-const Message = Type.Object({
-  id: Type.String({ description: "A ULID" }),
-  queue_id: Type.String(),
-  label: Type.Union([Type.String(), Type.Null()]),
-  body: Type.String(),
-  attributes: Type.Union([Type.Record(Type.String(), Type.String()), Type.Null()]),
-  delivery_attempts: Type.Integer({ description: "Deliveries, this one included" }),
-  created_at: Type.String({ format: "date-time" }),
-  lease_token: Type.String({ description: "For ack, nack and extend; new on every delivery" }),
-  lease_expires_at: Type.String({ format: "date-time" }),
-  ordering_key: Type.Optional(Type.String()),
-  expires_at: Type.Optional(Type.String({ format: "date-time" })),
-  dead: Type.Optional(Dead),
-  last_error: Type.Optional(Type.String()),
-});
+/** What an example of the document shows. */
+export const example_message = {
+  id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A",
+  queue_id: "orders",
+  label: "created",
+  body: '{"order":4711}',
+  attributes: { country: "DE" },
+  delivery_attempts: 1,
+  created_at: "2026-01-31T12:00:00.000000Z",
+};
+const example_lease = { lease_token: "3141592653589793238", lease_expires_at: "2026-01-31T12:00:31.000000Z" };
 
-const Received = Type.Object({ data: Type.Array(Message), limit: Type.Integer() });
+const Message = Type.Object(
+  {
+    id: Type.String({ description: "A ULID" }),
+    queue_id: Type.String(),
+    label: Type.Union([Type.String(), Type.Null()]),
+    body: Type.String(),
+    attributes: Type.Union([Type.Record(Type.String(), Type.String()), Type.Null()]),
+    delivery_attempts: Type.Integer({ description: "Deliveries, this one included" }),
+    created_at: Type.String({ format: "date-time" }),
+    lease_token: Type.String({ description: "For ack, nack and extend; new on every delivery" }),
+    lease_expires_at: Type.String({ format: "date-time" }),
+    ordering_key: Type.Optional(Type.String()),
+    priority: Type.Optional(Type.Integer({ description: "Other than 0" })),
+    expires_at: Type.Optional(Type.String({ format: "date-time" })),
+    dead: Type.Optional(Dead),
+    last_error: Type.Optional(Type.String()),
+  },
+  { title: "Message", example: { ...example_message, ...example_lease } },
+);
+
+const Received = Type.Object(
+  { data: Type.Array(Message), limit: Type.Integer() },
+  { title: "ReceivedMessages", example: { data: [{ ...example_message, ...example_lease }], limit: 10 } },
+);
 
 /** One received message. Attributes are JSON text already, so they are not parsed to be printed again. */
 function render(message: LeasedMessage, queue_id: string): string {
@@ -59,6 +91,7 @@ function render(message: LeasedMessage, queue_id: string): string {
     `"created_at":"${message.created_at}","lease_token":"${message.lease_token}",` +
     `"lease_expires_at":"${message.lease_expires_at}"`;
   if (message.ordering_key !== null) text += `,"ordering_key":${JSON.stringify(message.ordering_key)}`;
+  if ((message.priority ?? 0) !== 0) text += `,"priority":${message.priority}`;
   if (message.expires_at !== null) text += `,"expires_at":"${message.expires_at}"`;
   if (message.dead !== null) text += `,"dead":${message.dead}`;
   if (message.last_error !== null) text += `,"last_error":${JSON.stringify(message.last_error)}`;
@@ -166,13 +199,16 @@ export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_
       });
       const queue_id = JSON.stringify(params.queue_id);
       const bytes = bytesOf(leased);
+      const throttled = throttleOf(leased);
       const response = answerReceive(leased, queue_id, limit, request.signal, () => broker.answered(bytes));
+      if (throttled !== undefined) response.headers.set("x-throttled", throttled);
       return leased.length === 0 ? response : whenUnsent(response, () => broker.takeBack(params.queue_id, leased));
     },
     {
       ...readsQuery(ReceiveQuery),
       detail: {
         ...documents(
+          "receiveMessages",
           "messages",
           "Receive messages: leases them for the queue's ack deadline",
           [{ status: 200, schema: Received, description: "The messages, none when none is ready" }],

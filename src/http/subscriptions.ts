@@ -4,28 +4,51 @@ import type { Broker } from "../broker/broker.ts";
 import type { MessageFilters } from "../broker/manage/subscriptions.ts";
 import { type Action, assertMay, findAllowed, identityOf, visibleTo } from "../web/auth.ts";
 import { readsBody, readsQuery } from "./input.ts";
+import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";
-import { ListQuery, list_limit, pageOf } from "./queues.ts";
 import { member } from "./schema.ts";
 
-const SubscriptionInput = Type.Object({
-  id: member.id("The subscription's name"),
-  topic_id: member.id("The topic to copy from"),
-  queue_id: member.id("The queue to copy to"),
-  message_filters: Type.Optional(member.filters),
-  created_at: Type.Optional(member.readOnlyTime),
-});
+const SubscriptionInput = Type.Object(
+  {
+    id: member.id("The subscription's name"),
+    topic_id: member.id("The topic to copy from"),
+    queue_id: member.id("The queue to copy to"),
+    message_filters: Type.Optional(member.filters),
+    created_at: Type.Optional(member.readOnlyTime),
+  },
+  {
+    title: "SubscriptionInput",
+    example: {
+      id: "orders-to-germany",
+      topic_id: "orders",
+      queue_id: "german-orders",
+      message_filters: { country: ["DE"] },
+    },
+  },
+);
 
-const Subscription = Type.Object({
-  id: Type.String(),
-  topic_id: Type.String(),
-  queue_id: Type.String(),
-  message_filters: Type.Union([
-    Type.Record(Type.String(), Type.Union([Type.Array(Type.String()), Type.Null()])),
-    Type.Null(),
-  ]),
-  created_at: Type.String({ format: "date-time" }),
-});
+const Subscription = Type.Object(
+  {
+    id: Type.String(),
+    topic_id: Type.String(),
+    queue_id: Type.String(),
+    message_filters: Type.Union([
+      Type.Record(Type.String(), Type.Union([Type.Array(Type.String()), Type.Null()])),
+      Type.Null(),
+    ]),
+    created_at: Type.String({ format: "date-time" }),
+  },
+  {
+    title: "Subscription",
+    example: {
+      id: "orders-to-germany",
+      topic_id: "orders",
+      queue_id: "german-orders",
+      message_filters: { country: ["DE"] },
+      created_at: "2026-01-31T12:00:00.000000Z",
+    },
+  },
+);
 
 /** A null element of a list reads as ""; a null list stays. */
 const filtersOf = ({ message_filters }: Static<typeof SubscriptionInput>): MessageFilters | null =>
@@ -55,6 +78,7 @@ export const subscriptionRoutes = (broker: Broker) => {
       {
         ...readsBody(SubscriptionInput),
         detail: documents(
+          "createSubscription",
           "subscriptions",
           "Subscribe a queue to a topic",
           [{ status: 201, schema: Subscription, description: "The subscription" }],
@@ -79,6 +103,7 @@ export const subscriptionRoutes = (broker: Broker) => {
       {
         ...readsQuery(ListQuery),
         detail: documents(
+          "listSubscriptions",
           "subscriptions",
           "List subscriptions by id",
           [{ status: 200, schema: pageOf(Subscription), description: "A page" }],
@@ -88,6 +113,7 @@ export const subscriptionRoutes = (broker: Broker) => {
     )
     .get("/:subscription_id", async ({ params, request }) => json(200, await find(request, "peek", params)), {
       detail: documents(
+        "getSubscription",
         "subscriptions",
         "Get a subscription",
         [{ status: 200, schema: Subscription, description: "The subscription" }],
@@ -103,6 +129,7 @@ export const subscriptionRoutes = (broker: Broker) => {
       },
       {
         detail: documents(
+          "deleteSubscription",
           "subscriptions",
           "Delete a subscription",
           [{ status: 204, description: "Deleted" }],

@@ -6,43 +6,69 @@ import { BrokerError } from "../errors.ts";
 import { type Action, assertMay, findAllowed, identityOf, visibleTo } from "../web/auth.ts";
 import { filter_members, filterOf } from "./filter.ts";
 import { readsOptionalBody, readsQuery } from "./input.ts";
+import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";
-import { ListQuery, list_limit, pageOf } from "./queues.ts";
 import { member } from "./schema.ts";
 
 const awaited_limit_max = 1000;
 
-const RedriveInput = Type.Object({
-  destination_queue_id: Type.Optional(member.id("Default: the queue that each message came from")),
-  ...filter_members,
-  label: Type.Optional(member.label),
-  limit: Type.Optional(member.seconds("Messages to move at most", 1)),
-  rate_per_second: Type.Optional(member.seconds("Messages per second", 1, 1000)),
-  delay_seconds: Type.Optional(member.seconds("Seconds until they are visible", 0, 31_536_000)),
-  reset_attempts: Type.Optional(
-    Type.Boolean({ description: "false: delivery_attempts as before the move; default true" }),
-  ),
-});
+const RedriveInput = Type.Object(
+  {
+    destination_queue_id: Type.Optional(member.id("Default: the queue that each message came from")),
+    ...filter_members,
+    label: Type.Optional(member.label),
+    limit: Type.Optional(member.seconds("Messages to move at most", 1)),
+    rate_per_second: Type.Optional(member.seconds("Messages per second", 1, 1000)),
+    delay_seconds: Type.Optional(member.seconds("Seconds until they are visible", 0, 31_536_000)),
+    reset_attempts: Type.Optional(
+      Type.Boolean({ description: "false: delivery_attempts as before the move; default true" }),
+    ),
+  },
+  { title: "RedriveInput", example: { reason: "max_deliveries", rate_per_second: 100 } },
+);
 const WaitQuery = Type.Object({ wait: Type.Optional(member.flag("Answer when done; needs a limit of at most 1000")) });
 
-const TaskSchema = Type.Object({
-  id: Type.String(),
-  kind: Type.String(),
-  queue_id: Type.String(),
-  state: Type.String({ description: "running, completed, cancelled or failed" }),
-  moved: Type.Integer(),
-  failed: Type.Integer(),
-  total_estimate: Type.Integer(),
-  created_at: Type.String({ format: "date-time" }),
-  finished_at: Type.Union([Type.String({ format: "date-time" }), Type.Null()]),
-  error: Type.Union([Type.String(), Type.Null()]),
-});
+const TaskSchema = Type.Object(
+  {
+    id: Type.String(),
+    kind: Type.String(),
+    queue_id: Type.String(),
+    state: Type.String({ enum: ["running", "completed", "cancelled", "failed"] }),
+    moved: Type.Integer(),
+    failed: Type.Integer(),
+    total_estimate: Type.Integer(),
+    created_at: Type.String({ format: "date-time" }),
+    finished_at: Type.Union([Type.String({ format: "date-time" }), Type.Null()]),
+    error: Type.Union([Type.String(), Type.Null()]),
+  },
+  {
+    title: "Task",
+    example: {
+      id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A",
+      kind: "redrive",
+      queue_id: "orders-dead",
+      state: "completed",
+      moved: 3,
+      failed: 0,
+      total_estimate: 3,
+      created_at: "2026-01-31T12:00:00.000000Z",
+      finished_at: "2026-01-31T12:00:01.000000Z",
+      error: null,
+    },
+  },
+);
+/** What was started in the background. */
+export const Started = Type.Object(
+  { task_id: Type.String() },
+  { title: "StartedTask", example: { task_id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A" } },
+);
+
+const Moved = Type.Object({ moved: Type.Integer() }, { title: "Moved", example: { moved: 3 } });
 type RedriveTarget = Pick<RedriveOptions, "destination_queue_id" | "source_queue_id">;
 const TasksQuery = Type.Object({
   ...ListQuery.properties,
   queue_id: Type.Optional(member.id("Only tasks of this queue")),
 });
-const Started = Type.Object({ task_id: Type.String() });
 
 const optionsOf = (body: Static<typeof RedriveInput>): Omit<RedriveOptions, "destination_queue_no"> => ({
   destination_queue_id: body.destination_queue_id ?? null,
@@ -86,11 +112,12 @@ export const taskRoutes = (broker: Broker) => {
       {
         ...readsOptionalBody(RedriveInput, WaitQuery),
         detail: documents(
+          "redriveMessages",
           "messages",
           "Move messages of a dead-letter queue back",
           [
             { status: 202, schema: Started, description: "Started" },
-            { status: 200, schema: Type.Object({ moved: Type.Integer() }), description: "With wait=true: done" },
+            { status: 200, schema: Moved, description: "With wait=true: done" },
           ],
           ["malformed_body", "validation_failed", "queue_not_found", "queue_in_use", "queue_closed"],
         ),
@@ -105,6 +132,7 @@ export const taskRoutes = (broker: Broker) => {
       {
         ...readsQuery(TasksQuery),
         detail: documents(
+          "listTasks",
           "tasks",
           "List tasks, the latest first; those that ended are kept for a week",
           [{ status: 200, schema: pageOf(TaskSchema), description: "A page" }],
@@ -114,6 +142,7 @@ export const taskRoutes = (broker: Broker) => {
     )
     .get("/tasks/:task_id", async ({ params, request }) => json(200, await find(request, "peek", params)), {
       detail: documents(
+        "getTask",
         "tasks",
         "Get a task",
         [{ status: 200, schema: TaskSchema, description: "The task" }],
@@ -129,6 +158,7 @@ export const taskRoutes = (broker: Broker) => {
       },
       {
         detail: documents(
+          "cancelTask",
           "tasks",
           "Cancel a task; what it did stays done",
           [{ status: 204, description: "Cancelled, or ended before" }],

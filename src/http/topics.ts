@@ -3,15 +3,21 @@ import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import { assertMay, visibleTo } from "../web/auth.ts";
 import { readsBody, readsQuery } from "./input.ts";
+import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";
-import { ListQuery, list_limit, pageOf } from "./queues.ts";
 import { member } from "./schema.ts";
 
-const TopicInput = Type.Object({
-  id: member.id("The topic's name"),
-  created_at: Type.Optional(member.readOnlyTime),
-});
-const Topic = Type.Object({ id: Type.String(), created_at: Type.String({ format: "date-time" }) });
+const TopicInput = Type.Object(
+  {
+    id: member.id("The topic's name"),
+    created_at: Type.Optional(member.readOnlyTime),
+  },
+  { title: "TopicInput", example: { id: "orders" } },
+);
+const Topic = Type.Object(
+  { id: Type.String(), created_at: Type.String({ format: "date-time" }) },
+  { title: "Topic", example: { id: "orders", created_at: "2026-01-31T12:00:00.000000Z" } },
+);
 
 /** `/v1/topics`: make, look at and delete topics. */
 export const topicRoutes = (broker: Broker) =>
@@ -25,6 +31,7 @@ export const topicRoutes = (broker: Broker) =>
       {
         ...readsBody(TopicInput),
         detail: documents(
+          "createTopic",
           "topics",
           "Create a topic",
           [{ status: 201, schema: Topic, description: "The topic" }],
@@ -40,6 +47,7 @@ export const topicRoutes = (broker: Broker) =>
       {
         ...readsQuery(ListQuery),
         detail: documents(
+          "listTopics",
           "topics",
           "List topics by id",
           [{ status: 200, schema: pageOf(Topic), description: "A page" }],
@@ -49,6 +57,7 @@ export const topicRoutes = (broker: Broker) =>
     )
     .get("/:topic_id", async ({ params }) => json(200, await broker.getTopic(params.topic_id)), {
       detail: documents(
+        "getTopic",
         "topics",
         "Get a topic",
         [{ status: 200, schema: Topic, description: "The topic" }],
@@ -63,6 +72,7 @@ export const topicRoutes = (broker: Broker) =>
       },
       {
         detail: documents(
+          "deleteTopic",
           "topics",
           "Delete a topic and its subscriptions; queues and messages stay",
           [{ status: 204, description: "Deleted" }],

@@ -25,6 +25,7 @@ export type SeenMessage = {
   created_at: string;
   lease_expires_at?: string;
   ordering_key?: string;
+  priority?: number;
   expires_at?: string;
   dead?: unknown;
   last_error?: string;
@@ -51,6 +52,7 @@ type Row = {
   body_bytes?: number;
   is_cut?: boolean;
   ordering_key: string | null;
+  priority: number;
 };
 
 export type PeekQuery = Filter & {
@@ -98,14 +100,15 @@ export const live_rows = sql`
   select message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
     message.created_at, case when message.visible_at > now() then message.lease_expires_at end as lease_expires_at,
     case when message.has_ttl then message.expires_at end as expires_at, message.dead::text as dead, message.last_error,
-    ${live_state} as state, ${due_at} as visible_at, message.ordering_key, message.events::text as events
+    ${live_state} as state, ${due_at} as visible_at, message.ordering_key, message.priority,
+    message.events::text as events
   from ${messages} as message`;
 
 /** Archived ones. */
 export const past_rows = sql`
   select past.id, past.label, past.body, past.attributes::text as attributes, past.delivery_attempts, past.created_at,
     null::timestamptz as lease_expires_at, null::timestamptz as expires_at, past.dead::text as dead, past.last_error,
-    past.outcome as state, null::timestamptz as visible_at, past.ordering_key, past.events::text as events
+    past.outcome as state, null::timestamptz as visible_at, past.ordering_key, past.priority, past.events::text as events
   from ${archived_messages} as past`;
 
 const shape = {
@@ -122,6 +125,7 @@ const shape = {
   state: column<State>("state"),
   visible_at: column<string | null>("visible_at"),
   ordering_key: column<string | null>("ordering_key"),
+  priority: column<number>("priority"),
 };
 
 const cut_shape = { body_bytes: column<number>("body_bytes"), is_cut: column<boolean>("is_cut") };
@@ -140,6 +144,7 @@ function present(row: Row & { id: string }, queue_id: string, has_body = true): 
     created_at: rfc3339(row.created_at),
     ...(row.lease_expires_at !== null && row.state === "leased" && { lease_expires_at: rfc3339(row.lease_expires_at) }),
     ...(row.ordering_key !== null && { ordering_key: row.ordering_key }),
+    ...(row.priority !== 0 && { priority: row.priority }),
     ...(row.expires_at !== null && { expires_at: rfc3339(row.expires_at) }),
     ...(row.dead !== null && { dead: JSON.parse(row.dead) }),
     ...(row.last_error !== null && { last_error: row.last_error }),
@@ -189,7 +194,7 @@ function preparePeek(db: Db, name: string, rows: SQL, owner: SQL, key: SQL) {
         octet_length(matching.body) as body_bytes, char_length(matching.body) > ${value("body_characters_max")}::int as is_cut,
         matching.attributes, matching.delivery_attempts, matching.created_at, matching.lease_expires_at,
         matching.expires_at, matching.dead, matching.last_error, matching.state, matching.visible_at,
-        matching.ordering_key, edge.last_id
+        matching.ordering_key, matching.priority, edge.last_id
       from (
         select case when count(*) = ${value("scanned_rows_max")} then max(scanned.id) end as last_id from scanned
       ) as edge

@@ -3,7 +3,15 @@ import type { Db } from "../../db/db.ts";
 import { messages, queues } from "../../db/schema.ts";
 import type { ScanFloors } from "../deliver/scanFloors.ts";
 import { column, value } from "../statement.ts";
-import { hidden_rows, parked_rows, sample_factor, sample_share, sample_size, sampled_states } from "./states.ts";
+import {
+  hidden_rows,
+  parked_rows,
+  ready_messages,
+  sample_factor,
+  sample_share,
+  sample_size,
+  sampled_states,
+} from "./states.ts";
 
 /** Numbers up to this are exact; the scans along the receive index stop one later. */
 export const exact_max = 100_000;
@@ -68,17 +76,11 @@ function prepareDepths(db: Db) {
         hidden.backing_off + parked.backing_off as backing_off,
         coalesce(greatest(0, extract(epoch from now() - least(ready.since, parked.ready_since))), 0)::float8
           as oldest_ready_age_seconds
-      from unnest(${value("nos")}::int[], ${value("floors")}::text[]::timestamptz[]) as queue (no, floor)
+      from unnest(${value("nos")}::int[], ${value("floors")}::text[]::timestamptz[]) as given (no, floor)
+      cross join lateral (select * from ${queues} as queue where queue.no = given.no limit 1) as queue
       cross join lateral (
         select count(*)::int as count, min(seen.visible_at) as since
-        from (
-          select message.visible_at
-          from ${messages} as message
-          where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at <= now()
-            and message.visible_at >= queue.floor and message.expires_at > now()
-          order by message.visible_at, message.id collate "POSIX"
-          limit ${value("cap")}
-        ) as seen
+        from (${ready_messages(sql`given.floor`)}) as seen
       ) as ready
       cross join lateral (${hidden_rows}) as hidden
       cross join lateral (${parked_rows}) as parked`);
