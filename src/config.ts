@@ -4,52 +4,12 @@ import { readConnection } from "./connection/connection.ts";
 import { maskConnection } from "./connection/mask.ts";
 import { ConnectionError, trimText } from "./connection/text.ts";
 import { nearestOf } from "./nearest.ts";
+import { matching, oneOf, onOff, portOrNone, type Setting, text, truth, whole } from "./settingKinds.ts";
 
 /** A setting that cannot be used. The message is one line: the variable, the value, what is allowed. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
 }
-
-type Setting<T> = { default: string; allowed: string; meaning: string; read: (text: string) => T | undefined };
-
-const whole = (min: number, max: number, default_value: number, meaning: string): Setting<number> => ({
-  default: String(default_value),
-  allowed: `a whole number from ${min} to ${max}`,
-  meaning,
-  read: (text) => {
-    const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
-    return value >= min && value <= max ? value : undefined;
-  },
-});
-
-const truths = new Map<string, boolean>([
-  ...["1", "t", "T", "true", "TRUE", "True"].map((text) => [text, true] as const),
-  ...["0", "f", "F", "false", "FALSE", "False"].map((text) => [text, false] as const),
-]);
-
-const truth = (default_value: boolean, meaning: string): Setting<boolean> => ({
-  default: String(default_value),
-  allowed: "true or false (also 1, t, 0, f)",
-  meaning,
-  read: (text) => truths.get(text),
-});
-
-const oneOf = <const T extends string>(values: readonly T[], default_value: T, meaning: string): Setting<T> => ({
-  default: default_value,
-  allowed: `one of ${values.join(", ")}`,
-  meaning,
-  read: (text) => values.find((value) => value === text.toLowerCase()),
-});
-
-/** Quotes that came along with the value (Docker's `--env-file` keeps them) would be part of a path. */
-const isText = (given: string) => given.trim() !== "" && !/^(["'`]).*\1$/s.test(given);
-
-const text = (default_value: string, meaning: string): Setting<string> => ({
-  default: default_value,
-  allowed: "a text that is not empty, without quotes around it",
-  meaning,
-  read: (given) => (isText(given) ? given : undefined),
-});
 
 /** An IPv6 address may stand in brackets, as in a URL. */
 const host = (default_value: string, meaning: string): Setting<string> => ({
@@ -96,6 +56,31 @@ const origins: Setting<string[]> = {
     const list = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));
     const isOrigin = (item: string) => item === "*" || (URL.canParse(item) && new URL(item).origin === item);
     return list.every(isOrigin) ? list : undefined;
+  },
+};
+
+const baseUrl = (meaning: string): Setting<string> => ({
+  default: "",
+  allowed: "empty, or an address such as https://queue.example.com",
+  meaning,
+  read: (given) => {
+    if (given === "") return "";
+    const is_url = URL.canParse(given) && /^https?:$/.test(new URL(given).protocol) && !/[?#]/.test(given);
+    return is_url ? given.replace(/\/+$/, "") : undefined;
+  },
+});
+
+/** Secrets by their ids. */
+const accessKeys: Setting<ReadonlyMap<string, string>> = {
+  default: "",
+  allowed: "ids and secrets such as AKIDEXAMPLE:secret, separated by commas",
+  meaning: "access keys of SQS clients: with any, their requests must be signed with one",
+  is_secret: true,
+  read: (given) => {
+    const pairs = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));
+    const read = pairs.map((pair) => /^([!-9;-~]{1,128}):([!-~]{8,256})$/.exec(pair));
+    if (read.some((match) => match === null)) return undefined;
+    return new Map(read.map((match) => [match?.[1] ?? "", match?.[2] ?? ""]));
   },
 };
 
@@ -182,6 +167,21 @@ export const settings = {
   PSQLQUEUE_BATCH_MAX_BYTES: whole(1024, 268_435_456, 8_388_608, "bytes of message bodies that one statement carries"),
   PSQLQUEUE_BATCH_MAX_WAITING: whole(1, 1_000_000, 20_000, "requests that wait per verb; one more is answered 503"),
   PSQLQUEUE_CORS_ORIGINS: origins,
+  PSQLQUEUE_SQS: onOff("on", "whether clients of Amazon SQS are served"),
+  PSQLQUEUE_SQS_PORT: portOrNone("port of their own besides that of the API; 0: any free one; empty: none"),
+  PSQLQUEUE_SQS_PUBLIC_URL: baseUrl("what QueueUrls begin with; empty: the address that the client used"),
+  PSQLQUEUE_SQS_ACCOUNT_ID: matching("000000000000", /^\d{12}$/, "twelve digits", "account in QueueUrls and ARNs"),
+  PSQLQUEUE_SQS_REGION: matching("us-east-1", /^[a-z0-9-]{1,64}$/, "a region such as us-east-1", "region in ARNs"),
+  PSQLQUEUE_SQS_ACCESS_KEYS: accessKeys,
+  PSQLQUEUE_SQS_UNSIGNED_PAYLOAD: onOff("off", "whether a signature may leave the body out"),
+  PSQLQUEUE_SQS_LIMITS: oneOf(
+    ["strict", "relaxed"],
+    "strict",
+    "strict: names, sizes, batches and receives as at Amazon; relaxed: as this service can",
+  ),
+  PSQLQUEUE_SQS_LEGACY_HANDLES: onOff("off", "whether the receipt handle of an earlier delivery still deletes"),
+  PSQLQUEUE_SQS_PURGE_LIMIT: onOff("off", "whether a queue can be purged once in 60 s only, as at Amazon"),
+  PSQLQUEUE_SQS_NAME_LIMIT: onOff("off", "whether the name of a deleted queue is free after 60 s only, as at Amazon"),
 } as const satisfies Record<string, Setting<unknown>>;
 
 type Values = { [K in keyof typeof settings]: NonNullable<ReturnType<(typeof settings)[K]["read"]>> };
@@ -241,8 +241,8 @@ export function readConfig(
     // Blanks around a value mean nothing. Blanks alone are no value, and never the default.
     const value = setting.read(given.trim() === "" ? given : given.trim());
     if (value === undefined) {
-      const is_url = name.endsWith("_URL");
-      const shown = JSON.stringify(is_url ? maskConnection(given) : given);
+      const is_url = name.endsWith("DATABASE_URL");
+      const shown = setting.is_secret ? "(secret)" : JSON.stringify(is_url ? maskConnection(given) : given);
       const problem = is_url ? `: ${problemOf(given)}` : "";
       throw new ConfigError(`${name}=${shown} cannot be used${problem}; allowed: ${setting.allowed}`);
     }

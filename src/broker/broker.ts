@@ -9,8 +9,10 @@ import { createNotifier } from "./deliver/notifier.ts";
 import { bytesOf as answerBytes, createReceive, type ReceiveFrom } from "./deliver/receive.ts";
 import { createScanFloors } from "./deliver/scanFloors.ts";
 import { createWakeups } from "./deliver/wakeups.ts";
+import { createExtras } from "./manage/extras.ts";
 import { createMessages } from "./manage/messages.ts";
 import { createQueues } from "./manage/queues.ts";
+import { createRedrives } from "./manage/redrives.ts";
 import { createRemovals } from "./manage/removal.ts";
 import { createSubscriptions } from "./manage/subscriptions.ts";
 import { createTasks } from "./manage/tasks.ts";
@@ -68,6 +70,10 @@ export type Outgoing = {
   label: string | null;
   /** JSON text of a flat object of strings, or null. */
   attributes: string | null;
+  /** JSON text that is kept with it and handed back, or null. */
+  extras?: string | null;
+  /** Bytes that count against the queue's `max_message_bytes`; absent: body, label and attributes as stored. */
+  bytes?: number;
 };
 
 export type ReceiveRequest = ReceiveFrom & {
@@ -85,7 +91,11 @@ type Flush<Item, Result> = BatcherOptions<Item, Result>["flush"];
 const row_bytes = 200;
 
 const bytesOf = (message: Outgoing) =>
-  message.body.length + (message.attributes?.length ?? 0) + (message.label?.length ?? 0) + row_bytes;
+  message.body.length +
+  (message.attributes?.length ?? 0) +
+  (message.label?.length ?? 0) +
+  (message.extras?.length ?? 0) +
+  row_bytes;
 
 /**
  * Everything the service can do. Hot verbs gather concurrent calls into one statement; each call settles after commit.
@@ -179,12 +189,14 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
 
   return {
     ...createQueues(db),
+    ...createExtras(db),
     ...createTopics(db),
     ...createSubscriptions(db),
     ...createMessages(db, onReady),
     ...createStats(db, floors.floorOf),
     ...createTableHealth(db),
     ...createOutbox(db, onReady),
+    ...createRedrives(db),
     ...createTasks(db, removals, onReady, limits.removal_ms_max),
     ...createLeadership(db),
     ...createExpiredSweep(db, settle, note),

@@ -65,6 +65,8 @@ export const queues = psqlqueue.table("queues", {
   max_bytes: bigint("max_bytes", { mode: "number" }),
   publish_paused: boolean("publish_paused").notNull().default(false),
   consume_paused: boolean("consume_paused").notNull().default(false),
+  /** What an edge keeps of a queue that means nothing to the broker: flat names, values as text. */
+  extras: jsonb("extras").$type<Record<string, string>>(),
   created_at: moment("created_at").notNull().defaultNow(),
   updated_at: moment("updated_at").notNull().defaultNow(),
 });
@@ -102,6 +104,10 @@ export const messages = psqlqueue.table(
     last_error: plainText("last_error"),
     /** Where a dead-lettered message came from, and why. */
     dead: jsonb("dead").$type<DeadLetter>(),
+    /** When it was delivered for the first time. */
+    first_leased_at: moment("first_leased_at"),
+    /** What an edge keeps with a message and gets back, and the broker does not look into. */
+    extras: jsonb("extras"),
   },
   (message) => [
     primaryKey({ columns: [message.queue_no, message.id] }),

@@ -15,7 +15,8 @@ export type GatewayOptions = {
 
 /** What an edge brings: how it words a refusal, and answers to paths that are no routes. */
 export type Edge = {
-  refusal(error: BrokerError, headers?: Record<string, string>): Response;
+  /** `request`: the one that is refused. */
+  refusal(error: BrokerError, headers: Record<string, string>, request: Request): Response;
   start(path: string, request: Request): Response | undefined;
 };
 
@@ -75,19 +76,20 @@ export function createGateway(options: GatewayOptions, { refusal, start }: Edge)
 
   function refuse(request: Request, route: Route | undefined): Response | undefined {
     const problem = problemOf(request);
-    if (problem !== undefined) return refusal(problem);
-    if (route === undefined) return refusal(new BrokerError("route_not_found"));
+    if (problem !== undefined) return refusal(problem, {}, request);
+    if (route === undefined) return refusal(new BrokerError("route_not_found"), {}, request);
     if (!route.methods.has(request.method)) {
       const answer = request.method === "OPTIONS" ? origin.preflight(request, [...route.methods]) : undefined;
-      return answer ?? refusal(new BrokerError("method_not_allowed"), { allow: [...route.methods].join(", ") });
+      const allow = [...route.methods].join(", ");
+      return answer ?? refusal(new BrokerError("method_not_allowed"), { allow }, request);
     }
     if (origin.isForeign(request)) {
       const why = "a page of another site asks; PSQLQUEUE_CORS_ORIGINS can allow its origin";
-      return refusal(new BrokerError("forbidden", why));
+      return refusal(new BrokerError("forbidden", why), {}, request);
     }
     const length = request.headers.get("content-length");
     if (length !== null && Number(length) > options.body_bytes_max) {
-      return refusal(new BrokerError("payload_too_large", `at most ${options.body_bytes_max} bytes`));
+      return refusal(new BrokerError("payload_too_large", `at most ${options.body_bytes_max} bytes`), {}, request);
     }
     return undefined;
   }

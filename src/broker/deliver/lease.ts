@@ -23,6 +23,10 @@ export type LeasedMessage = {
   last_error: string | null;
   /** When the publisher's time to live ends; null when there is none. */
   expires_at: string | null;
+  /** Of its first delivery; as PostgreSQL says it. */
+  first_leased_at: string;
+  /** JSON text that the publisher's edge keeps with it, or null. */
+  extras: string | null;
 };
 
 /** What is to become of a leased row: only `ready` ones go to a consumer. */
@@ -87,6 +91,9 @@ function candidatesOf({ orm }: Db, queue: ReturnType<typeof withQueue>, is_label
         bytes: sql<number>`octet_length(${messages.body}) + case
         when pg_column_size(${messages.attributes}) > 500 then octet_length(${messages.attributes}::text)
         else coalesce(pg_column_size(${messages.attributes}), 0)
+      end + case
+        when pg_column_size(${messages.extras}) > 500 then octet_length(${messages.extras}::text)
+        else coalesce(pg_column_size(${messages.extras}), 0)
       end`.as("bytes"),
       })
       .from(messages)
@@ -146,6 +153,7 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
     -- A sub-select, so that the list is cast once and not for every row of it.
     set lease_token = (select ${value("lease_tokens")}::text[]::bigint[])[pick.n],
       leased_at = now(),
+      first_leased_at = coalesce(message.first_leased_at, now()),
       lease_expires_at = now() + pick.lease_seconds * interval '1 second',
       visible_at = now() + pick.lease_seconds * interval '1 second' + case
         when queue.retry_min_seconds = 0 then interval '0'
@@ -159,7 +167,8 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
     where message.ctid = pick.tid and ${is_within}
     returning message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
       message.created_at, message.lease_token, message.lease_expires_at, message.last_error, message.dead::text as dead,
-      case when message.has_ttl then message.expires_at end as expires_at, pick.ready_at, pick.was_leased, pick.bytes,
+      case when message.has_ttl then message.expires_at end as expires_at, message.first_leased_at,
+      message.extras::text as extras, pick.ready_at, pick.was_leased, pick.bytes,
       case
         when message.expires_at <= now() then case when queue.is_dead_on_expiry then 'dead_expired' else 'expired' end
         when pick.attempts_before >= queue.deliveries_max then 'dead'
@@ -188,6 +197,8 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
       last_error: column<string | null>("last_error"),
       dead: column<string | null>("dead"),
       expires_at: column<string | null>("expires_at"),
+      first_leased_at: column<string>("first_leased_at"),
+      extras: column<string | null>("extras"),
     })
     .as(sql`
       select now() as now, queue.receive_wait_seconds as wait_seconds, queue.max_lease_seconds, queue.is_lease_too_long,

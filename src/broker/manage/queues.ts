@@ -12,6 +12,7 @@ import {
   type Queue,
 } from "../settings.ts";
 import { column, rfc3339, value } from "../statement.ts";
+import { changedExtras, type Extras } from "./extras.ts";
 
 // SQLSTATEs of the rules that the table itself holds for dead-letter queues.
 const check_violation = "23514";
@@ -60,6 +61,7 @@ const fields = {
   ),
   publish_paused: queues.publish_paused,
   consume_paused: queues.consume_paused,
+  extras: queues.extras,
 };
 
 type Row = BaseSettings & {
@@ -108,8 +110,16 @@ const givenColumns = () =>
   );
 
 /** The parameters of create and update. `keeps_x`: the setting stays as it is. */
-function valuesOf(id: string, base: BaseSettings, input: LaterInput, is_new: boolean): Record<string, unknown> {
-  const values: Record<string, unknown> = { id, ...base };
+function valuesOf(
+  id: string,
+  base: Partial<BaseSettings>,
+  input: LaterInput,
+  extras: Extras | undefined,
+  is_new: boolean,
+): Record<string, unknown> {
+  const kept = { ack_deadline_seconds: null, message_retention_seconds: null, delivery_delay_seconds: null };
+  const values: Record<string, unknown> = { id, ...kept, ...base };
+  values["extras"] = extras === undefined ? null : JSON.stringify(extras);
   for (const name of later_names) {
     const own = input[name];
     values[`keeps_${name}`] = String(own === undefined && !is_new);
@@ -136,6 +146,7 @@ export function createQueues(db: Db) {
     .values({
       id: value("id"),
       ...base,
+      extras: sql`${value("extras")}::text::jsonb`,
       ...Object.fromEntries(later.map(({ column, given }) => [column, given])),
     } as unknown as Columns)
     .onConflictDoNothing()
@@ -144,7 +155,13 @@ export function createQueues(db: Db) {
   const update = orm
     .update(queues)
     .set({
-      ...base,
+      ...Object.fromEntries(
+        Object.entries(base).map(([column, given]) => [
+          column,
+          sql`coalesce(${given}, ${queues}.${sql.identifier(column)})`,
+        ]),
+      ),
+      extras: changedExtras,
       ...Object.fromEntries(
         later.map(({ name, column, given, current }) => [
           column,
@@ -229,14 +246,14 @@ export function createQueues(db: Db) {
 
   return {
     /** Throws `queue_exists`, `queue_not_found` for its dead-letter queue, `validation_failed`. */
-    async createQueue(id: string, settings: BaseSettings, input: LaterInput): Promise<Queue> {
+    async createQueue(id: string, settings: BaseSettings, input: LaterInput, extras?: Extras): Promise<Queue> {
       refuseItself(id, input);
       // The insert decides; but each that meets a taken id uses up a number, of which there are 2^31.
       if ((await find(id)) !== undefined) throw new BrokerError("queue_exists");
       if (input.dead_queue_id != null && (await find(input.dead_queue_id)) === undefined) {
         throw new BrokerError("queue_not_found");
       }
-      const values = valuesOf(id, settings, input, true);
+      const values = valuesOf(id, settings, input, extras, true);
       try {
         const [row] = await db.run("create_queue", () => create.execute(values));
         if (row === undefined) throw new BrokerError("queue_exists");
@@ -253,12 +270,12 @@ export function createQueues(db: Db) {
     },
 
     /**
-     * Replaces v1's settings and changes those others that are given. Repeatable. Throws `queue_not_found`, also for
-     * its dead-letter queue, and `validation_failed`.
+     * Changes those settings and extras that are given; an extra that is null goes. Repeatable. Throws
+     * `queue_not_found`, also for its dead-letter queue, and `validation_failed`.
      */
-    async updateQueue(id: string, settings: BaseSettings, input: LaterInput): Promise<Queue> {
+    async updateQueue(id: string, settings: Partial<BaseSettings>, input: LaterInput, extras?: Extras): Promise<Queue> {
       refuseItself(id, input);
-      const values = valuesOf(id, settings, input, false);
+      const values = valuesOf(id, settings, input, extras, false);
       try {
         const [row] = await db.run("update_queue", () => update.execute(values), true);
         if (row !== undefined) return present(row as Row);
@@ -284,6 +301,13 @@ export function createQueues(db: Db) {
       const queue = await find(id);
       if (queue === undefined) throw new BrokerError("queue_not_found");
       return queue;
+    },
+
+    /** The same with what an edge keeps of it. Throws `queue_not_found`. */
+    async getQueueAndExtras(id: string): Promise<{ queue: Queue; extras: Record<string, string> }> {
+      const [row] = await db.run("get_queue", () => get.execute({ id }), true);
+      if (row === undefined) throw new BrokerError("queue_not_found");
+      return { queue: present(row as Row), extras: row.extras ?? {} };
     },
 
     /** Ascending by id. */

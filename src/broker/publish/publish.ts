@@ -15,6 +15,10 @@ export type PublishItem = {
   label: string | null;
   /** JSON text of a flat object of strings, or null. */
   attributes: string | null;
+  /** JSON text that is kept with it and handed back, or null. */
+  extras?: string | null;
+  /** Bytes that count against `max_message_bytes`; absent: see bytesOf. */
+  bytes?: number;
 };
 
 export type PublishOptions = {
@@ -68,6 +72,7 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
     bodies: items.map((item) => item.body),
     labels: items.map((item) => item.label),
     attributes: items.map((item) => item.attributes),
+    extras: items.map((item) => item.extras ?? null),
   });
 
   /** Fills in what the plain statement left out: refused, or for a queue that looks at bodies. */
@@ -145,7 +150,7 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
       dedup_keys,
       body_hashes,
       are_counted: are_counted.map(String),
-      bytes: items.map((item) => String(bytesOf(item))),
+      bytes: items.map((item) => String(item.bytes ?? bytesOf(item))),
       is_atomic: String(is_atomic),
     };
     const rows = await db.run("publish_with_options", () => withOptions.execute(values), true);

@@ -33,17 +33,17 @@ export function preparePlain(db: Db): Prepared<Tally[]> {
     select given.*, queue.no as queue_no, queue.delivery_delay_seconds, queue.message_retention_seconds
     from unnest(
       ${value("queue_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
-      ${value("attributes")}::text[]
-    ) with ordinality as given (queue_id, id, body, label, attributes, n)
+      ${value("attributes")}::text[], ${value("extras")}::text[]
+    ) with ordinality as given (queue_id, id, body, label, attributes, extras, n)
     cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
     where not queue.publish_paused and not queue.content_dedup
       and num_nonnulls(queue.max_message_bytes, queue.max_depth, queue.max_bytes) = 0`);
   const stored = db.orm.$with("stored", {}).as(sql`
-    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, created_at)
+    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, created_at, extras)
     select
       item.queue_no, item.id, item.body, item.label, item.attributes::jsonb,
       now() + item.delivery_delay_seconds * interval '1 second',
-      now() + item.message_retention_seconds * interval '1 second', now()
+      now() + item.message_retention_seconds * interval '1 second', now(), item.extras::jsonb
     from item
     where exists (select from once)
     order by item.n`);
@@ -92,10 +92,10 @@ export function prepareOptioned(db: Db): Prepared<Outcome[]> {
         ${value("attributes")}::text[], ${value("delays")}::int[], ${value("deliver_ats")}::text[]::timestamptz[],
         ${value("ttls")}::int[], ${value("expires_ats")}::text[]::timestamptz[], ${value("dedup_keys")}::text[],
         ${value("body_hashes")}::text[], ${value("are_counted")}::text[]::boolean[],
-        ${value("bytes")}::text[]::bigint[]
+        ${value("bytes")}::text[]::bigint[], ${value("extras")}::text[]
       ) with ordinality as given (
         queue_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, body_hash,
-        is_counted, bytes, n)
+        is_counted, bytes, extras, n)
       cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
     ) as keyed
     ) as judged`);
@@ -118,12 +118,12 @@ export function prepareOptioned(db: Db): Prepared<Outcome[]> {
     from allowed
     where allowed.key is null or allowed.id in (select claimed.message_id from claimed)`);
   const stored = db.orm.$with("stored", {}).as(sql`
-    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at)
+    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at, extras)
     select
       fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes::jsonb, fresh.visible_at,
       least(now() + fresh.message_retention_seconds * interval '1 second', fresh.expires_at,
         now() + fresh.ttl_seconds * interval '1 second'),
-      fresh.expires_at is not null or fresh.ttl_seconds is not null, now()
+      fresh.expires_at is not null or fresh.ttl_seconds is not null, now(), fresh.extras::jsonb
     from fresh
     order by fresh.n`);
   const answer = db.orm

@@ -1,0 +1,137 @@
+import type { LeasedMessage } from "../broker/deliver/lease.ts";
+import { bytesOf } from "../broker/deliver/receive.ts";
+import { invalidValue, unknownAttribute } from "./errors.ts";
+import { visibility_seconds_max } from "./limits.ts";
+import { type Attribute, attributesOf, type Extras, md5OfAttributes, md5OfBody } from "./messages.ts";
+import { arnOf, nameOfUrl, type Place } from "./names.ts";
+import { handleOf } from "./receipts.ts";
+import { type Act, nothing, type Service } from "./service.ts";
+import type { Input } from "./shapes.ts";
+
+// ReceiveMessage.
+
+/** Asked for by this name only: the label that v1 gives a message. */
+const label_attribute = "psqlqueue.label";
+
+type Shown = { message: LeasedMessage; extras: Extras; place: Place };
+type Dead = { source_queue_id: string; attempts: number };
+
+const milliseconds = (time: string) => String(Date.parse(time.replace(" ", "T").replace(/\+00$/, "Z")));
+const deadOf = ({ dead }: LeasedMessage) => (dead === null ? undefined : (JSON.parse(dead) as Dead));
+
+const system: Record<string, (shown: Shown) => string | undefined> = {
+  SenderId: ({ extras, place }) => extras.sender ?? place.account_id,
+  SentTimestamp: ({ message }) => milliseconds(message.created_at),
+  // Ours begin anew in the dead-letter queue; Amazon's go on.
+  ApproximateReceiveCount: ({ message }) => String(message.delivery_attempts + (deadOf(message)?.attempts ?? 0)),
+  ApproximateFirstReceiveTimestamp: ({ message }) => milliseconds(message.first_leased_at),
+  SequenceNumber: () => undefined,
+  MessageGroupId: ({ extras }) => extras.group,
+  MessageDeduplicationId: () => undefined,
+  AWSTraceHeader: ({ extras }) => extras.trace,
+  DeadLetterQueueSourceArn: ({ message, place }) => {
+    const dead = deadOf(message);
+    return dead && arnOf(place, dead.source_queue_id);
+  },
+};
+const system_names = Object.keys(system);
+
+/** The system attributes that are asked for. Throws InvalidAttributeName. */
+function readSystemNames({ AttributeNames = [], MessageSystemAttributeNames = [] }: Input<"ReceiveMessage">): string[] {
+  const asked = [...AttributeNames, ...MessageSystemAttributeNames];
+  for (const name of asked) if (name !== "All" && !Object.hasOwn(system, name)) throw unknownAttribute(name);
+  return asked.includes("All") ? system_names : [...new Set(asked)];
+}
+
+/** Which of a message's own attributes are asked for: all of them, by name, and by the beginning of a name. */
+function readAttributeNames(asked: string[]): (name: string) => boolean {
+  if (asked.some((name) => name === "All" || name === "*" || name === ".*")) return () => true;
+  const names = new Set(asked);
+  const prefixes = asked.flatMap((name) => (name.endsWith(".*") ? [name.slice(0, -2)] : []));
+  return (name) => names.has(name) || prefixes.some((prefix) => name.startsWith(prefix));
+}
+
+const written = ({ type, value }: Attribute) =>
+  type.startsWith("Binary") ? { DataType: type, BinaryValue: value } : { DataType: type, StringValue: value };
+
+function showAttributes(message: LeasedMessage, extras: Extras, asked: string[]): object {
+  if (asked.length === 0 || (message.attributes === null && extras.typed === undefined && message.label === null)) {
+    return nothing;
+  }
+  const isAsked = readAttributeNames(asked);
+  const own = message.attributes === null ? null : (JSON.parse(message.attributes) as Record<string, string>);
+  const chosen = Object.entries(attributesOf(own, extras)).filter(([name]) => isAsked(name));
+  if (message.label !== null && message.label !== "" && asked.includes(label_attribute)) {
+    chosen.push([label_attribute, { type: "String", value: message.label }]);
+  }
+  if (chosen.length === 0) return nothing;
+  return {
+    MD5OfMessageAttributes: md5OfAttributes(Object.fromEntries(chosen)),
+    MessageAttributes: Object.fromEntries(chosen.map(([name, attribute]) => [name, written(attribute)])),
+  };
+}
+
+function show(service: Service, queue: string, message: LeasedMessage, names: string[], asked: string[]): object {
+  const extras: Extras = message.extras === null ? {} : JSON.parse(message.extras);
+  const shown = { message, extras, place: service.place };
+  const Attributes: Record<string, string> = {};
+  for (const name of names) {
+    const value = system[name]?.(shown);
+    if (value !== undefined) Attributes[name] = value;
+  }
+  return {
+    MessageId: message.id,
+    ReceiptHandle: handleOf(queue, message.id, message.lease_token),
+    MD5OfBody: md5OfBody(message.body),
+    Body: message.body,
+    ...(names.length > 0 && { Attributes }),
+    ...showAttributes(message, extras, asked),
+  };
+}
+
+function checkNumbers({ limits }: Service, input: Input<"ReceiveMessage">): void {
+  const { MaxNumberOfMessages: count, WaitTimeSeconds: wait, VisibilityTimeout: visibility } = input;
+  const { receive_messages, receive_wait_seconds } = limits;
+  if (count !== undefined && (count < 1 || count > receive_messages)) {
+    throw invalidValue(count, "MaxNumberOfMessages", `Must be between 1 and ${receive_messages}, if provided.`);
+  }
+  if (wait !== undefined && (wait < 0 || wait > receive_wait_seconds)) {
+    throw invalidValue(wait, "WaitTimeSeconds", `Must be >= 0 and <= ${receive_wait_seconds}, if provided.`);
+  }
+  if (visibility !== undefined && (visibility < 0 || visibility > visibility_seconds_max)) {
+    throw invalidValue(
+      visibility,
+      "VisibilityTimeout",
+      `Must be between 0 and ${visibility_seconds_max}, if provided.`,
+    );
+  }
+}
+
+/** Receives up to ten messages, and waits for the first of them if asked to. */
+export const receiveMessage: Act<"ReceiveMessage"> = async (service, input, call) => {
+  const { broker, limits } = service;
+  const queue = nameOfUrl(input.QueueUrl);
+  checkNumbers(service, input);
+  const names = readSystemNames(input);
+  const asked = input.MessageAttributeNames ?? [];
+  const wait = input.WaitTimeSeconds;
+  const wait_ms_max = Math.min(limits.receive_wait_seconds, service.wait_seconds_max) * 1000;
+  // Without a wait asked for, the queue's own may hold; whether, only the database knows.
+  if (wait !== 0) call.mayWait(wait === undefined ? wait_ms_max : wait * 1000);
+  const leased = await broker.receive({
+    queue_id: queue,
+    label: undefined,
+    limit: input.MaxNumberOfMessages ?? 1,
+    lease_seconds: input.VisibilityTimeout,
+    wait_ms: wait === undefined ? undefined : wait * 1000,
+    wait_ms_max,
+    signal: call.signal,
+  });
+  if (leased.length === 0) return nothing;
+  call.whenUnsent(() => broker.takeBack(queue, leased));
+  try {
+    return { Messages: leased.map((message) => show(service, queue, message, names, asked)) };
+  } finally {
+    broker.answered(bytesOf(leased));
+  }
+};
