@@ -1,9 +1,9 @@
 import type { PublishOptions } from "../broker/publish/publish.ts";
 import { answerBatch, attempt, checkEntries } from "./batch.ts";
-import { invalidParameter, SqsError } from "./errors.ts";
+import { invalidParameter, invalidValue, SqsError } from "./errors.ts";
 import type { Facts } from "./facts.ts";
 import { md5OfBody, type ReadMessage, readMessage, sizeOf } from "./messages.ts";
-import { nameOfUrl } from "./names.ts";
+import { isFifo, nameOfUrl } from "./names.ts";
 import type { Act, Call, Service } from "./service.ts";
 import type { GivenMessage } from "./shapes.ts";
 
@@ -31,8 +31,15 @@ function optionsOf({ delay_seconds }: ReadMessage, facts: Facts): PublishOptions
   return facts.message_bytes_max === null ? undefined : no_options;
 }
 
-const read = ({ limits }: Service, given: GivenMessage, call: Call) =>
-  readMessage(given, call.sender, call.trace, limits.attributes);
+const wrong_type = "The request include parameter that is not valid for this queue type.";
+
+function read({ limits }: Service, queue: string, given: GivenMessage, call: Call): ReadMessage {
+  const message = readMessage(given, call.sender, call.trace, limits.attributes);
+  if (!isFifo(queue) && message.dedup_id !== undefined) {
+    throw invalidValue(message.dedup_id, "MessageDeduplicationId", wrong_type);
+  }
+  return message;
+}
 
 function answer(message: ReadMessage, id: string): object {
   const { md5_of_attributes, md5_of_system_attributes } = message;
@@ -48,7 +55,7 @@ function answer(message: ReadMessage, id: string): object {
 export const sendMessage: Act<"SendMessage"> = async (service, input, call) => {
   const queue = nameOfUrl(input.QueueUrl);
   const facts = await service.facts.of(queue);
-  const message = read(service, input, call);
+  const message = read(service, queue, input, call);
   const problem = sizeProblem(service, facts, message.outgoing.bytes, false);
   if (problem !== undefined) throw problem;
   const { id } = await service.broker.publish({ queue_id: queue, ...message.outgoing }, optionsOf(message, facts));
@@ -69,7 +76,7 @@ export const sendMessageBatch: Act<"SendMessageBatch"> = async (service, input, 
   const queue = nameOfUrl(input.QueueUrl);
   const facts = await service.facts.of(queue);
   const entries = checkEntries(input.Entries, "SendMessage", limits);
-  const read_entries = entries.map((entry) => attempt(() => read(service, entry, call)));
+  const read_entries = entries.map((entry) => attempt(() => read(service, queue, entry, call)));
   const bytes = bytesOfBatch(entries, read_entries);
   if (bytes > limits.batch_bytes) {
     throw new SqsError(
