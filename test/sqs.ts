@@ -98,7 +98,7 @@ export function toForm(action: string, input: Json): URLSearchParams {
         if (typeof item === "object") for (const key in item) add(`${place}.`, key, item[key]);
         else form.set(place, String(item));
       }
-    } else if (map_name !== undefined) {
+    } else if (map_name !== undefined && typeof value === "object" && value !== null) {
       for (const [i, [key, item]] of Object.entries(value as Json).entries()) {
         const place = `${prefix}${map_name[0]}.${i + 1}`;
         form.set(`${place}.${map_name[1]}`, key);

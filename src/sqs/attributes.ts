@@ -4,6 +4,7 @@ import { invalidAttribute, invalidParameter, SqsError, unknownAttribute } from "
 import { message_bytes_max, visibility_seconds_max } from "./limits.ts";
 import { arnOf, isFifo, type Place } from "./names.ts";
 import { checkPolicy, checkRedriveAllowPolicy, readRedrivePolicy, writeRedrivePolicy } from "./policies.ts";
+import { isXmlText } from "./xml.ts";
 
 // The attributes of a queue: which of our settings each one is. What is no setting is kept with the queue as it was
 // given (its extras).
@@ -186,7 +187,10 @@ export function readChange(given: Record<string, string>, queue: string): Change
     throw invalidAttribute("FifoQueue", "Modifying queue type is not supported.");
   }
   const change: Change = { base: {}, later: {}, extras: {} };
-  for (const [name, value] of Object.entries(given)) settable[name]?.set(change, value, queue);
+  for (const [name, value] of Object.entries(given)) {
+    if (!isXmlText(value)) throw invalidAttribute(name, "Invalid characters found.");
+    settable[name]?.set(change, value, queue);
+  }
   return change;
 }
 

@@ -90,7 +90,7 @@ export function readQuery(shape: Shape, node: Node, path: string): unknown {
           const value = item.children?.get(shape.value);
           if (name === undefined) return [];
           const empty = { text: "", children: undefined };
-          return [[name, readQuery(shape.of, value ?? empty, `${path}.${i + 1}.${shape.value}`)]];
+          return [[name, readQuery(shape.of, value ?? empty, `${path}.${i + 1}.${shape.value}`) ?? ""]];
         }),
       );
     case "members": {

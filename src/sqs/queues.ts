@@ -15,6 +15,7 @@ import { tags_max } from "./limits.ts";
 import { arnOf, checkNewName, isFifo, nameOfUrl, urlOf } from "./names.ts";
 import { addPermission, allowsSource, removePermission } from "./policies.ts";
 import { type Act, type Call, nothing, type Service } from "./service.ts";
+import { isXmlText } from "./xml.ts";
 
 // Actions on queues themselves.
 
@@ -35,6 +36,7 @@ function checkTags(tags: Record<string, string>): void {
     if (name.length < 1 || name.length > 128) {
       throw invalidValue(name, "TagKey", "A tag key must be 1 to 128 in length.");
     }
+    if (!isXmlText(name + value)) throw invalidValue(name, "TagKey", "Invalid characters found.");
     if (value.length > 256) throw invalidValue(value, "TagValue", "A tag value must be at most 256 in length.");
     if (/^aws:/i.test(name)) throw invalidValue(name, "TagKey", "Tag keys must not start with aws:.");
   }
@@ -234,7 +236,9 @@ export const tagQueue: Act<"TagQueue"> = async ({ broker }, input) => {
 export const untagQueue: Act<"UntagQueue"> = async ({ broker }, input) => {
   const queue = nameOfUrl(input.QueueUrl);
   if (input.TagKeys === undefined) throw missing("TagKeys");
-  await broker.changeExtras(queue, asExtras(Object.fromEntries(input.TagKeys.map((name) => [name, null]))));
+  // No tag has other characters, and those that are not there do not matter.
+  const gone = input.TagKeys.filter(isXmlText).map((name): [string, null] => [name, null]);
+  await broker.changeExtras(queue, asExtras(Object.fromEntries(gone)));
   return nothing;
 };
 
