@@ -10,6 +10,7 @@ const everything = `
     (select json_agg(m order by m.queue_no, m.id) from psqlqueue.messages as m)::text as messages,
     (select json_agg(a order by a.queue_no, a.id) from psqlqueue.archived_messages as a)::text as archived,
     (select json_agg(d) from psqlqueue.deduplications as d)::text as deduplications,
+    (select json_agg(k) from psqlqueue.ordering_keys as k)::text as ordering_keys,
     (select json_agg(t) from psqlqueue.tasks as t)::text as tasks`;
 
 test("everything is carried over as it is, leases and archive included, and the target goes on from there", async () => {
@@ -36,6 +37,8 @@ test("everything is carried over as it is, leases and archive included, and the 
   await publish("x".repeat(5_000_000), 1);
   await publish("after the large one", 1);
   const { data } = (await from.call("GET", `/v1/queues/${queue}/messages`)).body;
+  const keyed = (ordering_key: string) => ({ body: "x", ordering_key });
+  for (let i = 0; i < 3; i++) await from.call("POST", `/v1/queues/${queue}/messages`, keyed("k"));
   for (const { id } of data.slice(0, 5)) await from.call("PUT", `/v1/queues/${queue}/messages/${id}/ack`);
   await from.call("DELETE", `/v1/queues/${deleted}`);
 
@@ -45,7 +48,9 @@ test("everything is carried over as it is, leases and archive included, and the 
     queues: 2,
     topics: 1,
     subscriptions: 1,
-    messages: 1198,
+    messages: 1201,
+    ordering_keys: 1,
+    stale_keys: 0,
     archived_messages: 5,
     deduplications: 1,
     topic_deduplications: 0,
@@ -57,6 +62,11 @@ test("everything is carried over as it is, leases and archive included, and the 
   const leased = data[7].id;
   expect((await to.call("PUT", `/v1/queues/${queue}/messages/${leased}/ack`)).status).toBe(204);
   await createQueue(to);
+  const numbers = () => to.sql`select max(ordering_seq)::int as number from psqlqueue.messages`;
+  const [before] = await numbers();
+  await to.call("POST", `/v1/queues/${queue}/messages`, keyed("l"));
+  const [after] = await numbers();
+  expect(after?.["number"]).toBeGreaterThan(before?.["number"]);
 
   expect(carryOver(from.url, url)).rejects.toThrow("the target database holds 3 queues and 1 topics already");
   await from.close();

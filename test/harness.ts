@@ -144,7 +144,8 @@ export async function openService(options: ServiceOptions = {}): Promise<Service
       await sql`update psqlqueue.messages
         set visible_at = visible_at - ${by}::interval, expires_at = expires_at - ${by}::interval,
           created_at = created_at - ${by}::interval, leased_at = leased_at - ${by}::interval,
-          lease_expires_at = lease_expires_at - ${by}::interval`;
+          lease_expires_at = lease_expires_at - ${by}::interval, due_at = due_at - ${by}::interval`;
+      await sql`update psqlqueue.ordering_keys set blocked_since = blocked_since - ${by}::interval`;
       await sql`update psqlqueue.archived_messages
         set expires_at = expires_at - ${by}::interval, created_at = created_at - ${by}::interval`;
       await sql`update psqlqueue.deduplications set created_at = created_at - ${by}::interval`;

@@ -120,7 +120,9 @@ describe("the schema", () => {
     const copy = mkdtempSync(path.join(tmpdir(), "psqlqueue-drizzle-"));
     try {
       cpSync(path.join(root, "drizzle"), path.join(copy, "drizzle"), { recursive: true });
-      cpSync(path.join(root, "src/db/schema.ts"), path.join(copy, "src/db/schema.ts"));
+      for (const name of ["src/db/schema.ts", "src/db/orderingSchema.ts"]) {
+        cpSync(path.join(root, name), path.join(copy, name));
+      }
       symlinkSync(path.join(root, "node_modules"), path.join(copy, "node_modules"));
       const list = () => readdirSync(path.join(copy, "drizzle"), { recursive: true }).sort();
       const before = list();

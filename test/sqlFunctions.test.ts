@@ -173,7 +173,10 @@ describe("it is refused in the words of the API:", () => {
       [{ expires_at: far, ttl_seconds: 1 }, "expires_at: must not be given together with ttl_seconds."],
       [{ dedup_id: "a b" }, "dedup_id: must be in a valid format."],
       [{ dedup_id: "x".repeat(129) }, "dedup_id: must be in a valid format."],
-      [{ ordering_key: "k" }, "ordering_key: is not enabled for this queue."],
+      [{ ordering_key: "" }, "ordering_key: cannot be blank."],
+      [{ ordering_key: 5 }, "ordering_key: must be in a valid format."],
+      [{ ordering_key: "é".repeat(129) }, "ordering_key: the length must be no more than 256."],
+      [{ ordering_key: "k", delay_seconds: 5 }, "ordering_key: must not be given together with delay_seconds."],
       [{ priority: 3 }, "priority: is not enabled for this queue."],
       [[], "options: must be in a valid format."],
     ] as const) {

@@ -311,9 +311,10 @@ describe("parameters of the query protocol", () => {
       `Action=SetQueueAttributes&QueueUrl=${QueueUrl}&Attribute.Name=DelaySeconds&Attribute.Value=3`,
     );
     expect(set.status).toBe(200);
-    expect(set.text).toMatch(
-      /^<\?xml version="1.0"\?><SetQueueAttributesResponse xmlns="http:\/\/queue.amazonaws.com\/doc\/2012-11-05\/"><ResponseMetadata><RequestId>[\da-f-]{36}<\/RequestId><\/ResponseMetadata><\/SetQueueAttributesResponse>$/,
-    );
+    const response =
+      '<SetQueueAttributesResponse xmlns="http://queue.amazonaws.com/doc/2012-11-05/"><ResponseMetadata>';
+    expect(set.text).toStartWith(`<?xml version="1.0"?>${response}<RequestId>`);
+    expect(set.text).toEndWith("</RequestId></ResponseMetadata></SetQueueAttributesResponse>");
   });
 
   test("numbers that are none, base64 that is none, bad escapes, too many parameters", async () => {

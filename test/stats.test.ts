@@ -134,7 +134,17 @@ describe("the rates", () => {
 
 test("/v1/info says what there is", async () => {
   const { status, body } = await call("GET", "/v1/info");
-  const delivery = ["lease_tokens", "dead_letter", "long_poll", "batch", "extend", "dedup", "retry_policy", "delay"];
+  const delivery = [
+    "lease_tokens",
+    "dead_letter",
+    "long_poll",
+    "batch",
+    "extend",
+    "ordering_keys",
+    "dedup",
+    "retry_policy",
+    "delay",
+  ];
   expect({ status, body }).toEqual({
     status: 200,
     body: {

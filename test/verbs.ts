@@ -10,6 +10,7 @@ export type Delivered = {
   delivery_attempts: number;
   lease_token: string;
   lease_expires_at: string;
+  ordering_key?: string;
   last_error?: string;
   dead?: Record<string, unknown>;
 };

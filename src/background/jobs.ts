@@ -1,6 +1,7 @@
 import type { Broker } from "../broker/broker.ts";
 import { archiveJob } from "./archive.ts";
 import type { Job } from "./loop.ts";
+import { orderingKeysJob } from "./orderingKeys.ts";
 import { outboxJob } from "./outbox.ts";
 import { overdueJob } from "./overdue.ts";
 import { ratesJob } from "./rates.ts";
@@ -14,6 +15,7 @@ export const jobsOf = (broker: Broker): Job[] => [
   outboxJob(broker),
   archiveJob(broker),
   overdueJob(broker),
+  orderingKeysJob(broker),
   snapshotsJob(broker),
   ratesJob(broker),
   ...sweepJobs(broker),

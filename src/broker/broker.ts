@@ -11,6 +11,7 @@ import { createScanFloors } from "./deliver/scanFloors.ts";
 import { createWakeups } from "./deliver/wakeups.ts";
 import { createExtras } from "./manage/extras.ts";
 import { createMessages } from "./manage/messages.ts";
+import { createOrderingKeys, createRepair } from "./manage/orderingKeys.ts";
 import { createQueues } from "./manage/queues.ts";
 import { createRedrives } from "./manage/redrives.ts";
 import { createRemovals } from "./manage/removal.ts";
@@ -32,7 +33,8 @@ import {
   type PublishOptions,
 } from "./publish/publish.ts";
 import { createQuotas } from "./publish/quotas.ts";
-import { createSettle, type Extended, type ExtendItem, type NackItem, type SettleItem } from "./settle/settle.ts";
+import type { SettleItem } from "./settle/rounds.ts";
+import { createSettle, type Extended, type ExtendItem, type NackItem } from "./settle/settle.ts";
 import { createArchiveSweep } from "./sweep/archive.ts";
 import { createDeduplicationSweep } from "./sweep/deduplications.ts";
 import { createDeletedQueueSweep } from "./sweep/deletedQueues.ts";
@@ -105,13 +107,14 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   const answers = createBudget(limits.answers_bytes_max);
   const bodies = createBudget(limits.waiting_bytes_max);
   const floors = createScanFloors(limits.statement_ms_max);
-  const removals = createRemovals(db);
   const notifier = createNotifier(db, holder);
   const onReady: OnReady = (queue_id, label, at) => {
     floors.lower(queue_id, label, at);
     consumers.wake(queue_id);
     notifier.note(queue_id);
   };
+  const repair = createRepair(db, onReady);
+  const removals = createRemovals(db, repair);
   const rates = createRates(db);
   const note: NoteMessages = (event, queue_id, count) => {
     if (event === "published" || event === "acked") rates.count(queue_id, event, count);
@@ -182,6 +185,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
 
   const publishes = byBytes<PublishItem, Published>("publish", storePlain);
   const optioned = byBytes<OptionedItem, Published>("publish_with_options", storeOptioned);
+  const ordered = byBytes<OptionedItem, Published>("publish_ordered", storeOptioned);
   const fanOuts = byBytes<FanOutItem, FannedOut>("fanout", fanOut);
   const acks = byCount<SettleItem, undefined>("ack", ackAll);
   const nacks = byCount<NackItem, undefined>("nack", nackAll);
@@ -192,7 +196,8 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createExtras(db),
     ...createTopics(db),
     ...createSubscriptions(db),
-    ...createMessages(db, onReady),
+    ...createMessages(db, onReady, settle),
+    ...createOrderingKeys(db, repair),
     ...createStats(db, floors.floorOf),
     ...createTableHealth(db),
     ...createOutbox(db, onReady),
@@ -210,7 +215,8 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     /** Stores one message; committed and flushed when it resolves. Throws `queue_not_found`, `queue_closed`. */
     publish(message: Outgoing & { queue_id: string }, options?: PublishOptions): Promise<Published> {
       const item = { ...message, id: nextId() };
-      return options === undefined ? publishes.call(item) : optioned.call({ ...item, ...options });
+      if (options === undefined) return publishes.call(item);
+      return (options.ordering_key == null ? optioned : ordered).call({ ...item, ...options });
     },
 
     /**
@@ -255,8 +261,8 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
      * bytes (bytesOf) are held until `answered` gives them back.
      */
     async receive(request: ReceiveRequest): Promise<LeasedMessage[]> {
-      const { queue_id, label, lease_seconds, limit, wait_ms_max, signal } = request;
-      const from = { queue_id, label, lease_seconds };
+      const { queue_id, label, lease_seconds, max_per_key, limit, wait_ms_max, signal } = request;
+      const from = { queue_id, label, lease_seconds, max_per_key };
       // A receive of nothing has nothing to wait for.
       const wait_ms = limit === 0 ? 0 : request.wait_ms;
       const leased = await consumers.receive({ from, limit, wait_ms, wait_ms_max, signal });

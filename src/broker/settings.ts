@@ -18,6 +18,8 @@ export type RetryPolicy = {
 /** A whole number within its bounds; bytes and the like pass 32 bits. */
 type Whole<Default> = { kind: "whole"; min: number; max: number; default: Default; doc: string };
 type Truth = { kind: "truth"; default: boolean; doc: string };
+/** One of some words. */
+type Choice<Value extends string> = { kind: "choice"; choices: Value[]; default: Value; doc: string };
 /** The id of a queue, kept as its number in another column. */
 type Reference = { kind: "queue"; default: null; doc: string };
 /** Four columns, `retry_…`. */
@@ -32,6 +34,12 @@ const whole = <Default extends number | null>(
   max: number,
   doc: string,
 ): Whole<Default> => ({ kind: "whole", min, max, default: fallback, doc });
+const choice = <Value extends string>(choices: Value[], doc: string): Choice<Value> => ({
+  kind: "choice",
+  choices,
+  default: choices[0] as Value,
+  doc,
+});
 const truth = (doc: string): Truth => ({ kind: "truth", default: false, doc });
 
 /**
@@ -50,7 +58,19 @@ export const later_settings = {
   max_lease_seconds: whole(43_200, 0, int32_max, "Longest lease by extension; 0: unlimited; default 43200"),
   strict_leases: truth("A lease token counts until its deadline only"),
   allow_tokenless_extend: truth("Extend without a lease token"),
+  ordering_scope: choice(
+    ["key", "key_label"],
+    "What the order of messages with an ordering key is kept in: the key, or the key and the label together",
+  ),
+  on_dead: choice(
+    ["move", "block"],
+    "block: a dead message keeps its ordering key closed until it is redriven or gone",
+  ),
+  allow_delayed_ordering: truth(
+    "Messages with an ordering key may have a delay of their own, which their key waits for",
+  ),
   dedup_window_seconds: whole(300, 0, 604_800, "How long a dedup_id is remembered; 0: off; default 300"),
+  dedup_scope: choice(["queue", "ordering_key"], "Where a dedup_id counts: in the queue, or in each ordering key"),
   content_dedup: truth("Without a dedup_id the body's hash is one"),
   dedup_strict: truth("The same dedup_id with another body is refused"),
   retry_policy: {
@@ -82,9 +102,11 @@ type ValueOf<Entry> =
       : number
     : Entry extends Truth
       ? boolean
-      : Entry extends Reference
-        ? string | null
-        : RetryPolicy;
+      : Entry extends Choice<infer Value>
+        ? Value
+        : Entry extends Reference
+          ? string | null
+          : RetryPolicy;
 
 export type LaterName = keyof Later;
 export type LaterSettings = { [Name in LaterName]: ValueOf<Later[Name]> };

@@ -9,6 +9,8 @@ const tables = [
   { name: "topics", key: ["id"] },
   { name: "subscriptions", key: ["id"] },
   { name: "messages", key: ["queue_no", "id"] },
+  { name: "ordering_keys", key: ["queue_no", "ordering_group"] },
+  { name: "stale_keys", key: ["seq"] },
   { name: "archived_messages", key: ["queue_no", "id"] },
   { name: "deduplications", key: ["queue_no", "key"] },
   { name: "topic_deduplications", key: ["topic_id", "key"] },
@@ -108,6 +110,13 @@ export async function carryOver(from: DatabaseServer, to: DatabaseServer): Promi
       await transaction`
         select setval(pg_get_serial_sequence('psqlqueue.outbox', 'seq'), greatest(1, max(seq)), max(seq) is not null)
         from psqlqueue.outbox`;
+      await transaction`
+        select setval(pg_get_serial_sequence('psqlqueue.stale_keys', 'seq'), greatest(1, max(seq)), max(seq) is not null)
+        from psqlqueue.stale_keys`;
+      // What is published from here on comes after all that there is.
+      await transaction`
+        select setval('psqlqueue.ordering_seq', greatest(1, (select max(message.ordering_seq) from psqlqueue.messages as message),
+          (select max(key.floor_seq) from psqlqueue.ordering_keys as key)))`;
       return counts;
     });
   } finally {

@@ -15,12 +15,14 @@ import {
   uniqueIndex,
 } from "drizzle-orm/pg-core";
 
-// Ids, labels and keys compare by bytes: the database's own collation may change with its operating system, and an
-// index in the old order then finds nothing.
-const text = customType<{ data: string }>({ dataType: () => 'text collate "C"' });
+/**
+ * Ids, labels and keys compare by bytes: the database's own collation may change with its operating system, and an
+ * index in the old order then finds nothing.
+ */
+export const text = customType<{ data: string }>({ dataType: () => 'text collate "C"' });
 const plainText = customType<{ data: string }>({ dataType: () => "text" });
-// Text, not Date: a Date loses the microseconds.
-const moment = (name: string) => timestamp(name, { withTimezone: true, mode: "string" });
+/** Text, not Date: a Date loses the microseconds. */
+export const moment = (name: string) => timestamp(name, { withTimezone: true, mode: "string" });
 
 /** A schema of our own, so that the queue can live beside a user's tables. */
 export const psqlqueue = pgSchema("psqlqueue");
@@ -63,6 +65,10 @@ export const queues = psqlqueue.table("queues", {
   max_message_bytes: bigint("max_message_bytes", { mode: "number" }),
   max_depth: bigint("max_depth", { mode: "number" }),
   max_bytes: bigint("max_bytes", { mode: "number" }),
+  ordering_scope: text("ordering_scope").notNull().default("key"),
+  on_dead: text("on_dead").notNull().default("move"),
+  allow_delayed_ordering: boolean("allow_delayed_ordering").notNull().default(false),
+  dedup_scope: text("dedup_scope").notNull().default("queue"),
   publish_paused: boolean("publish_paused").notNull().default(false),
   consume_paused: boolean("consume_paused").notNull().default(false),
   /** What an edge keeps of a queue that means nothing to the broker: flat names, values as text. */
@@ -104,6 +110,13 @@ export const messages = psqlqueue.table(
     last_error: plainText("last_error"),
     /** Where a dead-lettered message came from, and why. */
     dead: jsonb("dead").$type<DeadLetter>(),
+    /** Null: the message has no order. Given under the lock of its key, so that it rises with commits. */
+    ordering_seq: bigint("ordering_seq", { mode: "number" }),
+    /** When an ordered message would be visible if none of its key stood before it. */
+    due_at: moment("due_at"),
+    ordering_key: text("ordering_key"),
+    /** What the order is kept in: the key, or the key and the label (see ordering_keys). */
+    ordering_group: text("ordering_group"),
     /** When it was delivered for the first time. */
     first_leased_at: moment("first_leased_at"),
     /** What an edge keeps with a message and gets back, and the broker does not look into. */
@@ -131,6 +144,10 @@ export const messages = psqlqueue.table(
         sql`${message.id} collate "POSIX"`,
       )
       .where(sql`${message.label} is not null`),
+    // The next message of an ordering key. `queue_no + 0` as above.
+    index("messages_ordered")
+      .on(sql`(${message.queue_no} + 0)`, message.ordering_group, message.ordering_seq)
+      .where(sql`${message.ordering_seq} is not null`),
   ],
 );
 
@@ -154,6 +171,7 @@ export const archived_messages = psqlqueue.table(
     body: plainText("body").notNull(),
     last_error: plainText("last_error"),
     dead: jsonb("dead").$type<DeadLetter>(),
+    ordering_key: text("ordering_key"),
   },
   (past) => [
     index("archived_messages_id").on(past.queue_no, past.id),
@@ -285,6 +303,7 @@ export const outbox = psqlqueue.table("outbox", {
   label: text("label"),
   attributes: jsonb("attributes").$type<Record<string, string>>(),
   body: plainText("body").notNull(),
+  ordering_key: text("ordering_key"),
 });
 
 /** What was published and acked per queue and minute, by all servers together: written every few seconds, for rates. */

@@ -8,6 +8,7 @@ import { docsRoutes } from "./docs.ts";
 import { healthRoutes } from "./health.ts";
 import { maintenanceRoutes } from "./maintenance.ts";
 import { infoRoutes, messageRoutes } from "./messages.ts";
+import { orderingKeyRoutes } from "./orderingKeys.ts";
 import { refusal, refusalOf } from "./output.ts";
 import { publishRoutes, topicPublishRoutes } from "./publish.ts";
 import { queueRoutes } from "./queues.ts";
@@ -44,6 +45,7 @@ const possible_id = /^[!-~]+$/;
 const resources = (broker: Broker, options: AppOptions) =>
   new Elysia({ normalize: false })
     .use(queueRoutes(broker))
+    .use(orderingKeyRoutes(broker))
     .use(publishRoutes(broker))
     .use(receiveRoutes(broker, options))
     .use(messageRoutes(broker))

@@ -51,7 +51,8 @@ function cleanSchema(value: unknown): unknown {
   }
   const clean = Object.fromEntries(Object.entries(rest).map(([name, own]) => [name, cleanSchema(own)]));
   if (isJson(patternProperties)) clean["additionalProperties"] = cleanSchema(Object.values(patternProperties)[0]);
-  if (clean["format"] === "text" || clean["format"] === "label") delete clean["format"];
+  if (clean["format"] === "text" || clean["format"] === "label" || clean["format"] === "ordering_key")
+    delete clean["format"];
   if (clean["enum"] !== undefined) delete clean["pattern"];
   if (typeof maxBytes === "number") clean["maxLength"] = maxBytes;
   return clean;

@@ -22,6 +22,7 @@ const Seen = Type.Object({
   delivery_attempts: Type.Integer(),
   created_at: Type.String({ format: "date-time" }),
   lease_expires_at: Type.Optional(Type.String({ format: "date-time" })),
+  ordering_key: Type.Optional(Type.String()),
   expires_at: Type.Optional(Type.String({ format: "date-time" })),
   dead: Type.Optional(Dead),
   last_error: Type.Optional(Type.String()),
@@ -32,6 +33,7 @@ const Seen = Type.Object({
 const PeekQuery = Type.Object({
   state: Type.Optional(member.choice([...states, "dead", "all"], "Default ready")),
   label: Type.Optional(member.text("Only this label")),
+  ordering_key: Type.Optional(member.text("Only this ordering key")),
   after: Type.Optional(
     Type.String({ pattern: "^(a?[0-7][0-9A-HJKMNP-TV-Z]{25}|a)$", description: "`next` of the page before" }),
   ),
@@ -58,12 +60,16 @@ export const messageRoutes = (broker: Broker) =>
   new Elysia({ prefix: "/v1/queues/:queue_id/messages", normalize: false })
     .get(
       "/peek",
-      async ({ params, query: { state = "ready", label, after = "", limit = peek_limit, body = true } }) =>
+      async ({
+        params,
+        query: { state = "ready", label, ordering_key, after = "", limit = peek_limit, body = true },
+      }) =>
         json(
           200,
           await broker.peek(params.queue_id, {
             state: state as PeekState,
             label,
+            ordering_key,
             after,
             limit,
             has_body: body,
@@ -146,6 +152,7 @@ export const infoRoutes = (version: string) =>
           "long_poll",
           "batch",
           "extend",
+          "ordering_keys",
           "dedup",
           "retry_policy",
           "delay",

@@ -45,6 +45,7 @@ const words: Record<Problem["rule"], string> = {
   itself: "must not be the queue itself",
   leads_back: "must not lead back to the queue",
   together: "must be given together with",
+  not_together: "must not be given together with",
 };
 
 /** A problem that the broker found, in the words of v1. */

@@ -25,6 +25,7 @@ const MessageInput = Type.Object({
   ttl_seconds: Type.Optional(member.seconds("Seconds it lives, if the queue's retention is not shorter", 1)),
   expires_at: Type.Optional(member.time("When it expires; not together with ttl_seconds")),
   dedup_id: Type.Optional(member.dedupId),
+  ordering_key: Type.Optional(member.ordering_key),
   id: Type.Optional(member.readOnlyText),
   queue_id: Type.Optional(member.readOnlyText),
   delivery_attempts: Type.Optional(member.readOnlyCount),
@@ -80,6 +81,7 @@ const optionsOf = (body: Message, key: string | undefined): PublishOptions => ({
   ttl_seconds: body.ttl_seconds ?? null,
   expires_at: body.expires_at ?? null,
   dedup_key: key === undefined ? null : deduplicationKey("id", key),
+  ordering_key: body.ordering_key ?? null,
 });
 
 /** The client's key: the member, else the header. */
@@ -96,16 +98,20 @@ function keyOf(body: Message, request: Request): string | undefined {
 /** Nearly every publish has none, and goes the short way. */
 const hasOptions = (body: Message, key: string | undefined) =>
   key !== undefined ||
+  body.ordering_key !== undefined ||
   body.delay_seconds !== undefined ||
   body.deliver_at !== undefined ||
   body.ttl_seconds !== undefined ||
   body.expires_at !== undefined;
 
+/** What v1 tells of it. */
+const shown = ({ id, deduplicated }: Published) => ({ id, deduplicated });
+
 function answerPublish(request: Request, published: Published): Response {
   const headers: Record<string, string> = { "x-message-id": published.id };
   if (published.deduplicated) headers["x-deduplicated"] = "true";
   if (!wantsRepresentation(request)) return noContent(headers);
-  return json(201, published, { ...headers, "preference-applied": "return=representation" });
+  return json(201, shown(published), { ...headers, "preference-applied": "return=representation" });
 }
 
 const judgeItem = judgesItem(MessageInput, judgeMessage);
@@ -137,9 +143,11 @@ async function publishEach<Result extends object>(
  * stored is a matter of the items that it failed: to refuse all would have them published twice.
  */
 function assertStored<Result extends object>(results: (Result | Failure)[]): (Result | Failure)[] {
-  const refused = results.find((result) => result instanceof BrokerError);
-  if (refused !== undefined) throw refused;
-  return results;
+  const at = results.findIndex((result) => result instanceof BrokerError);
+  if (at < 0) return results;
+  const { error, details, problem } = results[at] as BrokerError;
+  const named = problem && { problem: { ...problem, field: `messages[${at}].${problem.field}` } };
+  throw new BrokerError(error, details, named);
 }
 
 const itemResult = <Result extends object>(result: Result | Failure) =>
@@ -193,7 +201,10 @@ export const publishRoutes = (broker: Broker) =>
       "/batch",
       async ({ params, body, query: { atomic = true } }) => {
         const messages = body.messages as Message[];
-        const store = (items: Item[]) => broker.publishBatch(params.queue_id, items, atomic);
+        const store = async (items: Item[]) => {
+          const results = await broker.publishBatch(params.queue_id, items, atomic);
+          return results.map((result) => (result instanceof Error ? result : shown(result)));
+        };
         if (atomic) return json(201, { data: assertStored(await store(itemsOf(messages))).map(itemResult) });
         return json(200, {
           data: (await publishEach(messages, ["queue_not_found", "queue_closed"], store)).map(itemResult),

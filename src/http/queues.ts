@@ -34,6 +34,7 @@ function schemaOf(name: LaterName): TSchema {
   const { doc, ...setting } = later_settings[name];
   if (setting.kind === "whole") return member.seconds(doc, setting.min, setting.max);
   if (setting.kind === "truth") return Type.Boolean({ description: doc });
+  if (setting.kind === "choice") return member.choice([...setting.choices], doc);
   return setting.kind === "queue" ? member.id(doc) : RetryPolicy;
 }
 
@@ -42,6 +43,7 @@ function shownSchemaOf(name: LaterName): TSchema {
   const setting = later_settings[name];
   if (setting.kind === "truth") return Type.Boolean();
   if (setting.kind === "policy") return Type.Required(RetryPolicy);
+  if (setting.kind === "choice") return Type.String({ enum: [...setting.choices] });
   const own = setting.kind === "queue" ? Type.String() : Type.Integer();
   return setting.default === null ? Type.Union([own, Type.Null()]) : own;
 }

@@ -11,6 +11,8 @@ import { documents, jsonStream, jsonText } from "./output.ts";
 import { member } from "./schema.ts";
 
 const receive_limit = 10;
+/** Of messages with one key in a receive. */
+const key_max = 1000;
 /** The longest lease that a request can ask for. */
 export const lease_seconds_max = 43_200;
 
@@ -40,6 +42,7 @@ const Message = Type.Object({
   created_at: Type.String({ format: "date-time" }),
   lease_token: Type.String({ description: "For ack, nack and extend; new on every delivery" }),
   lease_expires_at: Type.String({ format: "date-time" }),
+  ordering_key: Type.Optional(Type.String()),
   expires_at: Type.Optional(Type.String({ format: "date-time" })),
   dead: Type.Optional(Dead),
   last_error: Type.Optional(Type.String()),
@@ -55,6 +58,7 @@ function render(message: LeasedMessage, queue_id: string): string {
     `"attributes":${message.attributes ?? "null"},"delivery_attempts":${message.delivery_attempts},` +
     `"created_at":"${message.created_at}","lease_token":"${message.lease_token}",` +
     `"lease_expires_at":"${message.lease_expires_at}"`;
+  if (message.ordering_key !== null) text += `,"ordering_key":${JSON.stringify(message.ordering_key)}`;
   if (message.expires_at !== null) text += `,"expires_at":"${message.expires_at}"`;
   if (message.dead !== null) text += `,"dead":${message.dead}`;
   if (message.last_error !== null) text += `,"last_error":${JSON.stringify(message.last_error)}`;
@@ -131,6 +135,9 @@ export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_
         `Seconds to wait for a message; default the queue's, lowered to ${wait_seconds_max}`,
       ),
     ),
+    max_per_key: Type.Optional(
+      member.seconds("Messages with the same ordering key to return at most; default 1, 0: any number", 0, key_max),
+    ),
     ack_deadline_seconds: Type.Optional(
       member.seconds("Seconds to hide what is returned, instead of the queue's; 0 hides nothing", 0, lease_seconds_max),
     ),
@@ -140,6 +147,7 @@ export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_
     "",
     async ({ params, query, request }) => {
       const { label, limit = Math.min(receive_limit, receive_limit_max), wait_seconds, ack_deadline_seconds } = query;
+      const { max_per_key } = query;
       // Without a wait asked for, the queue's own may hold; whether, only the database knows.
       if (wait_seconds !== 0) mayWait(request, (wait_seconds ?? wait_seconds_max) * 1000);
       const leased = await broker.receive({
@@ -147,6 +155,7 @@ export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_
         label,
         limit,
         lease_seconds: ack_deadline_seconds,
+        max_per_key,
         wait_ms: wait_seconds === undefined ? undefined : wait_seconds * 1000,
         wait_ms_max: wait_seconds_max * 1000,
         signal: request.signal,

@@ -26,6 +26,7 @@ function isRfc3339(value: string): boolean {
 
 FormatRegistry.Set("text", isText);
 FormatRegistry.Set("label", (value) => isText(value) && fitsBytes(value, label_bytes_max));
+FormatRegistry.Set("ordering_key", (value) => isText(value) && fitsBytes(value, ordering_key_bytes_max));
 FormatRegistry.Set("date-time", isRfc3339);
 
 /** A JSON object, not an array. */
@@ -55,6 +56,7 @@ TypeRegistry.Set("StringMap", (_, value) => isStringMap(value) && hasOnlyText(va
 TypeRegistry.Set("FilterMap", (_, value) => isFilterMap(value) && hasOnlyText(value));
 
 const label_bytes_max = 255;
+const ordering_key_bytes_max = 256;
 
 /** Members that more than one endpoint uses. */
 export const member = {
@@ -63,6 +65,12 @@ export const member = {
   seconds: (description: string, minimum: number, maximum = int32_max) =>
     Type.Integer({ minimum, maximum, description }),
   label: Type.String({ format: "label", maxBytes: label_bytes_max, description: "At most 255 bytes of UTF-8" }),
+  ordering_key: Type.String({
+    format: "ordering_key",
+    minLength: 1,
+    maxBytes: ordering_key_bytes_max,
+    description: "Messages of a queue with the same key are delivered in order, one at a time; at most 256 bytes",
+  }),
   body: Type.String({ format: "text", minLength: 1, description: "Anything but empty; white space alone is fine" }),
   attributes: Type.Unsafe<Record<string, string | null>>({
     [Kind]: "StringMap",
@@ -132,7 +140,7 @@ export function judge(given_schema: TSchema, is_required: boolean, value: unknow
   if (kind === "Boolean") return typeof value === "boolean" ? undefined : "malformed";
   if (typeof value !== "string") return "malformed";
   if (schema.readOnly === true) return schema["format"] === undefined || isRfc3339(value) ? undefined : "malformed";
-  if (is_required && value === "") return "cannot be blank";
+  if (value === "" && (is_required || schema["format"] === "ordering_key")) return "cannot be blank";
   if (schema["format"] === "date-time" && !isRfc3339(value)) return "must be in a valid format";
   if (schema["enum"] !== undefined && !schema["enum"].includes(value))
     return `must be one of ${schema["enum"].join(", ")}`;

@@ -128,9 +128,10 @@ const settable: Record<string, Attribute> = {
   },
   DeduplicationScope: {
     set: (change, value) => {
-      change.extras["DeduplicationScope"] = oneOf("DeduplicationScope", value, ["queue", "messageGroup"]);
+      const scope = oneOf("DeduplicationScope", value, ["queue", "messageGroup"]);
+      change.later.dedup_scope = scope === "queue" ? "queue" : "ordering_key";
     },
-    show: ({ extras }) => extras["DeduplicationScope"] ?? "queue",
+    show: ({ queue }) => (queue.dedup_scope === "queue" ? "queue" : "messageGroup"),
     is_fifo: true,
   },
   FifoThroughputLimit: {

@@ -1,7 +1,7 @@
 import type { Broker } from "../broker/broker.ts";
 
 /** What a send must know of its queue before it is sent. */
-export type Facts = { message_bytes_max: number | null; content_dedup: boolean; scope: string };
+export type Facts = { message_bytes_max: number | null; content_dedup: boolean };
 
 /** How long facts are believed that another server, or another edge, may have changed. */
 const fresh_ms = 1000;
@@ -23,11 +23,10 @@ export function createFacts(broker: Broker): FactsOfQueues {
 
   async function find(queue: string): Promise<Facts> {
     try {
-      const { queue: found, extras } = await broker.getQueueAndExtras(queue);
+      const found = await broker.getQueue(queue);
       return {
         message_bytes_max: found.max_message_bytes,
         content_dedup: found.content_dedup,
-        scope: extras["DeduplicationScope"] ?? "queue",
       };
     } catch (error) {
       known.delete(queue);

@@ -1,6 +1,7 @@
 import type { Outgoing } from "../broker/broker.ts";
 import { invalidParameter, invalidValue, missing, SqsError } from "./errors.ts";
 import { delay_seconds_max } from "./limits.ts";
+import { isFifo } from "./names.ts";
 import type { GivenAttribute, GivenMessage } from "./shapes.ts";
 import { isXmlText } from "./xml.ts";
 
@@ -14,7 +15,9 @@ export type Attribute = { type: string; value: string };
 export type Extras = {
   /** The access key of the sender. */
   sender?: string;
+  /** Of a standard queue; that of a FIFO queue is the message's ordering key. */
   group?: string;
+  dedup_id?: string;
   trace?: string;
   /** Attributes whose type is not plainly String: the type, and the value unless it is among the message's own. */
   typed?: Record<string, [type: string, value?: string]>;
@@ -120,6 +123,9 @@ export function sizeOf(body: string, attributes: Record<string, Attribute>): num
   return bytes;
 }
 
+/** Where a message stands in its queue, as Amazon writes it. */
+export const sequenceNumber = (ordering_seq: string): string => ordering_seq.padStart(20, "0");
+
 const invalid_characters =
   "Invalid characters found. Valid unicode characters are #x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to #xFFFD | " +
   "#x10000 to #x10FFFF.";
@@ -176,6 +182,7 @@ function keep(attributes: Record<string, Attribute>, extras: Extras): Pick<Outgo
  * refuses, but for its size, which is the queue's matter, and what FIFO queues ask for.
  */
 export function readMessage(
+  queue: string,
   given: GivenMessage,
   sender: string | undefined,
   trace: string | undefined,
@@ -195,7 +202,8 @@ export function readMessage(
   const header = system["AWSTraceHeader"]?.value ?? trace;
   const extras: Extras = {
     ...(sender !== undefined && { sender }),
-    ...(group !== undefined && { group }),
+    ...(group !== undefined && !isFifo(queue) && { group }),
+    ...(dedup_id !== undefined && { dedup_id }),
     ...(header !== undefined && { trace: header }),
   };
   return {

@@ -82,7 +82,6 @@ export const createQueue: Act<"CreateQueue"> = async (service, input, call) => {
     throw new SqsError("InvalidAttributeName", "Unknown Attribute FifoQueue.");
   }
   checkNewName(name, is_fifo, service.limits.is_strict);
-  if (is_fifo) throw new SqsError("UnsupportedOperation", "FIFO queues are not available on this server.");
   const change = readChange(given, name);
   checkTags(tags);
   if (Object.keys(tags).length > tags_max) throw tooManyTags(name);
@@ -94,7 +93,7 @@ export const createQueue: Act<"CreateQueue"> = async (service, input, call) => {
       "You must wait 60 seconds after deleting a queue before you can create another with the same name.",
     );
   }
-  const later = { ...change.later, ...(isFifo(name) && { strict_leases: true }) };
+  const later = { ...change.later, ...(is_fifo && { strict_leases: true }) };
   const extras = { ...change.extras, ...asExtras(tags) };
   const QueueUrl = urlOfQueue(service, call, name);
   try {

@@ -3,7 +3,7 @@ import { invalidValue, SqsError } from "./errors.ts";
 // A receipt handle describes itself, so that garbage, another queue's, a stale one and that of a deleted message are
 // told apart without a table: base64url of a mark, the lease token, the message's id and the queue's name.
 
-const handle_pattern = /^r1 (\d{1,19}) ([0-9A-HJKMNP-TV-Z]{26}) ([!-~]{1,255})$/;
+const handle_pattern = /^r1 (k?\d{1,19}) ([0-9A-HJKMNP-TV-Z]{26}) ([!-~]{1,255})$/;
 const handle_characters_max = 1024;
 
 export type Receipt = { id: string; lease_token: string };

@@ -2,8 +2,8 @@ import type { LeasedMessage } from "../broker/deliver/lease.ts";
 import { bytesOf } from "../broker/deliver/receive.ts";
 import { invalidValue, unknownAttribute } from "./errors.ts";
 import { visibility_seconds_max } from "./limits.ts";
-import { type Attribute, attributesOf, type Extras, md5OfAttributes, md5OfBody } from "./messages.ts";
-import { arnOf, nameOfUrl, type Place } from "./names.ts";
+import { type Attribute, attributesOf, type Extras, md5OfAttributes, md5OfBody, sequenceNumber } from "./messages.ts";
+import { arnOf, isFifo, nameOfUrl, type Place } from "./names.ts";
 import { handleOf } from "./receipts.ts";
 import { type Act, nothing, type Service } from "./service.ts";
 import type { Input } from "./shapes.ts";
@@ -13,10 +13,12 @@ import type { Input } from "./shapes.ts";
 /** Asked for by this name only: the label that v1 gives a message. */
 const label_attribute = "psqlqueue.label";
 
-type Shown = { message: LeasedMessage; extras: Extras; place: Place };
+type Shown = { queue: string; message: LeasedMessage; extras: Extras; place: Place };
 type Dead = { source_queue_id: string; attempts: number };
 
 const milliseconds = (time: string) => String(Date.parse(time.replace(" ", "T").replace(/\+00$/, "Z")));
+/** The id of a message in a queue that looks at contents. */
+const contentId = (body: string) => new Bun.CryptoHasher("sha256").update(body).digest("hex");
 const deadOf = ({ dead }: LeasedMessage) => (dead === null ? undefined : (JSON.parse(dead) as Dead));
 
 const system: Record<string, (shown: Shown) => string | undefined> = {
@@ -25,9 +27,10 @@ const system: Record<string, (shown: Shown) => string | undefined> = {
   // Ours begin anew in the dead-letter queue; Amazon's go on.
   ApproximateReceiveCount: ({ message }) => String(message.delivery_attempts + (deadOf(message)?.attempts ?? 0)),
   ApproximateFirstReceiveTimestamp: ({ message }) => milliseconds(message.first_leased_at),
-  SequenceNumber: () => undefined,
-  MessageGroupId: ({ extras }) => extras.group,
-  MessageDeduplicationId: () => undefined,
+  SequenceNumber: ({ message }) => (message.ordering_seq === null ? undefined : sequenceNumber(message.ordering_seq)),
+  MessageGroupId: ({ message, extras }) => message.ordering_key ?? extras.group,
+  MessageDeduplicationId: ({ message, extras, queue }) =>
+    extras.dedup_id ?? (isFifo(queue) ? contentId(message.body) : undefined),
   AWSTraceHeader: ({ extras }) => extras.trace,
   DeadLetterQueueSourceArn: ({ message, place }) => {
     const dead = deadOf(message);
@@ -73,7 +76,7 @@ function showAttributes(message: LeasedMessage, extras: Extras, asked: string[])
 
 function show(service: Service, queue: string, message: LeasedMessage, names: string[], asked: string[]): object {
   const extras: Extras = message.extras === null ? {} : JSON.parse(message.extras);
-  const shown = { message, extras, place: service.place };
+  const shown = { queue, message, extras, place: service.place };
   const Attributes: Record<string, string> = {};
   for (const name of names) {
     const value = system[name]?.(shown);
@@ -123,6 +126,7 @@ export const receiveMessage: Act<"ReceiveMessage"> = async (service, input, call
     label: undefined,
     limit: input.MaxNumberOfMessages ?? 1,
     lease_seconds: input.VisibilityTimeout,
+    max_per_key: isFifo(queue) ? 0 : undefined,
     wait_ms: wait === undefined ? undefined : wait * 1000,
     wait_ms_max,
     signal: call.signal,

@@ -1,8 +1,9 @@
-import type { PublishOptions } from "../broker/publish/publish.ts";
+import { deduplicationKey } from "../broker/publish/dedup.ts";
+import type { Published, PublishOptions } from "../broker/publish/publish.ts";
 import { answerBatch, attempt, checkEntries } from "./batch.ts";
-import { invalidParameter, invalidValue, SqsError } from "./errors.ts";
+import { invalidParameter, invalidValue, missing, SqsError } from "./errors.ts";
 import type { Facts } from "./facts.ts";
-import { md5OfBody, type ReadMessage, readMessage, sizeOf } from "./messages.ts";
+import { md5OfBody, type ReadMessage, readMessage, sequenceNumber, sizeOf } from "./messages.ts";
 import { isFifo, nameOfUrl } from "./names.ts";
 import type { Act, Call, Service } from "./service.ts";
 import type { GivenMessage } from "./shapes.ts";
@@ -15,6 +16,7 @@ const no_options: PublishOptions = {
   ttl_seconds: null,
   expires_at: null,
   dedup_key: null,
+  ordering_key: null,
 };
 
 /** Why the queue does not take a message of this size, or undefined. */
@@ -26,28 +28,53 @@ function sizeProblem({ limits }: Service, facts: Facts, bytes: number, is_entry:
 }
 
 /** undefined: the short way will do. A queue that looks at sizes would send it on the long one all the same. */
-function optionsOf({ delay_seconds }: ReadMessage, facts: Facts): PublishOptions | undefined {
+function optionsOf(queue: string, message: ReadMessage, facts: Facts): PublishOptions | undefined {
+  const { delay_seconds, group, dedup_id } = message;
+  if (isFifo(queue)) {
+    // A delay of 0 is the queue's there.
+    const dedup_key = dedup_id === undefined ? null : deduplicationKey("id", dedup_id);
+    return { ...no_options, ordering_key: group ?? null, dedup_key };
+  }
   if (delay_seconds !== undefined) return { ...no_options, delay_seconds };
   return facts.message_bytes_max === null ? undefined : no_options;
 }
 
 const wrong_type = "The request include parameter that is not valid for this queue type.";
 
-function read({ limits }: Service, queue: string, given: GivenMessage, call: Call): ReadMessage {
-  const message = readMessage(given, call.sender, call.trace, limits.attributes);
-  if (!isFifo(queue) && message.dedup_id !== undefined) {
-    throw invalidValue(message.dedup_id, "MessageDeduplicationId", wrong_type);
+/** What only one of the two types of queues takes. */
+function checkType(queue: string, { DelaySeconds, MessageDeduplicationId }: GivenMessage): void {
+  if (!isFifo(queue) && MessageDeduplicationId !== undefined) {
+    throw invalidValue(MessageDeduplicationId, "MessageDeduplicationId", wrong_type);
   }
+  if (isFifo(queue) && DelaySeconds !== undefined && DelaySeconds > 0) {
+    throw invalidValue(DelaySeconds, "DelaySeconds", wrong_type);
+  }
+}
+
+/** A message of a FIFO queue must say where it belongs, and when it is the same as another. */
+function checkGroup(queue: string, given: GivenMessage, facts: Facts, missing_group: SqsError): void {
+  if (!isFifo(queue)) return;
+  if (given.MessageGroupId === undefined) throw missing_group;
+  if (given.MessageDeduplicationId !== undefined || facts.content_dedup) return;
+  throw invalidParameter(
+    "The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly",
+  );
+}
+
+function read({ limits }: Service, queue: string, given: GivenMessage, call: Call): ReadMessage {
+  const message = readMessage(queue, given, call.sender, call.trace, limits.attributes);
+  checkType(queue, given);
   return message;
 }
 
-function answer(message: ReadMessage, id: string): object {
+function answer(message: ReadMessage, { id, ordering_seq }: Published): object {
   const { md5_of_attributes, md5_of_system_attributes } = message;
   return {
     MessageId: id,
     MD5OfMessageBody: md5OfBody(message.outgoing.body),
     ...(md5_of_attributes !== undefined && { MD5OfMessageAttributes: md5_of_attributes }),
     ...(md5_of_system_attributes !== undefined && { MD5OfMessageSystemAttributes: md5_of_system_attributes }),
+    ...(ordering_seq !== undefined && { SequenceNumber: sequenceNumber(ordering_seq) }),
   };
 }
 
@@ -56,10 +83,11 @@ export const sendMessage: Act<"SendMessage"> = async (service, input, call) => {
   const queue = nameOfUrl(input.QueueUrl);
   const facts = await service.facts.of(queue);
   const message = read(service, queue, input, call);
+  checkGroup(queue, input, facts, missing("MessageGroupId"));
   const problem = sizeProblem(service, facts, message.outgoing.bytes, false);
   if (problem !== undefined) throw problem;
-  const { id } = await service.broker.publish({ queue_id: queue, ...message.outgoing }, optionsOf(message, facts));
-  return answer(message, id);
+  const options = optionsOf(queue, message, facts);
+  return answer(message, await service.broker.publish({ queue_id: queue, ...message.outgoing }, options));
 };
 
 /** Bytes of a batch, also of entries that cannot be sent. */
@@ -76,6 +104,9 @@ export const sendMessageBatch: Act<"SendMessageBatch"> = async (service, input, 
   const queue = nameOfUrl(input.QueueUrl);
   const facts = await service.facts.of(queue);
   const entries = checkEntries(input.Entries, "SendMessage", limits);
+  // Of these one fails all.
+  const missing_group = invalidParameter(missing("MessageGroupId").message);
+  for (const entry of entries) checkGroup(queue, entry, facts, missing_group);
   const read_entries = entries.map((entry) => attempt(() => read(service, queue, entry, call)));
   const bytes = bytesOfBatch(entries, read_entries);
   if (bytes > limits.batch_bytes) {
@@ -88,12 +119,12 @@ export const sendMessageBatch: Act<"SendMessageBatch"> = async (service, input, 
     own instanceof SqsError ? own : (sizeProblem(service, facts, own.outgoing.bytes, true) ?? own),
   );
   const messages = judged.filter((own): own is ReadMessage => !(own instanceof SqsError));
-  const items = messages.map((own) => ({ ...own.outgoing, ...(optionsOf(own, facts) ?? no_options) }));
+  const items = messages.map((own) => ({ ...own.outgoing, ...(optionsOf(queue, own, facts) ?? no_options) }));
   const published = items.length === 0 ? [] : await broker.publishBatch(queue, items, false);
   const outcomes = judged.map((own) => {
     if (own instanceof SqsError) return own;
     const result = published[messages.indexOf(own)];
-    return result === undefined || result instanceof Error ? (result as Error) : answer(own, result.id);
+    return result === undefined || result instanceof Error ? (result as Error) : answer(own, result);
   });
   return answerBatch(entries, outcomes);
 };

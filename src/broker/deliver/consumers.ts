@@ -85,8 +85,8 @@ export type Consumers = {
   stop(): void;
 };
 
-const keyOf = ({ queue_id, label, lease_seconds }: ReceiveFrom) =>
-  `${queue_id}\n${label ?? "\0"}\n${lease_seconds ?? ""}`;
+const keyOf = ({ queue_id, label, lease_seconds, max_per_key = 1 }: ReceiveFrom) =>
+  `${queue_id}\n${label ?? "\0"}\n${lease_seconds ?? ""}\n${max_per_key}`;
 
 /** The consumers of one process. */
 export function createConsumers(options: ConsumerOptions): Consumers {
@@ -171,7 +171,7 @@ export function createConsumers(options: ConsumerOptions): Consumers {
 
   /** Claims for as many consumers as fit, and answers them. Answers whether there may be more for the others. */
   async function claimOnce(group: Group): Promise<boolean> {
-    const consumers = takeUpTo(group.consumers);
+    const consumers = takeUpTo(group);
     const unasked_before = [...group.unasked];
     const started_ms = performance.now();
     const claimed = await receive(
@@ -222,7 +222,7 @@ export function createConsumers(options: ConsumerOptions): Consumers {
     group.is_claiming = true;
     while (group.is_woken && group.consumers.size > 0) {
       group.is_woken = false;
-      const asked = takeUpTo(group.consumers);
+      const asked = takeUpTo(group);
       try {
         await assertRoom(group);
         group.is_woken = (await claimOnce(group)) || group.is_woken;
@@ -295,12 +295,14 @@ export function createConsumers(options: ConsumerOptions): Consumers {
 }
 
 /** The first ones, as many as one claim can serve. */
-function takeUpTo(consumers: Set<Consumer>): Consumer[] {
+function takeUpTo({ consumers, from }: Group): Consumer[] {
   const taken: Consumer[] = [];
   let rows = 0;
+  // Several messages of a key go to one consumer: two would work on the key at once.
+  const taken_max = (from.max_per_key ?? 1) === 1 ? Number.POSITIVE_INFINITY : 1;
   for (const consumer of consumers) {
     rows += consumer.asked.limit;
-    if (taken.length > 0 && rows > claim_rows_max) break;
+    if (taken.length === taken_max || (taken.length > 0 && rows > claim_rows_max)) break;
     taken.push(consumer);
   }
   return taken;

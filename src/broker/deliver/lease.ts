@@ -23,6 +23,9 @@ export type LeasedMessage = {
   last_error: string | null;
   /** When the publisher's time to live ends; null when there is none. */
   expires_at: string | null;
+  ordering_key: string | null;
+  /** Where it stands in its key: rises with publication. Null without a key. */
+  ordering_seq: string | null;
   /** Of its first delivery; as PostgreSQL says it. */
   first_leased_at: string;
   /** JSON text that the publisher's edge keeps with it, or null. */
@@ -153,13 +156,20 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
     -- A sub-select, so that the list is cast once and not for every row of it.
     set lease_token = (select ${value("lease_tokens")}::text[]::bigint[])[pick.n],
       leased_at = now(),
-      first_leased_at = coalesce(message.first_leased_at, now()),
+      first_leased_at = coalesce(message.first_leased_at, message.leased_at, now()),
       lease_expires_at = now() + pick.lease_seconds * interval '1 second',
-      visible_at = now() + pick.lease_seconds * interval '1 second' + case
-        when queue.retry_min_seconds = 0 then interval '0'
-        else psqlqueue.backoff_seconds(message.delivery_attempts + 1, queue.retry_min_seconds, queue.retry_max_seconds,
-          queue.retry_multiplier, queue.retry_jitter,
-          (select ${value("lease_tokens")}::text[]::bigint[])[pick.n]) * interval '1 second'
+      visible_at = case
+        when queue.retry_min_seconds = 0 then now() + pick.lease_seconds * interval '1 second'
+        else least(
+          now() + pick.lease_seconds * interval '1 second' + psqlqueue.backoff_seconds(message.delivery_attempts + 1,
+            queue.retry_min_seconds, queue.retry_max_seconds, queue.retry_multiplier, queue.retry_jitter,
+            (select ${value("lease_tokens")}::text[]::bigint[])[pick.n]) * interval '1 second',
+          -- Expired, the head of a key blocks it no longer.
+          case
+            when message.ordering_seq is not null
+              then greatest(message.expires_at, now() + pick.lease_seconds * interval '1 second')
+          end
+        )
       end,
       delivery_attempts = message.delivery_attempts
         + (message.expires_at > now() and message.delivery_attempts < queue.deliveries_max)::int
@@ -167,8 +177,9 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
     where message.ctid = pick.tid and ${is_within}
     returning message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
       message.created_at, message.lease_token, message.lease_expires_at, message.last_error, message.dead::text as dead,
-      case when message.has_ttl then message.expires_at end as expires_at, message.first_leased_at,
-      message.extras::text as extras, pick.ready_at, pick.was_leased, pick.bytes,
+      case when message.has_ttl then message.expires_at end as expires_at, message.ordering_key,
+      message.ordering_seq::text as ordering_seq, message.first_leased_at, message.extras::text as extras, pick.ready_at,
+      pick.was_leased, pick.bytes,
       case
         when message.expires_at <= now() then case when queue.is_dead_on_expiry then 'dead_expired' else 'expired' end
         when pick.attempts_before >= queue.deliveries_max then 'dead'
@@ -197,6 +208,8 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
       last_error: column<string | null>("last_error"),
       dead: column<string | null>("dead"),
       expires_at: column<string | null>("expires_at"),
+      ordering_key: column<string | null>("ordering_key"),
+      ordering_seq: column<string | null>("ordering_seq"),
       first_leased_at: column<string>("first_leased_at"),
       extras: column<string | null>("extras"),
     })

@@ -3,9 +3,11 @@ import type { Db } from "../../db/db.ts";
 import { BrokerError, DatabaseError, invalid } from "../../errors.ts";
 import type { NoteMessages } from "../../observe.ts";
 import { randomTokens } from "../publish/ids.ts";
+import { orderedToken } from "../settle/fenced.ts";
 import type { Settle } from "../settle/settle.ts";
 import { rfc3339 } from "../statement.ts";
 import { type LeasedMessage, type LeaseRow, prepareLease, type Verdict } from "./lease.ts";
+import { createFollowers } from "./ordered.ts";
 import { beginning, type ScanFloors } from "./scanFloors.ts";
 
 /** Asked again, for rows that had expired, at most this many times in one receive. */
@@ -17,6 +19,8 @@ export type ReceiveFrom = {
   label: string | undefined;
   /** undefined: the queue's ack deadline. */
   lease_seconds: number | undefined;
+  /** Messages with the same ordering key that one receive returns, in order; 0: any number; undefined: 1. */
+  max_per_key?: number | undefined;
 };
 
 export type Claimed = {
@@ -110,6 +114,7 @@ export function createReceive(
   note: NoteMessages,
   { answer_bytes_max, answers }: ReceiveLimits,
 ): Receive {
+  const followers = createFollowers(db);
   const statements = { any: prepareLease(db, "receive", false), labelled: prepareLease(db, "receive_labelled", true) };
 
   async function lease(from: ReceiveFrom, limit: number, bound: Bound): Promise<Leased | BrokerError> {
@@ -128,6 +133,7 @@ export function createReceive(
       return invalid("ack_deadline_seconds", "at_most", first.max_lease_seconds);
     }
     const leased = first.id === null ? [] : (rows as Leased["rows"]);
+    for (const row of leased) if (row.ordering_key !== null) row.lease_token = orderedToken(row.lease_token);
     const is_full = limit > 0 && (leased.length === limit || first.is_cut);
     const run_out = leased.reduce((count, row) => count + Number(row.was_leased), 0);
     if (run_out > 0) note("lease_expired", queue_id, run_out);
@@ -144,13 +150,36 @@ export function createReceive(
     if (dead_expired.length > 0) await settle.deadLetter(queue_id, dead_expired, "expired");
   }
 
+  /** What can be delivered; for a consumer that takes several of a key, with those that follow its heads. */
+  async function withFollowers(from: ReceiveFrom, rows: Leased["rows"], limit: number, bytes_max: number) {
+    const ready: LeasedMessage[] = rows.filter(({ verdict }) => verdict === "ready");
+    const heads = ready.filter(({ ordering_key }) => ordering_key !== null);
+    const key_max = from.max_per_key ?? 1;
+    // Any number of a key: from as few keys as possible. The heads for which no room is left are given back.
+    const left = key_max === 0 ? limit - 1 : limit - rows.length;
+    const bytes_left = bytes_max - bytesOf(ready);
+    if (key_max === 1 || heads.length === 0 || left <= 0 || bytes_left <= 0) return ready;
+    try {
+      const { queue_id, label } = from;
+      const asked = { queue_id, label, key_max, limit: left, bytes_max: bytes_left };
+      const followers_of = await followers(asked, heads);
+      return ready.flatMap((head) => [head, ...(followers_of.get(head.id) ?? [])]);
+    } catch (error) {
+      // The heads are leased, and the caller's; what may have been leased with them comes back with them.
+      if (error instanceof DatabaseError) return ready;
+      throw error;
+    }
+  }
+
   /** Leases once and deals; answers how it went, or undefined when there is nothing more to do. */
-  async function step(from: ReceiveFrom, deal: ReturnType<typeof createDeal>, bound: Bound) {
-    const leased = await lease(from, deal.wanted(), bound);
+  async function step(from: ReceiveFrom, deal: ReturnType<typeof createDeal>, bound: Bound, is_first: boolean) {
+    const limit = deal.wanted();
+    // One key may hold all that is wanted: then no other is touched.
+    const looks_first = is_first && from.max_per_key === 0 && from.lease_seconds !== 0 && limit > 1;
+    const leased = await lease(from, looks_first ? 1 : limit, bound);
     if (leased instanceof BrokerError) return leased;
     const left: LeasedMessage[] = [];
-    for (const row of leased.rows) {
-      if (row.verdict !== "ready") continue;
+    for (const row of await withFollowers(from, leased.rows, limit, bound.bytes_max)) {
       row.created_at = rfc3339(row.created_at);
       row.lease_expires_at = rfc3339(row.lease_expires_at);
       if (row.expires_at !== null) row.expires_at = rfc3339(row.expires_at);
@@ -158,9 +187,12 @@ export function createReceive(
       else left.push(row);
     }
     if (left.length > 0) await settle.unlease(from.queue_id, left);
-    const has_unfit = leased.rows.some(({ verdict }) => verdict !== "ready");
-    if (has_unfit) await putAway(from.queue_id, leased.rows);
-    return { ...leased, has_unfit };
+    const unfit = leased.rows.filter(({ verdict }) => verdict !== "ready");
+    if (unfit.length > 0) await putAway(from.queue_id, leased.rows);
+    // What made room for the next of its key may have been all that was ready.
+    const has_more_unfit = unfit.some(({ ordering_key }) => ordering_key !== null) || leased.is_full;
+    const goes_on = looks_first && leased.rows.length > 0;
+    return { ...leased, asks_again: goes_on || (unfit.length > 0 && has_more_unfit) };
   }
 
   return async (from, limits) => {
@@ -172,12 +204,12 @@ export function createReceive(
     for (let round = 0; round < rounds_max; round++) {
       const bytes_max = Math.min(deal.room(), is_cut ? Math.min(heavy_bytes, answers.room()) : light_bytes);
       try {
-        const leased = await step(from, deal, { bytes_max, is_one_free: String(!is_cut) });
+        const leased = await step(from, deal, { bytes_max, is_one_free: String(!is_cut) }, round === 0);
         if (leased instanceof BrokerError) return leased;
         wait_seconds = leased.wait_seconds;
         has_more = leased.is_full;
         is_cut ||= leased.is_cut;
-        if (!leased.is_cut && !(leased.has_unfit && leased.is_full)) break;
+        if (!leased.is_cut && !leased.asks_again) break;
         // What a lease of 0 seconds hides from nobody, the next round would find again.
         if (deal.wanted() === 0 || (from.lease_seconds === 0 && hasDealt())) break;
         // Those who have nothing yet are served by a claim that begins when there is room.

@@ -53,6 +53,7 @@ function prepareFindDue(db: Db) {
         select message.visible_at
         from ${messages} as message
         where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at > now()
+          and message.visible_at < 'infinity'   -- parked behind another of its key
         order by message.visible_at, message.id collate "POSIX"
         limit 1
       ) as next on true`);

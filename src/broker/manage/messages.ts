@@ -1,9 +1,10 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { archived_messages, messages, queues } from "../../db/schema.ts";
-import { BrokerError } from "../../errors.ts";
+import { BrokerError, invalid } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
 import { storedToken } from "../settle/fenced.ts";
+import type { Settle } from "../settle/settle.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
 
 /** What a message can be, as a peek names it. */
@@ -20,6 +21,7 @@ export type SeenMessage = {
   delivery_attempts: number;
   created_at: string;
   lease_expires_at?: string;
+  ordering_key?: string;
   expires_at?: string;
   dead?: unknown;
   last_error?: string;
@@ -40,11 +42,13 @@ type Row = {
   last_error: string | null;
   state: State;
   visible_at: string | null;
+  ordering_key: string | null;
 };
 
 export type PeekQuery = {
   state: State | "dead" | "all";
   label: string | undefined;
+  ordering_key?: string | undefined;
   /** The id to go on after; "" to start. */
   after: string;
   limit: number;
@@ -56,10 +60,17 @@ export type Change = { deliver_at?: string; label?: string; attributes?: string 
 /** Rows that one peek looks at, at most: a rare state in a large queue takes several calls. */
 const scanned_rows_max = 5000;
 
+/** Of a message that waits behind another of its ordering key: when it could be delivered if it did not. */
+const due_at = sql`case
+  when message.visible_at < 'infinity' then message.visible_at
+  when message.lease_token is not null then message.lease_expires_at
+  else message.due_at
+end`;
+
 const live_state = sql`case
   when message.expires_at <= now() and coalesce(message.lease_expires_at <= now(), true) then 'expired'
-  when message.visible_at <= now() then 'ready'
   when message.lease_token is not null and message.lease_expires_at > now() then 'leased'
+  when ${due_at} <= now() then 'ready'
   when message.delivery_attempts = 0 then 'delayed'
   else 'backing_off'
 end`;
@@ -68,13 +79,13 @@ const live = sql`
   select message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
     message.created_at, case when message.visible_at > now() then message.lease_expires_at end as lease_expires_at,
     case when message.has_ttl then message.expires_at end as expires_at, message.dead::text as dead, message.last_error,
-    ${live_state} as state, message.visible_at
+    ${live_state} as state, ${due_at} as visible_at, message.ordering_key
   from ${messages} as message`;
 
 const past = sql`
   select past.id, past.label, past.body, past.attributes::text as attributes, past.delivery_attempts, past.created_at,
     null::timestamptz as lease_expires_at, null::timestamptz as expires_at, past.dead::text as dead, past.last_error,
-    past.outcome as state, null::timestamptz as visible_at
+    past.outcome as state, null::timestamptz as visible_at, past.ordering_key
   from ${archived_messages} as past`;
 
 const shape = {
@@ -90,6 +101,7 @@ const shape = {
   last_error: column<string | null>("last_error"),
   state: column<State>("state"),
   visible_at: column<string | null>("visible_at"),
+  ordering_key: column<string | null>("ordering_key"),
 };
 
 const isLive = (state: State) => state !== "acked" && state !== "expired";
@@ -104,6 +116,7 @@ function present(row: Row & { id: string }, queue_id: string, has_body = true): 
     delivery_attempts: row.delivery_attempts,
     created_at: rfc3339(row.created_at),
     ...(row.lease_expires_at !== null && row.state === "leased" && { lease_expires_at: rfc3339(row.lease_expires_at) }),
+    ...(row.ordering_key !== null && { ordering_key: row.ordering_key }),
     ...(row.expires_at !== null && { expires_at: rfc3339(row.expires_at) }),
     ...(row.dead !== null && { dead: JSON.parse(row.dead) }),
     ...(row.last_error !== null && { last_error: row.last_error }),
@@ -144,6 +157,7 @@ function preparePeek(db: Db, name: string, rows: SQL, owner: SQL, key: SQL) {
             or ${value("state")}::text = 'dead' and scanned.dead is not null
             or scanned.state = ${value("state")}::text)
           and (${value("label")}::text is null or scanned.label = ${value("label")}::text)
+          and (${value("ordering_key")}::text is null or scanned.ordering_key = ${value("ordering_key")}::text)
         order by scanned.id
         limit ${value("limit")}
       )
@@ -157,7 +171,7 @@ function preparePeek(db: Db, name: string, rows: SQL, owner: SQL, key: SQL) {
 }
 
 /** Looking at messages, and changing or deleting single ones, without leasing them. */
-export function createMessages(db: Db, onReady: OnReady) {
+export function createMessages(db: Db, onReady: OnReady, settle: Settle) {
   const get = prepareGet(db);
   const peekLive = preparePeek(db, "peek", live, sql`message.queue_no`, sql`message.id`);
   const peekPast = preparePeek(db, "peek_archive", past, sql`past.queue_no`, sql`past.id`);
@@ -174,7 +188,13 @@ export function createMessages(db: Db, onReady: OnReady) {
       attributes = case
         when ${value("sets_attributes")}::text::boolean then ${value("attributes")}::text::jsonb else message.attributes
       end,
+      due_at = case
+        when message.ordering_seq is null then null
+        when ${value("deliver_at")}::text is not null then greatest(now(), ${value("deliver_at")}::text::timestamptz)
+        else message.due_at
+      end,
       visible_at = case
+        when message.ordering_seq is not null and ${value("deliver_at")}::text is not null then message.visible_at
         when ${value("deliver_at")}::text is not null then greatest(now(), ${value("deliver_at")}::text::timestamptz)
         when ${value("sets_label")}::text::boolean and ${value("label")}::text is distinct from message.label
           then greatest(now(), message.visible_at)
@@ -182,13 +202,26 @@ export function createMessages(db: Db, onReady: OnReady) {
       end
     where message.queue_no = (select queue.no from ${queues} as queue where queue.id = ${value("queue_id")})
       and message.id = ${value("id")} and not (${isLeased}) and message.expires_at > now()
+      and (message.ordering_seq is null or ${value("deliver_at")}::text is null or (
+        select queue.allow_delayed_ordering from ${queues} as queue where queue.no = message.queue_no
+      ))
     returning message.label, message.visible_at as ready_at`);
+  const head = db.orm
+    .$with("head", {
+      queue_id: column<string>("queue_id"),
+      label: column<string | null>("label"),
+      ready_at: column<string>("ready_at"),
+    })
+    .as(sql`
+      select head.*
+      from psqlqueue.refresh_keys_of(array[${value("queue_id")}::text], array[${value("id")}::text]) as head`);
+  const refresh = db.orm.with(head).select().from(head).prepare("refresh_keys_of");
   const change = db.orm.with(changed).select().from(changed).prepare("change_message");
 
   const queue_no = sql`(select queue.no from ${queues} as queue where queue.id = ${value("queue_id")})`;
   const removed = db.orm.$with("removed", {}).as(sql`
     delete from ${messages} as message
-    where message.queue_no = ${queue_no} and message.id = ${value("id")}
+    where message.queue_no = ${queue_no} and message.id = ${value("id")} and message.ordering_seq is null
       and (not (${isLeased}) or message.lease_token = ${value("lease_token")}::text::bigint)
     returning message.id`);
   const forgotten = db.orm.$with("forgotten", {}).as(sql`
@@ -223,9 +256,17 @@ export function createMessages(db: Db, onReady: OnReady) {
         deliver_at: wanted.deliver_at ?? null,
       };
       const rows = await db.run("change_message", () => change.execute(values), true);
-      for (const row of rows) onReady(queue_id, row.label, row.ready_at);
-      const seen = await look(queue_id, id);
+      const before = await look(queue_id, id);
+      const is_ordered = before.ordering_key !== undefined;
+      if (!is_ordered) for (const row of rows) onReady(queue_id, row.label, row.ready_at);
+      else if (rows.length > 0) {
+        const heads = await db.run("refresh_keys_of", () => refresh.execute({ queue_id, id }), true);
+        for (const own of heads) onReady(own.queue_id, own.label, own.ready_at);
+      }
+      const seen = is_ordered ? await look(queue_id, id) : before;
       if (rows.length > 0) return seen;
+      const is_refused = is_ordered && isLive(seen.state) && seen.state !== "leased" && wanted.deliver_at !== undefined;
+      if (is_refused) throw invalid("deliver_at", "not_together", "ordering_key");
       throw new BrokerError(isLive(seen.state) ? "lease_lost" : "message_not_found");
     },
 
@@ -234,6 +275,7 @@ export function createMessages(db: Db, onReady: OnReady) {
       const values = { queue_id, id, lease_token: storedToken(lease_token) };
       const [row] = await db.run("delete_message", () => remove.execute(values));
       if ((row?.count ?? 0) > 0) return;
+      if (await settle.deleteOrdered({ queue_id, id, lease_token })) return;
       await look(queue_id, id);
       throw new BrokerError("lease_lost");
     },
@@ -250,6 +292,7 @@ export function createMessages(db: Db, onReady: OnReady) {
         queue_id,
         state: query.state,
         label: query.label ?? null,
+        ordering_key: query.ordering_key ?? null,
         after: query.after.replace(/^a/, ""),
         limit: query.limit,
         scanned_rows_max,

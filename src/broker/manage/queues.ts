@@ -35,7 +35,7 @@ const columnsOf = (name: LaterName): { column: string; type: SQL; current: SQL }
     });
   }
   const column = kind === "queue" ? dead_queue_no : name;
-  const type = kind === "truth" ? sql`boolean` : sql`bigint`;
+  const type = kind === "truth" ? sql`boolean` : kind === "choice" ? sql`text` : sql`bigint`;
   return [{ column, type, current: sql`${queues}.${sql.identifier(column)}` }];
 };
 

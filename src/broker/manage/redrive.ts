@@ -41,7 +41,8 @@ export function prepareRedrive(db: Db): Prepared<RedriveStep[]> {
     where task.id = ${value("id")} and task.state = 'running'
     for update of task`);
   const page = db.orm.$with("page", {}).as(sql`
-    select message.ctid as tid, message.id, message.label, message.dead, message.lease_token, message.lease_expires_at
+    select message.ctid as tid, message.id, message.label, message.dead, message.lease_token, message.lease_expires_at,
+      message.ordering_group
     from task
     cross join lateral (
       select message.ctid, message.*
@@ -52,7 +53,8 @@ export function prepareRedrive(db: Db): Prepared<RedriveStep[]> {
       for update skip locked
     ) as message`);
   const pick = db.orm.$with("pick", {}).as(sql`
-    select page.tid, page.id, page.dead, destination.no, destination.id as queue_id, destination.message_retention_seconds,
+    select page.tid, page.id, page.dead, page.ordering_group, destination.no, destination.id as queue_id,
+      destination.message_retention_seconds,
       coalesce(destination.publish_paused, false) as is_closed
     from page
     cross join task
@@ -75,17 +77,59 @@ export function prepareRedrive(db: Db): Prepared<RedriveStep[]> {
       and (page.dead is not null or ${option("destination_queue_id")} is not null)
     order by page.id
     limit (select task.moves_now from task)`);
+  // The ordering keys that the messages leave, come to, and keep blocked.
+  const locked = db.orm.$with("locked", {}).as(sql`
+    select keys.queue_nos, keys.groups, psqlqueue.lock_keys(keys.queue_nos, keys.groups) as heads
+    from (
+      select array_agg(key.queue_no) as queue_nos, array_agg(key.ordering_group) as groups
+      from (
+        select touched.queue_no, touched.ordering_group
+        from (
+          select task.queue_no, pick.ordering_group, pick.no from pick cross join task
+          union
+          select pick.no, pick.ordering_group, pick.no from pick
+          union
+          select source.no, pick.ordering_group, pick.no
+          from pick
+          cross join lateral (
+            select queue.no from ${queues} as queue where queue.id = pick.dead ->> 'source_queue_id' limit 1
+          ) as source
+        ) as touched
+        where touched.ordering_group is not null and touched.no is not null
+        group by touched.queue_no, touched.ordering_group
+        order by touched.queue_no, touched.ordering_group
+      ) as key
+    ) as keys
+    where keys.queue_nos is not null`);
   const moved = db.orm.$with("moved", {}).as(sql`
     update ${messages} as message
     set queue_no = pick.no, lease_token = null, leased_at = null, lease_expires_at = null, dead = null, last_error = null,
-      has_ttl = false, visible_at = now() + (${option("delay_seconds")})::int * interval '1 second',
+      has_ttl = false,
+      visible_at = case
+        when message.ordering_seq is null then now() + (${option("delay_seconds")})::int * interval '1 second'
+        else 'infinity'
+      end,
+      due_at = case
+        when message.ordering_seq is not null then now() + (${option("delay_seconds")})::int * interval '1 second'
+      end,
       expires_at = now() + pick.message_retention_seconds * interval '1 second',
       delivery_attempts = case
         when (${option("reset_attempts")})::boolean then 0 else coalesce((pick.dead ->> 'attempts')::int, 0)
       end
     from pick, task
     where message.ctid = pick.tid and pick.no is not null and not (select coalesce(bool_or(pick.is_closed), false) from pick)
-    returning pick.queue_id`);
+      and (pick.ordering_group is null or (select count(*) from locked) > 0)
+    returning pick.queue_id, pick.no, message.ordering_group, message.ordering_seq`);
+  const refreshed = db.orm.$with("refreshed", {}).as(sql`
+    select head.queue_id
+    from locked
+    cross join (
+      select array_agg(moved.no) as nos, array_agg(moved.ordering_group) as groups, array_agg(moved.ordering_seq) as seqs
+      from moved
+      where moved.ordering_group is not null
+    ) as own
+    cross join lateral psqlqueue.refresh_moved(
+      locked.queue_nos, locked.groups, locked.heads, own.nos, own.groups, own.seqs) as head`);
   const done = db.orm.$with("done", {}).as(sql`
     select
       (select count(*) from moved)::int as moved,
@@ -120,10 +164,13 @@ export function prepareRedrive(db: Db): Prepared<RedriveStep[]> {
     })
     .as(sql`
       select done.moved, done.failed, done.is_last, done.is_closed, now() as now,
-        (select string_agg(distinct moved.queue_id, ',') from moved) as queue_ids
+        (
+          select string_agg(distinct ready.queue_id, ',')
+          from (select moved.queue_id from moved union select refreshed.queue_id from refreshed) as ready
+        ) as queue_ids
       from done`);
   return prepare<RedriveStep>(
-    db.orm.with(task, page, pick, moved, done, noted, answer).select().from(answer),
+    db.orm.with(task, page, pick, locked, moved, refreshed, done, noted, answer).select().from(answer),
     "redrive",
   );
 }

@@ -3,6 +3,7 @@ import type { Db } from "../../db/db.ts";
 import { archived_messages, deduplications, messages, queues } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
 import { column, value } from "../statement.ts";
+import type { Repair } from "./orderingKeys.ts";
 
 // Bulk removal (purge, cleanup, what a deleted queue leaves) in bounded pages, each a statement of its own. One giant
 // delete would hold back vacuum for everybody and run into the statement timeout.
@@ -10,15 +11,17 @@ import { column, value } from "../statement.ts";
 // A removal is data: it can be kept in a task's row and gone on with by another server after a restart. It goes through
 // its phases in order, each a scan by key: `position` is `phase:last key`, "" at the start.
 //
-//   purge, delete:  keys → messages → archive → done
-//   cleanup:        expired → archive → done
+//   purge, delete:  keys → messages → ordering → archive → done
+//   cleanup:        expired → ordering → archive → done
+//
+// Messages are removed without the locks of their ordering keys: what is then missing a head gets one afterwards.
 
 const page_rows = 1000;
 /** Sorts after every message id and after every deduplication key. */
 const last_key = "~";
 
 export type RemovalKind = "purge" | "cleanup" | "delete";
-type Phase = "keys" | "messages" | "expired" | "archive";
+type Phase = "keys" | "messages" | "expired" | "ordering" | "archive";
 
 /** What is to be removed. The bounds are those of the moment at which it was asked for: what comes later stays. */
 export type Removal = {
@@ -36,9 +39,9 @@ export type Removal = {
 export type Progress = { removed: number; position: string; is_done: boolean };
 
 const phases: Record<RemovalKind, Phase[]> = {
-  purge: ["keys", "messages", "archive"],
-  delete: ["keys", "messages", "archive"],
-  cleanup: ["expired", "archive"],
+  purge: ["keys", "messages", "ordering", "archive"],
+  delete: ["keys", "messages", "ordering", "archive"],
+  cleanup: ["expired", "ordering", "archive"],
 };
 
 /** A page of a scan along `key`: removes those of its rows that the condition allows. */
@@ -88,7 +91,7 @@ export const removalOfQueue = (queue_no: number): Removal => ({
 });
 
 /** Removals on one database. Every call may run concurrently with any other, also with one for the same queue. */
-export function createRemovals(db: Db): Removals {
+export function createRemovals(db: Db, repair: Repair): Removals {
   const until = sql`${value("until")}::timestamptz`;
   const newest = (table: SQL) =>
     sql`(select row.id from ${table} as row where row.queue_no = ${queues.no} order by row.id desc limit 1)`;
@@ -110,7 +113,7 @@ export function createRemovals(db: Db): Removals {
   // letter came into this queue when it died.
   const is_older = sql`coalesce((row.dead ->> 'dead_at')::timestamptz, row.created_at) <= ${until}`;
   const is_kept = sql`row.created_at <= ${until} and row.id <= ${value("bound")}::text`;
-  const statements: Record<Phase, ReturnType<typeof prepareRemoval>> = {
+  const statements: Record<Exclude<Phase, "ordering">, ReturnType<typeof prepareRemoval>> = {
     keys: prepareRemoval(
       db,
       "remove_keys",
@@ -137,6 +140,10 @@ export function createRemovals(db: Db): Removals {
   };
 
   async function removePage(removal: Removal, phase: Phase, after: string) {
+    if (phase === "ordering") {
+      const { last_group } = await repair(removal.queue_no, after);
+      return { last_id: last_group, is_last: last_group === null, count: 0 };
+    }
     // Only messages end at the highest id: what ended since the call may stand anywhere in the archive.
     const to = phase === "messages" ? removal.to : last_key;
     const values = {

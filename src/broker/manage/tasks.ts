@@ -1,7 +1,7 @@
 import { desc, eq, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { messages, queues, tasks } from "../../db/schema.ts";
-import { BrokerError } from "../../errors.ts";
+import { BrokerError, DatabaseError } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
 import { nextId } from "../publish/ids.ts";
 import { column, rfc3339, value } from "../statement.ts";
@@ -162,7 +162,12 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
 
   async function stepRedrive(id: string, moves_max: number): Promise<RedriveStep | undefined> {
     const values = { id, moves_max, limit: chunk_rows };
-    const [step] = await db.run("redrive", () => redrive.execute(values), true);
+    const run = () => db.run("redrive", () => redrive.execute(values), true);
+    // It locks messages and then their ordering keys, others the other way round: nothing has happened then.
+    const [step] = await run().catch((error) => {
+      if (!(error instanceof DatabaseError && error.failure === "conflict")) throw error;
+      return run();
+    });
     for (const queue_id of step?.queue_ids?.split(",") ?? []) onReady(queue_id, null, step?.now ?? "");
     return step;
   }

@@ -4,6 +4,15 @@ import { messages, queues, rates } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
 import type { ScanFloors } from "../deliver/scanFloors.ts";
 import { column, value } from "../statement.ts";
+import {
+  hidden_rows,
+  key_rows,
+  parked_rows,
+  sample_factor,
+  sample_share,
+  sample_size,
+  sampled_states,
+} from "./states.ts";
 
 /** Numbers up to this are exact; the scans along the receive index stop one later. */
 const exact_max = 100_000;
@@ -13,8 +22,6 @@ const exact_max = 100_000;
  */
 const depth_entries = 500_000;
 const depth_entries_min = 1000;
-/** Beyond it, so many pages of the table are looked at to estimate: a fixed effort, whatever is stored. */
-const sample_pages = 4000;
 
 export type QueueStats = {
   num_undelivered_messages: number;
@@ -60,45 +67,12 @@ type Counted = {
   dead: number;
   published: number;
   acked: number;
+  parked: number;
+  blocked_keys: number;
+  blocked_by_label: number;
 };
 
 const whole = (name: string) => column<number>(name);
-
-const hidden_rows = sql`
-  select
-    count(*)::int as hidden,
-    (count(*) filter (where seen.is_leased))::int as leased,
-    (count(*) filter (where seen.is_waiting and seen.delivery_attempts = 0))::int as delayed,
-    (count(*) filter (where seen.is_waiting and seen.delivery_attempts > 0))::int as backing_off,
-    (count(*) filter (where seen.is_dead))::int as dead,
-    coalesce(floor(extract(epoch from now() - min(seen.leased_at) filter (where seen.is_leased))), 0)::int as lease_age
-  from (
-    select lease.is_held as is_leased, not lease.is_held and message.expires_at > now() as is_waiting,
-      message.delivery_attempts, message.leased_at,
-      message.dead is not null and (lease.is_held or message.expires_at > now()) as is_dead
-    from ${messages} as message
-    cross join lateral (
-      select coalesce(message.lease_token is not null and message.lease_expires_at > now(), false) as is_held
-    ) as lease
-    where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at > now()
-    order by message.visible_at, message.id collate "POSIX"
-    limit ${value("cap")}
-  ) as seen`;
-
-const sample_size = sql`(
-  select greatest(1, pg_relation_size('psqlqueue.messages') / current_setting('block_size')::int) as pages
-)`;
-const sample_share = sql`least(100, 100.0 * ${sample_pages} / (select pages from size))`;
-const sample_factor = sql`greatest(1, (select pages from size)::float8 / ${sample_pages})::float8 as factor`;
-/** The states of the rows of a sample, each to be multiplied by the factor. */
-const sampled_states = sql`
-  (count(*) filter (where message.visible_at <= now() and message.expires_at > now()))::int as ready,
-  (count(*) filter (where message.visible_at > now() and message.lease_token is not null
-    and message.lease_expires_at > now()))::int as leased,
-  (count(*) filter (where message.visible_at > now() and message.delivery_attempts = 0
-    and message.lease_token is null and message.expires_at > now()))::int as delayed,
-  (count(*) filter (where message.visible_at > now() and message.delivery_attempts > 0
-    and coalesce(message.lease_expires_at <= now(), true) and message.expires_at > now()))::int as backing_off`;
 
 /** What was counted to its end stays; what was not is the estimate of a sample. */
 function depthOf(
@@ -132,16 +106,23 @@ function prepareStats(db: Db) {
       dead: whole("dead"),
       published: whole("published"),
       acked: whole("acked"),
+      parked: whole("parked"),
+      blocked_keys: whole("blocked_keys"),
+      blocked_by_label: whole("blocked_by_label"),
     })
     .as(sql`
-      select ready.ready, ready.ready_age, ready.oldest_age, hidden.hidden, hidden.leased, hidden.delayed,
-        hidden.backing_off, hidden.lease_age, ready.dead + hidden.dead as dead, coalesce(rate.published, 0)::int as published,
-        coalesce(rate.acked, 0)::int as acked
+      select ready.ready + parked.ready as ready,
+        coalesce(floor(greatest(0, extract(epoch from now() - least(ready.ready_since, parked.ready_since)))), 0)::int
+          as ready_age,
+        coalesce(floor(greatest(0, extract(epoch from now() - least(ready.oldest_at, parked.oldest_at)))), 0)::int
+          as oldest_age,
+        hidden.hidden, hidden.leased + parked.leased as leased, hidden.delayed + parked.delayed as delayed,
+        hidden.backing_off + parked.backing_off as backing_off, hidden.lease_age,
+        ready.dead + hidden.dead + parked.dead as dead, parked.parked, own.blocked_keys, own.blocked_by_label,
+        coalesce(rate.published, 0)::int as published, coalesce(rate.acked, 0)::int as acked
       from ${queues} as queue
       cross join lateral (
-        select count(*)::int as ready,
-          coalesce(floor(greatest(0, extract(epoch from now() - min(seen.visible_at)))), 0)::int as ready_age,
-          coalesce(floor(greatest(0, extract(epoch from now() - min(seen.created_at)))), 0)::int as oldest_age,
+        select count(*)::int as ready, min(seen.visible_at) as ready_since, min(seen.created_at) as oldest_at,
           (count(*) filter (where seen.is_dead))::int as dead
         from (
           select message.created_at, message.visible_at, message.dead is not null as is_dead
@@ -154,6 +135,8 @@ function prepareStats(db: Db) {
         ) as seen
       ) as ready
       cross join lateral (${hidden_rows}) as hidden
+      cross join lateral (${parked_rows}) as parked
+      cross join lateral (${key_rows}) as own
       left join lateral (
         select rate.published, rate.acked
         from ${rates} as rate
@@ -198,12 +181,14 @@ function prepareDepths(db: Db) {
       oldest_ready_age_seconds: whole("oldest_ready_age_seconds"),
     })
     .as(sql`
-      select queue.no, ready.count as ready, hidden.hidden, hidden.leased, hidden.delayed, hidden.backing_off,
-        ready.age as oldest_ready_age_seconds
+      select queue.no, ready.count + parked.ready as ready, greatest(hidden.hidden, parked.parked) as hidden,
+        hidden.leased + parked.leased as leased, hidden.delayed + parked.delayed as delayed,
+        hidden.backing_off + parked.backing_off as backing_off,
+        coalesce(greatest(0, extract(epoch from now() - least(ready.since, parked.ready_since))), 0)::float8
+          as oldest_ready_age_seconds
       from unnest(${value("nos")}::int[], ${value("floors")}::text[]::timestamptz[]) as queue (no, floor)
       cross join lateral (
-        select count(*)::int as count,
-          coalesce(greatest(0, extract(epoch from now() - min(seen.visible_at))), 0)::float8 as age
+        select count(*)::int as count, min(seen.visible_at) as since
         from (
           select message.visible_at
           from ${messages} as message
@@ -213,7 +198,8 @@ function prepareDepths(db: Db) {
           limit ${value("cap")}
         ) as seen
       ) as ready
-      cross join lateral (${hidden_rows}) as hidden`);
+      cross join lateral (${hidden_rows}) as hidden
+      cross join lateral (${parked_rows}) as parked`);
   return db.orm.with(depth).select().from(depth).prepare("queue_depths");
 }
 
@@ -255,8 +241,8 @@ export function createStats(db: Db, floorOf: ScanFloors["floorOf"]) {
     if (seen === undefined) return row;
     const of = (name: "ready" | "leased" | "delayed" | "backing_off" | "dead") =>
       Math.max(row[name], Math.round(seen[name] * seen.factor));
-    const is_ready_exact = row.ready <= exact_max;
-    const is_hidden_exact = row.hidden <= exact_max;
+    const is_ready_exact = row.ready <= exact_max && row.parked <= exact_max;
+    const is_hidden_exact = row.hidden <= exact_max && row.parked <= exact_max;
     return {
       ...row,
       ready: is_ready_exact ? row.ready : of("ready"),
@@ -274,7 +260,7 @@ export function createStats(db: Db, floorOf: ScanFloors["floorOf"]) {
       const values = { queue_id, cap: exact_max + 1, floor: floorOf(queue_id) };
       const [exact] = (await db.run("queue_stats", () => stats.execute(values), true)) as Counted[];
       if (exact === undefined) throw new BrokerError("queue_not_found");
-      const is_approximate = exact.ready > exact_max || exact.hidden > exact_max;
+      const is_approximate = exact.ready > exact_max || exact.hidden > exact_max || exact.parked > exact_max;
       const row = is_approximate ? await estimate(queue_id, exact) : exact;
       return {
         num_undelivered_messages: row.ready,
@@ -288,8 +274,8 @@ export function createStats(db: Db, floorOf: ScanFloors["floorOf"]) {
         oldest_lease_age_seconds: row.lease_age,
         publish_rate_1m: row.published / 60,
         ack_rate_1m: row.acked / 60,
-        blocked_keys: 0,
-        blocked_by_label: 0,
+        blocked_keys: row.blocked_keys,
+        blocked_by_label: row.blocked_by_label,
         ...(is_approximate && { approximate: true }),
       };
     },

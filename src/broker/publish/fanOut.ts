@@ -1,13 +1,14 @@
-import { sql } from "drizzle-orm";
+import { type SQL, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { messages, queues, subscriptions, topic_deduplications, topics } from "../../db/schema.ts";
 import { BrokerError, completeResults, type Failure } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
 import { column, prepare, value } from "../statement.ts";
 import { nextId } from "./ids.ts";
-import { bytesOf, type PublishOptions, too_large } from "./publish.ts";
+import { enteredKeys, placed } from "./ordered.ts";
+import { bytesOf, isDelayed, type PublishOptions, too_large } from "./publish.ts";
 import type { Quotas } from "./quotas.ts";
-import { guard } from "./storing.ts";
+import { ending, guard } from "./storing.ts";
 
 /** How long a topic remembers a client's key, in seconds. */
 const dedup_window_seconds = 300;
@@ -35,14 +36,16 @@ type Row = {
   now: string;
   queue_id: string | null;
   id: string;
-  status: "stored" | "closed" | "seen" | "too_large" | "uncounted";
+  status: "stored" | "closed" | "seen" | "too_large" | "uncounted" | "delayed";
   /** The queues whose quotas are to be looked at first. */
   uncounted_ids: string | null;
   delivered_queues: number;
 };
 
-function prepareFanOut(db: Db): Prepared<Row[]> {
+/** `is_ordered`: for messages of which some have an ordering key; the others are not to pay for it. */
+function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepared<Row[]> {
   const { orm } = db;
+  const ordered = (text: SQL, otherwise = sql``) => (is_ordered ? text : otherwise);
   const once = guard(db);
   const copy = orm.$with("copy", {}).as(sql`
     select given.*, target.queue_no, target.queue_id, target.delivery_delay_seconds, target.message_retention_seconds,
@@ -51,6 +54,11 @@ function prepareFanOut(db: Db): Prepared<Row[]> {
       -- A queue that takes nothing, or not this, fails the publish as a whole, and a batch too.
       coalesce(bool_or(target.publish_paused) over whole, false) as is_closed,
       coalesce(bool_or(given.bytes > target.max_message_bytes) over whole, false) as is_too_large,
+      ${ordered(sql`
+        psqlqueue.ordering_group(target.ordering_scope, given.ordering_key, given.label) as ordering_group,
+        coalesce(bool_or(given.ordering_key is not null and not target.allow_delayed_ordering
+          and (given.delay_seconds is not null or given.deliver_at is not null)) over whole, false) as is_delayed,
+      `)}
       -- The queues with quotas that nobody has looked at.
       string_agg(target.queue_id, ',') filter (where target.is_uncounted) over whole as uncounted_ids
     -- Which is the first of its key is told before the copies: afterwards it would be asked of every copy.
@@ -60,14 +68,15 @@ function prepareFanOut(db: Db): Prepared<Row[]> {
       ${value("topic_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
       ${value("attributes")}::text[], ${value("delays")}::int[], ${value("deliver_ats")}::text[]::timestamptz[],
       ${value("ttls")}::int[], ${value("expires_ats")}::text[]::timestamptz[], ${value("dedup_keys")}::text[],
-        ${value("bytes")}::text[]::bigint[]
+        ${value("bytes")}::text[]::bigint[] ${ordered(sql`, ${value("ordering_keys")}::text[]`)}
       ) with ordinality as item (
-        topic_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, bytes, n)
+        topic_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, bytes,
+        ${ordered(sql`ordering_key,`)} n)
     ) as given
     cross join lateral (select topic.id from ${topics} as topic where topic.id = given.topic_id limit 1) as topic
     left join lateral (
       select queue.no as queue_no, queue.id as queue_id, queue.delivery_delay_seconds, queue.message_retention_seconds,
-        queue.publish_paused, queue.max_message_bytes,
+        queue.publish_paused, queue.max_message_bytes, ${ordered(sql`queue.ordering_scope, queue.allow_delayed_ordering,`)}
         num_nonnulls(queue.max_depth, queue.max_bytes) > 0
           and queue.id <> all (${value("counted_ids")}::text[]) as is_uncounted
       from ${subscriptions} as subscription
@@ -82,7 +91,7 @@ function prepareFanOut(db: Db): Prepared<Row[]> {
     select copy.topic_id, copy.dedup_key, now(), copy.delivered_queues, copy.id
     from copy
     where copy.dedup_key is not null and copy.is_first and copy.copy_n = 1 and not copy.is_closed
-      and not copy.is_too_large and copy.uncounted_ids is null
+      and not copy.is_too_large and copy.uncounted_ids is null ${ordered(sql`and not copy.is_delayed`)}
       and exists (select from once)
     order by copy.topic_id, copy.dedup_key   -- one lock order for all
     on conflict (topic_id, key) do update
@@ -92,25 +101,39 @@ function prepareFanOut(db: Db): Prepared<Row[]> {
   const fresh = orm.$with("fresh", {}).as(sql`
     select copy.*
     from copy
-    where exists (select from once) and not copy.is_closed and not copy.is_too_large and copy.uncounted_ids is null and (
+    where exists (select from once) and not copy.is_closed and not copy.is_too_large and copy.uncounted_ids is null
+      ${ordered(sql`and not copy.is_delayed`)} and (
       copy.dedup_key is null
       or copy.is_first and (copy.topic_id, copy.dedup_key) in (select claimed.topic_id, claimed.key from claimed)
     )`);
+  // greatest() passes over nulls.
+  const due_at = sql`case
+    when fresh.deliver_at is not null then greatest(now(), fresh.deliver_at)
+    else now() + coalesce(fresh.delay_seconds, fresh.delivery_delay_seconds) * interval '1 second'
+  end`;
+  const order = sql`fresh.n, fresh.copy_n`;
+  const entered = orm
+    .$with("entered", {})
+    .as(enteredKeys(sql`select fresh.queue_no, fresh.ordering_group from fresh where fresh.queue_no is not null`));
   const stored = orm.$with("stored", {}).as(sql`
-    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at)
+    insert into ${messages} (
+      queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at
+      ${ordered(sql`, ordering_seq, due_at, ordering_key, ordering_group`)})
     select
       fresh.queue_no, psqlqueue.copy_id(fresh.id, fresh.copy_n::int), fresh.body, fresh.label, fresh.attributes::jsonb,
-      -- greatest() passes over nulls.
-      case
-        when fresh.deliver_at is not null then greatest(now(), fresh.deliver_at)
-        else now() + coalesce(fresh.delay_seconds, fresh.delivery_delay_seconds) * interval '1 second'
-      end,
-      least(now() + fresh.message_retention_seconds * interval '1 second', fresh.expires_at,
-        now() + fresh.ttl_seconds * interval '1 second'),
-      fresh.expires_at is not null or fresh.ttl_seconds is not null, now()
-    from fresh
+      ${ordered(sql`case
+        when fresh.ordering_group is null then`)} ${due_at}
+      ${ordered(sql`
+        when fresh.is_head then least(${due_at}, ${ending})
+        else 'infinity'
+      end`)},
+      ${ending}, fresh.expires_at is not null or fresh.ttl_seconds is not null, now()
+      ${ordered(sql`,
+        case when fresh.ordering_group is not null then nextval('psqlqueue.ordering_seq') end,
+        case when fresh.ordering_group is not null then ${due_at} end, fresh.ordering_key, fresh.ordering_group`)}
+    from ${ordered(sql`(${placed(sql`fresh`, order)}) as fresh`, sql`fresh`)}
     where fresh.queue_no is not null
-    order by fresh.n, fresh.copy_n`);
+    order by ${order}`);
   const answer = orm
     .$with("answer", {
       n: column<string>("n"),
@@ -127,6 +150,7 @@ function prepareFanOut(db: Db): Prepared<Row[]> {
         case
           when copy.is_closed then 'closed'
           when copy.is_too_large then 'too_large'
+          ${ordered(sql`when copy.is_delayed then 'delayed'`)}
           when copy.uncounted_ids is not null then 'uncounted'
           when copy.dedup_key is null or copy.n in (select fresh.n from fresh) then 'stored'
           -- Its own id: the first try of this very statement, whose answer was lost, stored it.
@@ -138,7 +162,14 @@ function prepareFanOut(db: Db): Prepared<Row[]> {
           else 'seen'
         end as status
       from copy`);
-  return prepare<Row>(orm.with(once, copy, claimed, fresh, stored, answer).select().from(answer), "fanout");
+  const steps = is_ordered ? [entered, stored] : [stored];
+  return prepare<Row>(
+    orm
+      .with(once, copy, claimed, fresh, ...steps, answer)
+      .select()
+      .from(answer),
+    name,
+  );
 }
 
 /** What the first publish with a key answered: read after the statement that met it. */
@@ -168,7 +199,8 @@ export function createFanOut(
   onReady: OnReady,
   quotas: Quotas,
 ): (items: FanOutItem[], is_batch?: boolean) => Promise<(FannedOut | Failure)[]> {
-  const statement = prepareFanOut(db);
+  const statement = prepareFanOut(db, "fanout", false);
+  const withOrder = prepareFanOut(db, "fanout_ordered", true);
   const originals = prepareOriginals(db);
 
   async function repeatAnswers(items: FanOutItem[], results: (FannedOut | Failure)[], seen: number[]): Promise<void> {
@@ -255,7 +287,10 @@ export function createFanOut(
       expires_ats: items.map((item) => item.expires_at),
       dedup_keys: items.map((item) => item.dedup_key),
     };
-    const rows = await db.run("fanout", () => statement.execute(values), true);
+    const ordering_keys = items.map((item) => item.ordering_key ?? null);
+    const rows = ordering_keys.every((key) => key === null)
+      ? await db.run("fanout", () => statement.execute(values), true)
+      : await db.run("fanout_ordered", () => withOrder.execute({ ...values, ordering_keys }), true);
     const results: (FannedOut | Failure)[] = items.map(() => new BrokerError("topic_not_found"));
     const seen = new Set<number>();
     const uncounted = new Map<number, string[]>();
@@ -263,6 +298,7 @@ export function createFanOut(
       const i = Number(row.n) - 1;
       if (row.status === "closed") results[i] = new BrokerError("queue_closed");
       else if (row.status === "too_large") results[i] = new BrokerError("payload_too_large", too_large);
+      else if (row.status === "delayed") results[i] = isDelayed(items[i] as FanOutItem);
       else if (row.status === "uncounted") uncounted.set(i, [...new Set(row.uncounted_ids?.split(","))]);
       else if (row.status === "seen") seen.add(i);
       else {

@@ -1,9 +1,12 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
+import { stale_keys } from "../../db/orderingSchema.ts";
 import { deduplications, messages, outbox, queues } from "../../db/schema.ts";
 import type { OnReady } from "../onReady.ts";
 import { column, prepare, value } from "../statement.ts";
 import { takesOldKeys } from "./dedup.ts";
+import { enteredKeys, placed } from "./ordered.ts";
+import { ending } from "./storing.ts";
 
 const channel = "psqlqueue_outbox";
 const chunk_rows = 500;
@@ -14,6 +17,8 @@ const turn_ms = 20;
 /** `is_turn` false: another server moves at the moment. One row without messages when there are none. */
 type Moved = {
   is_turn: boolean;
+  /** Users have acked messages with ordering keys, which wait for their next head. */
+  has_stale_keys: boolean;
   is_last: boolean;
   queue_id: string | null;
   label: string | null;
@@ -44,13 +49,20 @@ function prepareMove(db: Db): Prepared<Moved[]> {
     ))
     returning row.*`);
   const item = db.orm.$with("item", {}).as(sql`
-    select taken.*, queue.id as queue_id, queue.delivery_delay_seconds, queue.message_retention_seconds,
-      keyed.key, row_number() over (partition by taken.queue_no, keyed.key order by taken.seq) as nth
+    select taken.*, queue.id as queue_id, queue.message_retention_seconds, keyed.key,
+      psqlqueue.ordering_group(queue.ordering_scope, taken.ordering_key, taken.label) as ordering_group,
+      case
+        when taken.deliver_at is not null then greatest(now(), taken.deliver_at)
+        else now() + coalesce(taken.delay_seconds, queue.delivery_delay_seconds) * interval '1 second'
+      end as due_at, row_number() over (partition by taken.queue_no, keyed.key order by taken.seq) as nth
     from taken
     left join lateral (select * from ${queues} as queue where queue.no = taken.queue_no limit 1) as queue on true
     cross join lateral (
       select case
         when queue.dedup_window_seconds = 0 then null
+        when queue.dedup_scope = 'ordering_key' and taken.ordering_key is not null
+          and (taken.dedup_key is not null or queue.content_dedup)
+          then psqlqueue.scoped_key(coalesce(taken.dedup_key, taken.body_hash), taken.ordering_key)
         when taken.dedup_key is not null then taken.dedup_key
         when queue.content_dedup then taken.body_hash
       end as key
@@ -62,22 +74,31 @@ function prepareMove(db: Db): Prepared<Moved[]> {
     where item.key is not null and item.nth = 1 and item.queue_id is not null
     order by item.queue_no, item.key
     ${takesOldKeys}`);
-  const stored = db.orm.$with("stored", {}).as(sql`
-    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at)
-    select item.queue_no, item.id, item.body, item.label, item.attributes,
-      case
-        when item.deliver_at is not null then greatest(now(), item.deliver_at)
-        else now() + coalesce(item.delay_seconds, item.delivery_delay_seconds) * interval '1 second'
-      end,
-      least(now() + item.message_retention_seconds * interval '1 second', item.expires_at,
-        now() + item.ttl_seconds * interval '1 second'),
-      item.expires_at is not null or item.ttl_seconds is not null, now()
+  const fresh = db.orm.$with("fresh", {}).as(sql`
+    select item.*
     from item
-    where item.queue_id is not null and (item.key is null or item.id in (select claimed.message_id from claimed))
-    order by item.seq`);
+    where item.queue_id is not null and (item.key is null or item.id in (select claimed.message_id from claimed))`);
+  const entered = db.orm
+    .$with("entered", {})
+    .as(enteredKeys(sql`select fresh.queue_no, fresh.ordering_group from fresh`));
+  const stored = db.orm.$with("stored", {}).as(sql`
+    insert into ${messages} (
+      queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at, ordering_seq, due_at, ordering_key,
+      ordering_group)
+    select fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes,
+      case
+        when fresh.ordering_group is null then fresh.due_at
+        when fresh.is_head then least(fresh.due_at, ${ending})
+        else 'infinity'
+      end,
+      ${ending}, fresh.expires_at is not null or fresh.ttl_seconds is not null, now(),
+      case when fresh.ordering_group is not null then nextval('psqlqueue.ordering_seq') end,
+      case when fresh.ordering_group is not null then fresh.due_at end, fresh.ordering_key, fresh.ordering_group
+    from (${placed(sql`fresh`, sql`fresh.seq`)}) as fresh`);
   const answer = db.orm
     .$with("answer", {
       is_turn: column<boolean>("is_turn"),
+      has_stale_keys: column<boolean>("has_stale_keys"),
       is_last: column<boolean>("is_last"),
       queue_id: column<string | null>("queue_id"),
       label: column<string | null>("label"),
@@ -86,6 +107,7 @@ function prepareMove(db: Db): Prepared<Moved[]> {
     })
     .as(sql`
       select (select turn.is_mine from turn) as is_turn,
+        (select stale.seq from ${stale_keys} as stale order by stale.seq limit 1) is not null as has_stale_keys,
         (select count(*) from page) < ${value("limit")}::int
           and (select count(*) from page) = (select count(*) from taken) as is_last,
         own.queue_id, own.label, coalesce(own.count, 0) as count, now() as now
@@ -94,14 +116,38 @@ function prepareMove(db: Db): Prepared<Moved[]> {
         select item.queue_id, item.label, count(*)::int as count from item group by item.queue_id, item.label
       ) as own on true`);
   return prepare<Moved>(
-    db.orm.with(turn, page, taken, item, claimed, stored, answer).select().from(answer),
+    db.orm.with(turn, page, taken, item, claimed, fresh, entered, stored, answer).select().from(answer),
     "move_outbox",
   );
+}
+
+type StaleRow = { queue_id: string | null; label: string | null; ready_at: string };
+
+function prepareRefresh(db: Db): Prepared<StaleRow[]> {
+  const head = db.orm
+    .$with("head", {
+      queue_id: column<string | null>("queue_id"),
+      label: column<string | null>("label"),
+      ready_at: column<string>("ready_at"),
+    })
+    .as(sql`select head.* from psqlqueue.refresh_stale_keys(${chunk_rows}) as head`);
+  return prepare<StaleRow>(db.orm.with(head).select().from(head), "refresh_stale_keys");
 }
 
 /** Messages that users published by SQL inside their own transactions. Servers may share the work. */
 export function createOutbox(db: Db, onReady: OnReady) {
   const move = prepareMove(db);
+  const refresh = prepareRefresh(db);
+
+  /** Gives the keys a new head whose message a user has acked. */
+  async function refreshStale(): Promise<void> {
+    for (;;) {
+      const rows = await db.run("refresh_stale_keys", () => refresh.execute());
+      for (const { queue_id, label, ready_at } of rows) if (queue_id !== null) onReady(queue_id, label, ready_at);
+      if (rows.filter(({ queue_id }) => queue_id === null).length < chunk_rows) return;
+    }
+  }
+
   /** Moves until nothing is left. */
   async function moveAll(): Promise<{ moved: number; dropped: number }> {
     let moved = 0;
@@ -116,6 +162,7 @@ export function createOutbox(db: Db, onReady: OnReady) {
           onReady(queue_id, label, now);
         }
       }
+      if (rows[0]?.has_stale_keys) await refreshStale();
       // The server whose turn it is may have looked before the last commit.
       if (rows[0]?.is_turn === false) await Bun.sleep(turn_ms);
       else if (rows[0]?.is_last ?? true) return { moved, dropped };

@@ -1,9 +1,10 @@
 import type { Db } from "../../db/db.ts";
-import { BrokerError, completeResults, type Failure } from "../../errors.ts";
+import { BrokerError, completeResults, type Failure, invalid } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
 import { isInTally } from "../statement.ts";
 import { deduplicationKey } from "./dedup.ts";
 import { nextId } from "./ids.ts";
+import { prepareOrdered } from "./ordered.ts";
 import type { Asked, Quotas } from "./quotas.ts";
 import { prepareOptioned, prepareOriginals, preparePlain, prepareWhy } from "./storing.ts";
 
@@ -31,11 +32,20 @@ export type PublishOptions = {
   expires_at: string | null;
   /** See deduplicationKey; null: none was given. */
   dedup_key: string | null;
+  /** Messages with the same key in one queue are delivered in order, one at a time. null: no order. */
+  ordering_key?: string | null;
 };
 
 export type OptionedItem = PublishItem & PublishOptions;
 
-export type Published = { id: string; deduplicated: boolean };
+/** `ordering_seq`: where a message with an ordering key stands in it; of a duplicate while its original is there. */
+export type Published = { id: string; deduplicated: boolean; ordering_seq?: string };
+
+const published = (id: string, deduplicated: boolean, ordering_seq: string | null): Published => ({
+  id,
+  deduplicated,
+  ...(ordering_seq !== null && { ordering_seq }),
+});
 
 export type Publish = {
   /** Stores messages without options for any queues, in order. */
@@ -51,7 +61,17 @@ export const bytesOf = ({ body, label, attributes }: Pick<PublishItem, "body" | 
 /** Says why a publish is 413. */
 export const too_large = "the message is larger than the queue's max_message_bytes";
 
-const no_options = { delay_seconds: null, deliver_at: null, ttl_seconds: null, expires_at: null, dedup_key: null };
+/** Says which option does not go together with an ordering key. */
+export const isDelayed = ({ delay_seconds }: PublishOptions): BrokerError =>
+  invalid("ordering_key", "not_together", delay_seconds === null ? "deliver_at" : "delay_seconds");
+
+const no_options: PublishOptions = {
+  delay_seconds: null,
+  deliver_at: null,
+  ttl_seconds: null,
+  expires_at: null,
+  dedup_key: null,
+};
 
 /**
  * Publishing on one database: many messages in one statement, visible after their queue's delay. Item i of an answer is
@@ -62,6 +82,7 @@ const no_options = { delay_seconds: null, deliver_at: null, ttl_seconds: null, e
 export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish {
   const plainly = preparePlain(db);
   const withOptions = prepareOptioned(db);
+  const withOrder = prepareOrdered(db);
   const originals = prepareOriginals(db);
   const why = prepareWhy(db);
 
@@ -153,17 +174,22 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
       bytes: items.map((item) => String(item.bytes ?? bytesOf(item))),
       is_atomic: String(is_atomic),
     };
-    const rows = await db.run("publish_with_options", () => withOptions.execute(values), true);
+    const ordering_keys = items.map((item) => item.ordering_key ?? null);
+    // Its own statement: what has no order pays nothing for it.
+    const rows = ordering_keys.every((key) => key === null)
+      ? await db.run("publish_with_options", () => withOptions.execute(values), true)
+      : await db.run("publish_ordered", () => withOrder.execute({ ...values, ordering_keys }), true);
     const results: (Published | Failure | "uncounted")[] = items.map(() => new BrokerError("queue_not_found"));
     const seen: number[] = [];
-    for (const { n, now, status } of rows) {
+    for (const { n, now, status, ordering_seq } of rows) {
       const i = Number(n) - 1;
       const item = items[i] as OptionedItem;
       if (status === "closed") results[i] = new BrokerError("queue_closed");
       else if (status === "conflict") results[i] = new BrokerError("dedup_conflict");
       else if (status === "too_large") results[i] = new BrokerError("payload_too_large", too_large);
       else if (status === "uncounted") results[i] = status;
-      else results[i] = { id: item.id, deduplicated: false };
+      else if (status === "delayed") results[i] = isDelayed(item);
+      else results[i] = published(item.id, false, ordering_seq);
       if (status === "stored") onReady(item.queue_id, item.label, now);
       if (status === "seen") seen.push(i);
     }
@@ -184,12 +210,15 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
       queue_ids: seen.map((i) => items[i]?.queue_id),
       dedup_keys: seen.map((i) => dedup_keys[i]),
       body_hashes: seen.map((i) => body_hashes[i]),
+      ordering_keys: seen.map((i) => items[i]?.ordering_key ?? null),
     };
     for (const row of await db.run("find_originals", () => originals.execute(asked), true)) {
       const i = seen[Number(row.n) - 1] as number;
       // Its own id: the first try of this very statement stored it.
       const deduplicated = row.message_id !== items[i]?.id;
-      results[i] = row.is_same_body ? { id: row.message_id, deduplicated } : new BrokerError("dedup_conflict");
+      results[i] = row.is_same_body
+        ? published(row.message_id, deduplicated, row.ordering_seq)
+        : new BrokerError("dedup_conflict");
     }
   }
 

@@ -1,4 +1,4 @@
-import { sql } from "drizzle-orm";
+import { type SQL, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { deduplications, messages, publish_batches, queues } from "../../db/schema.ts";
 import { column, prepare, type Tally, value } from "../statement.ts";
@@ -9,8 +9,13 @@ import { takesOldKeys } from "./dedup.ts";
 export type Outcome = {
   n: string;
   now: string;
-  /** `uncounted`: its queue has a quota, and nobody has looked whether it fits. */
-  status: "stored" | "seen" | "closed" | "conflict" | "too_large" | "uncounted";
+  /** Of a message with an ordering key. */
+  ordering_seq: string | null;
+  /**
+   * `uncounted`: its queue has a quota, and nobody has looked whether it fits. `delayed`: an order and a delay of its
+   * own do not go together in this queue.
+   */
+  status: "stored" | "seen" | "closed" | "conflict" | "too_large" | "uncounted" | "delayed";
 };
 
 /** Remembers the statement by its batch id; empty when it has run before. Every publishing statement begins with it. */
@@ -54,51 +59,77 @@ export function preparePlain(db: Db): Prepared<Tally[]> {
   return db.orm.with(once, item, stored, answer).select().from(answer).prepare("publish");
 }
 
-/** With delay, time to live and deduplication. One answer per item whose queue exists. */
-export function prepareOptioned(db: Db): Prepared<Outcome[]> {
+/** What a statement that stores with options has more than the usual: see ordered.ts. */
+export type Extra = {
+  /** Further arrays of the call, and their names. */
+  arrays: SQL;
+  names: SQL;
+  /** Further columns of an item. */
+  columns: SQL;
+  /** A further reason to refuse it. */
+  refused: SQL;
+  /** The client's key as it is stored, of `given` and `queue`. */
+  key: SQL;
+};
+
+/** What it answers more: a status, and where a message stands in its key. */
+export type Answered = { status: SQL; seq: SQL };
+
+/** The items whose queue exists, each with its fate as far as it does not depend on others. */
+const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
+  select judged.*,
+    judged.is_closed or judged.is_conflict or judged.is_too_large or judged.is_uncounted ${refused} as is_refused
+  from (
+  select keyed.*,
+    keyed.key is not null and row_number() over (partition by keyed.queue_no, keyed.key order by keyed.n) > 1 as is_repeat,
+    -- The same key with another body, where that matters. A scalar sub-select: an exists could be hashed, a full scan.
+    keyed.dedup_strict and keyed.key is not null and coalesce((
+      select seen.body_hash
+      from ${deduplications} as seen
+      where seen.queue_no = keyed.queue_no and seen.key = keyed.key
+        and seen.created_at > now() - keyed.dedup_window_seconds * interval '1 second'
+      limit 1
+    ), first_value(keyed.body_hash) over (partition by keyed.queue_no, keyed.key order by keyed.n)) <> keyed.body_hash
+      as is_conflict
+  from (
+    select given.*, queue.no as queue_no, queue.message_retention_seconds, queue.dedup_window_seconds, queue.dedup_strict,
+      queue.publish_paused as is_closed,
+      coalesce(given.bytes > queue.max_message_bytes, false) as is_too_large,
+      not given.is_counted and num_nonnulls(queue.max_depth, queue.max_bytes) > 0 as is_uncounted,
+      case when queue.dedup_window_seconds > 0 then ${key} end as key,
+      -- greatest() passes over nulls.
+      case
+        when given.deliver_at is not null then greatest(now(), given.deliver_at)
+        else now() + coalesce(given.delay_seconds, queue.delivery_delay_seconds) * interval '1 second'
+      end as visible_at ${columns}
+    from unnest(
+      ${value("queue_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
+      ${value("attributes")}::text[], ${value("delays")}::int[], ${value("deliver_ats")}::text[]::timestamptz[],
+      ${value("ttls")}::int[], ${value("expires_ats")}::text[]::timestamptz[], ${value("dedup_keys")}::text[],
+      ${value("body_hashes")}::text[], ${value("are_counted")}::text[]::boolean[],
+      ${value("bytes")}::text[]::bigint[], ${value("extras")}::text[] ${arrays}
+    ) with ordinality as given (
+      queue_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, body_hash,
+      is_counted, bytes, extras, ${names} n)
+    cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
+  ) as keyed
+  ) as judged`;
+
+/** When a message of `fresh` ends. */
+export const ending = sql`
+  least(now() + fresh.message_retention_seconds * interval '1 second', fresh.expires_at,
+    now() + fresh.ttl_seconds * interval '1 second')`;
+
+/** A statement that judges items, stores those of `fresh` by `stored`, and answers a row per item with a queue. */
+export function storing(
+  db: Db,
+  name: string,
+  extra: Extra,
+  stored: [name: string, text: SQL][],
+  { status, seq }: Answered,
+) {
   const once = guard(db);
-  const item = db.orm.$with("item", {}).as(sql`
-    select judged.*,
-      judged.is_closed or judged.is_conflict or judged.is_too_large or judged.is_uncounted as is_refused
-    from (
-    select keyed.*,
-      keyed.key is not null and row_number() over (partition by keyed.queue_no, keyed.key order by keyed.n) > 1 as is_repeat,
-      -- The same key with another body, where that matters. A scalar sub-select: an exists could be hashed, a full scan.
-      keyed.dedup_strict and keyed.key is not null and coalesce((
-        select seen.body_hash
-        from ${deduplications} as seen
-        where seen.queue_no = keyed.queue_no and seen.key = keyed.key
-          and seen.created_at > now() - keyed.dedup_window_seconds * interval '1 second'
-        limit 1
-      ), first_value(keyed.body_hash) over (partition by keyed.queue_no, keyed.key order by keyed.n)) <> keyed.body_hash
-        as is_conflict
-    from (
-      select given.*, queue.no as queue_no, queue.message_retention_seconds, queue.dedup_window_seconds, queue.dedup_strict,
-        queue.publish_paused as is_closed,
-        coalesce(given.bytes > queue.max_message_bytes, false) as is_too_large,
-        not given.is_counted and num_nonnulls(queue.max_depth, queue.max_bytes) > 0 as is_uncounted,
-        case
-          when queue.dedup_window_seconds = 0 then null
-          when given.dedup_key is not null then given.dedup_key
-          when queue.content_dedup then given.body_hash
-        end as key,
-        -- greatest() passes over nulls.
-        case
-          when given.deliver_at is not null then greatest(now(), given.deliver_at)
-          else now() + coalesce(given.delay_seconds, queue.delivery_delay_seconds) * interval '1 second'
-        end as visible_at
-      from unnest(
-        ${value("queue_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
-        ${value("attributes")}::text[], ${value("delays")}::int[], ${value("deliver_ats")}::text[]::timestamptz[],
-        ${value("ttls")}::int[], ${value("expires_ats")}::text[]::timestamptz[], ${value("dedup_keys")}::text[],
-        ${value("body_hashes")}::text[], ${value("are_counted")}::text[]::boolean[],
-        ${value("bytes")}::text[]::bigint[], ${value("extras")}::text[]
-      ) with ordinality as given (
-        queue_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, body_hash,
-        is_counted, bytes, extras, n)
-      cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
-    ) as keyed
-    ) as judged`);
+  const item = db.orm.$with("item", {}).as(judged(extra));
   // All or nothing: one item that cannot be stored keeps the others back.
   const allowed = db.orm.$with("allowed", {}).as(sql`
     select item.*
@@ -117,20 +148,13 @@ export function prepareOptioned(db: Db): Prepared<Outcome[]> {
     select allowed.*
     from allowed
     where allowed.key is null or allowed.id in (select claimed.message_id from claimed)`);
-  const stored = db.orm.$with("stored", {}).as(sql`
-    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at, extras)
-    select
-      fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes::jsonb, fresh.visible_at,
-      least(now() + fresh.message_retention_seconds * interval '1 second', fresh.expires_at,
-        now() + fresh.ttl_seconds * interval '1 second'),
-      fresh.expires_at is not null or fresh.ttl_seconds is not null, now(), fresh.extras::jsonb
-    from fresh
-    order by fresh.n`);
+  const steps = stored.map(([step, text]) => db.orm.$with(step, {}).as(text));
   const answer = db.orm
     .$with("answer", {
       n: column<string>("n"),
       now: column<string>("now"),
       status: column<Outcome["status"]>("status"),
+      ordering_seq: column<string | null>("ordering_seq"),
     })
     .as(sql`
       select item.n, now() as now,
@@ -139,17 +163,41 @@ export function prepareOptioned(db: Db): Prepared<Outcome[]> {
           when item.is_conflict then 'conflict'
           when item.is_too_large then 'too_large'
           when item.is_uncounted then 'uncounted'
+          ${status}
           when item.key is null or item.id in (select fresh.id from fresh) then 'stored'
           else 'seen'
-        end as status
+        end as status, ${seq} as ordering_seq
       from item`);
   return prepare<Outcome>(
-    db.orm.with(once, item, allowed, claimed, fresh, stored, answer).select().from(answer),
-    "publish_with_options",
+    db.orm
+      .with(once, item, allowed, claimed, fresh, ...steps, answer)
+      .select()
+      .from(answer),
+    name,
   );
 }
 
-export type Original = { n: string; message_id: string; is_same_body: boolean };
+/** The client's key, else the body's hash where the queue says so. */
+export const plain_key = sql`
+  case when given.dedup_key is not null then given.dedup_key when queue.content_dedup then given.body_hash end`;
+
+/** With delay, time to live and deduplication. One answer per item whose queue exists. */
+export function prepareOptioned(db: Db): Prepared<Outcome[]> {
+  const none = sql``;
+  const stored = sql`
+    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at, extras)
+    select
+      fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes::jsonb, fresh.visible_at, ${ending},
+      fresh.expires_at is not null or fresh.ttl_seconds is not null, now(), fresh.extras::jsonb
+    from fresh
+    order by fresh.n`;
+  const extra = { arrays: none, names: none, columns: none, refused: none, key: plain_key };
+  const answered = { status: none, seq: sql`null::text` };
+  return storing(db, "publish_with_options", extra, [["stored", stored]], answered);
+}
+
+/** `ordering_seq`: while the original is unfinished. */
+export type Original = { n: string; message_id: string; is_same_body: boolean; ordering_seq: string | null };
 
 /**
  * Under which id a duplicate's original lives: read after the statement that met it, which could not see its commit.
@@ -160,16 +208,29 @@ export function prepareOriginals(db: Db): Prepared<Original[]> {
       n: column<string>("n"),
       message_id: column<string>("message_id"),
       is_same_body: column<boolean>("is_same_body"),
+      ordering_seq: column<string | null>("ordering_seq"),
     })
     .as(sql`
-      select given.n, seen.message_id, seen.body_hash = given.body_hash or not queue.dedup_strict as is_same_body
-      from unnest(${value("queue_ids")}::text[], ${value("dedup_keys")}::text[], ${value("body_hashes")}::text[])
-        with ordinality as given (queue_id, dedup_key, body_hash, n)
+      select given.n, seen.message_id, seen.body_hash = given.body_hash or not queue.dedup_strict as is_same_body,
+        (
+          select message.ordering_seq::text
+          from ${messages} as message
+          where message.queue_no = queue.no and message.id = seen.message_id
+          limit 1
+        ) as ordering_seq
+      from unnest(
+        ${value("queue_ids")}::text[], ${value("dedup_keys")}::text[], ${value("body_hashes")}::text[],
+        ${value("ordering_keys")}::text[]
+      ) with ordinality as given (queue_id, dedup_key, body_hash, ordering_key, n)
       cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
       cross join lateral (
         select old.message_id, old.body_hash
         from ${deduplications} as old
-        where old.queue_no = queue.no and old.key = coalesce(given.dedup_key, given.body_hash)
+        where old.queue_no = queue.no and old.key = case
+          when queue.dedup_scope = 'ordering_key' and given.ordering_key is not null
+            then psqlqueue.scoped_key(coalesce(given.dedup_key, given.body_hash), given.ordering_key)
+          else coalesce(given.dedup_key, given.body_hash)
+        end
         limit 1
       ) as seen`);
   return prepare<Original>(db.orm.with(original).select().from(original), "find_originals");

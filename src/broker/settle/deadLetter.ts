@@ -26,7 +26,7 @@ export function prepareDeadLetter(db: Db): Prepared<Buried[]> {
       select message.ctid as tid, message.queue_no, message.id, message.lease_token as token, message.delivery_attempts,
         message.last_error
       from ${messages} as message
-      where message.queue_no = source.no and message.id = given.id
+      where message.queue_no = source.no and message.id = given.id and message.ordering_seq is null
         and case
           when given.lease_token is not null then message.lease_token = given.lease_token
           when message.lease_token is not null and message.lease_expires_at > now() then false

@@ -7,9 +7,21 @@ import { value } from "../statement.ts";
 /** A bigint that no lease ever has: for tokens that are not of our making. */
 const foreign_token = "-1";
 
+/** Of a message with an ordering key: so that its ack goes straight to the statement that knows of keys. */
+const ordered_prefix = "k";
+
+/** The token of a message with an ordering key, as its consumer gets it. */
+export const orderedToken = (token: string): string => ordered_prefix + token;
+
+/** Does the token say that its message has an ordering key? */
+export const isOrdered = (token: string | null): boolean => token?.startsWith(ordered_prefix) ?? false;
+
 /** The token as the database keeps it: ours are positive decimal numbers below 2^63. */
-export const storedToken = (token: string | null): string | null =>
-  token === null ? null : /^[1-9]\d{0,18}$/.test(token) && BigInt(token) < 2n ** 63n ? token : foreign_token;
+export function storedToken(given: string | null): string | null {
+  if (given === null) return null;
+  const token = isOrdered(given) ? given.slice(ordered_prefix.length) : given;
+  return /^[1-9]\d{0,18}$/.test(token) && BigInt(token) < 2n ** 63n ? token : foreign_token;
+}
 
 // n is the item's place in the call, from 1. `order by found.tid` gives all statements one lock order. A lease that
 // must hold (strict_leases) is current only until its deadline.
@@ -25,6 +37,7 @@ export const fenced = (options: { names: SQL; arrays: SQL; columns: SQL; where?:
       message.leased_at, message.expires_at
     from ${messages} as message
     where message.queue_no = queue.no and message.id = given.id
+      and message.ordering_seq is null   -- those have statements of their own
       and (
         given.lease_token is null
         or message.lease_token = given.lease_token and (not queue.strict_leases or message.lease_expires_at > now())

@@ -5,9 +5,12 @@ import { column, prepare, value } from "../statement.ts";
 
 // What an ack, nack or extend asks when its statement left items out. The happy path pays nothing for these answers.
 
-/** What has become of a message that was to be settled. `again`: it only lost a race. */
+/**
+ * What has become of a message that was to be settled. `again`: it only lost a race. `ordered`: it has an ordering key.
+ */
 export type Reason =
   | "again"
+  | "ordered"
   /** A first run of this statement, whose answer was lost, did it. */
   | "done"
   | "token_required"
@@ -42,6 +45,7 @@ export function prepareExplain(db: Db): Prepared<Miss[]> {
             when message.expires_at <= now() and coalesce(message.lease_expires_at <= now(), true) then 'archived'
             -- Without a token only a live lease can be extended, and there is none.
             when given.lease_token is null and ${value("is_extend")}::text::boolean then 'lease_lost'
+            when message.ordering_seq is not null then 'ordered'
             else 'again'
           end
           from ${messages} as message

@@ -17,23 +17,28 @@ function prepareArchivePage(db: Db) {
       last_id: column<string | null>("last_id"),
       count: column<number>("count"),
       is_last: column<boolean>("is_last"),
+      ordered_ids: column<string | null>("ordered_ids"),
     })
     .as(sql`
       with page as materialized (
-        select message.id, message.expires_at
+        select message.id, message.expires_at, message.ordering_seq, message.lease_expires_at
         from ${messages} as message
         where message.queue_no = ${value("queue_no")} and message.id > ${value("after")}
         order by message.id
         limit ${value("limit")}
       )
       select max(page.id) as last_id, (count(*) filter (where page.expires_at <= now()))::int as count,
-        count(*) < ${value("limit")}::int as is_last
+        count(*) < ${value("limit")}::int as is_last,
+        -- Those with an ordering key are ended one by one: the next of the key is to be seen then.
+        string_agg(page.id, ',') filter (where page.ordering_seq is not null and page.expires_at <= now()
+          and coalesce(page.lease_expires_at <= now(), true)) as ordered_ids
       from page`);
   const ended = orm.$with("ended", {}).as(sql`
     delete from ${messages} as message
     where message.queue_no = ${value("queue_no")} and message.id > ${value("after")}
       and message.id <= (select last_id from seen)
       and message.expires_at <= now() and coalesce(message.lease_expires_at <= now(), true)
+      and message.ordering_seq is null
     returning message.*`);
   const archived = orm.$with("archived", {}).as(sql`
     insert into ${archived_messages} (
@@ -88,14 +93,21 @@ export function createExpiredSweep(db: Db, settle: Settle, note: NoteMessages) {
   const findExpired = prepareFindExpired(db);
   const findUnclaimed = prepareFindUnclaimed(db);
 
-  async function archiveOldest(queue_no: number): Promise<number> {
+  async function archiveOldest(queue_no: number, queue_id: string): Promise<number> {
     let count = 0;
+    let ordered_count = 0;
     for (let after = ""; ; ) {
       const values = { queue_no, after, limit: page_rows };
       const [page] = await db.run("archive_expired_page", () => archivePage.execute(values), true);
       count += page?.count ?? 0;
+      const ordered = page?.ordered_ids?.split(",").map((id) => ({ id, lease_token: null })) ?? [];
+      if (ordered.length > 0) ordered_count += await settle.expire(queue_id, ordered);
       // Retention makes the expired ones the oldest: a page without any is the end.
-      if (page?.last_id == null || page.is_last || page.count === 0) return count;
+      if (page?.last_id == null || page.is_last || page.count === 0) {
+        // The others have been noted as expired.
+        if (count > ordered_count) note("expired", queue_id, count - ordered_count);
+        return count;
+      }
       after = page.last_id;
     }
   }
@@ -114,9 +126,7 @@ export function createExpiredSweep(db: Db, settle: Settle, note: NoteMessages) {
 
   async function sweepQueue(queue: { no: number; queue_id: string; is_dead_on_expiry: boolean }): Promise<number> {
     if (queue.is_dead_on_expiry) return await deadLetterOldest(queue.no, queue.queue_id);
-    const count = await archiveOldest(queue.no);
-    if (count > 0) note("expired", queue.queue_id, count);
-    return count;
+    return await archiveOldest(queue.no, queue.queue_id);
   }
 
   return {

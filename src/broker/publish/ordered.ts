@@ -1,0 +1,81 @@
+import { type SQL, sql } from "drizzle-orm";
+import type { Db, Prepared } from "../../db/db.ts";
+import { messages } from "../../db/schema.ts";
+import { value } from "../statement.ts";
+import { ending, type Outcome, plain_key, storing } from "./storing.ts";
+
+// Storing messages with an ordering key. Only the head of a key is visible (see ordering_keys): the first message of a
+// key that held nothing; the others wait at `infinity` until what stands before them has ended.
+
+/** A function of the database, called once for all keys of a statement, sorted and each once: it takes their locks. */
+export const enteredKeys = (rows: SQL) => sql`
+  select entered.queue_no, entered.ordering_group, entered.is_new
+  from (
+    select array_agg(key.queue_no) as queue_nos, array_agg(key.ordering_group) as groups
+    from (
+      select distinct row.queue_no, row.ordering_group collate "C" as ordering_group
+      from (${rows}) as row
+      where row.ordering_group is not null
+      order by 1, 2
+    ) as key
+  ) as keys
+  cross join lateral unnest(keys.queue_nos, keys.groups, psqlqueue.enter_keys(keys.queue_nos, keys.groups))
+    as entered (queue_no, ordering_group, is_new)
+  where keys.queue_nos is not null`;
+
+/**
+ * The rows of `name` with their keys, as `placed`, sorted: numbers are given in this order, and after the locks.
+ * `is_head`: nothing of its key stands before it.
+ */
+export const placed = (name: SQL, order: SQL) => sql`
+  select ${name}.*,
+    entered.is_new and row_number() over (partition by ${name}.queue_no, ${name}.ordering_group order by ${order}) = 1
+      as is_head
+  from ${name}
+  left join entered on entered.queue_no = ${name}.queue_no and entered.ordering_group = ${name}.ordering_group
+  order by ${order}`;
+
+/** Like publish_with_options, for items of which some have an ordering key. */
+export function prepareOrdered(db: Db): Prepared<Outcome[]> {
+  const extra = {
+    arrays: sql`, ${value("ordering_keys")}::text[]`,
+    names: sql`ordering_key,`,
+    columns: sql`,
+      psqlqueue.ordering_group(queue.ordering_scope, given.ordering_key, given.label) as ordering_group,
+      given.ordering_key is not null and not queue.allow_delayed_ordering
+        and (given.delay_seconds is not null or given.deliver_at is not null) as is_delayed`,
+    refused: sql`or judged.is_delayed`,
+    key: sql`case
+      when queue.dedup_scope = 'ordering_key' and given.ordering_key is not null
+        then psqlqueue.scoped_key(${plain_key}, given.ordering_key)
+      else ${plain_key}
+    end`,
+  };
+  const stored = sql`
+    insert into ${messages} (
+      queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at, ordering_seq, due_at, ordering_key,
+      ordering_group, extras)
+    select
+      fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes::jsonb,
+      case
+        when fresh.ordering_group is null then fresh.visible_at
+        -- At its end it makes room for the next, delayed or not.
+        when fresh.is_head then least(fresh.visible_at, ${ending})
+        else 'infinity'
+      end,
+      ${ending}, fresh.expires_at is not null or fresh.ttl_seconds is not null, now(),
+      case when fresh.ordering_group is not null then nextval('psqlqueue.ordering_seq') end,
+      case when fresh.ordering_group is not null then fresh.visible_at end, fresh.ordering_key, fresh.ordering_group,
+      fresh.extras::jsonb
+    from (${placed(sql`fresh`, sql`fresh.n`)}) as fresh
+    returning id, ordering_seq`;
+  const steps: [string, SQL][] = [
+    ["entered", enteredKeys(sql`select fresh.queue_no, fresh.ordering_group from fresh`)],
+    ["stored", stored],
+  ];
+  return storing(db, "publish_ordered", extra, steps, {
+    status: sql`when item.is_delayed then 'delayed'`,
+    // Gathered once for all items.
+    seq: sql`(select jsonb_object_agg(stored.id, stored.ordering_seq) from stored) ->> item.id`,
+  });
+}

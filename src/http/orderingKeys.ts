@@ -1,0 +1,56 @@
+import { Type } from "@sinclair/typebox";
+import { Elysia } from "elysia";
+import type { Broker } from "../broker/broker.ts";
+import { type KeyState, key_states } from "../broker/manage/orderingKeys.ts";
+import { readsQuery } from "./input.ts";
+import { documents, json, page } from "./output.ts";
+import { ListQuery, list_limit, pageOf } from "./queues.ts";
+import { member } from "./schema.ts";
+
+const Key = Type.Object({
+  ordering_key: Type.String(),
+  label: Type.Optional(Type.String({ description: "Of its first message" })),
+  state: Type.String({ enum: [...key_states], description: "blocked: by a dead message" }),
+  pending: Type.Integer({ description: "Unfinished messages, up to 100000" }),
+  head_id: Type.Union([Type.String(), Type.Null()]),
+  blocked_since: Type.Union([Type.String({ format: "date-time" }), Type.Null()]),
+  dead_message_id: Type.Union([Type.String(), Type.Null()]),
+});
+
+const KeysQuery = Type.Object({
+  state: Type.Optional(member.choice([...key_states], "Only keys in this state")),
+  ...ListQuery.properties,
+});
+
+const Repaired = Type.Object({
+  checked: Type.Integer({ description: "Keys that were looked at" }),
+  repaired: Type.Integer({ description: "Those that had lost their first message; 0 on a healthy queue" }),
+});
+
+/** Ordering keys of a queue: looking at them, and the safety net. */
+export const orderingKeyRoutes = (broker: Broker) =>
+  new Elysia({ prefix: "/v1/queues/:queue_id", normalize: false })
+    .get(
+      "/keys",
+      async ({ params, query: { state, limit = list_limit, offset = 0 } }) => {
+        const asked = { state: state as KeyState | undefined, limit, offset };
+        return page(await broker.listOrderingKeys(params.queue_id, asked), offset, limit);
+      },
+      {
+        ...readsQuery(KeysQuery),
+        detail: documents(
+          "queues",
+          "List ordering keys with unfinished messages",
+          [{ status: 200, schema: pageOf(Key), description: "A page, by key" }],
+          ["validation_failed", "queue_not_found"],
+        ),
+      },
+    )
+    .post("/repair", async ({ params }) => json(200, await broker.repairQueue(params.queue_id)), {
+      detail: documents(
+        "queues",
+        "Look at every ordering key, and give those their first message back that have lost it",
+        [{ status: 200, schema: Repaired, description: "What was done; a healthy queue is left as it is" }],
+        ["queue_not_found"],
+      ),
+    });
