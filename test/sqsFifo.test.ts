@@ -257,6 +257,37 @@ for (const protocol of protocols) {
       expect((await receive()).map(({ Body }) => Body)).toEqual(["next"]);
     });
 
+    test("the same attempt returns the same messages and handles, until one of them is deleted or changed", async () => {
+      const { send, receive, remove, change } = await fifo({ VisibilityTimeout: "5" });
+      for (const body of ["m1", "m2"]) await send("g", body);
+      await send("h", "m3");
+      const attempt = (ReceiveRequestAttemptId: string, count = 2) => receive(count, { ReceiveRequestAttemptId });
+      const first = await attempt("one");
+      expect(first.map(({ Body }) => Body)).toEqual(["m1", "m2"]);
+      await sqs.service.elapse(4);
+      expect(await attempt("one")).toEqual(first);
+      // Hidden anew.
+      await sqs.service.elapse(4);
+      expect(await attempt("one")).toEqual(first);
+      expect((await attempt("two")).map(({ Body }) => Body)).toEqual(["m3"]);
+      await change(first[0] as Message, 60);
+      expect(await attempt("one")).toEqual([]);
+      await sqs.service.elapse(61);
+      const [again] = (await attempt("three", 1)) as [Message];
+      await remove(again);
+      expect((await attempt("three", 1)).map(({ Body }) => Body)).not.toContain(again.Body);
+    });
+
+    test("an attempt whose messages have come back since returns what is there", async () => {
+      const { send, receive } = await fifo({ VisibilityTimeout: "5" });
+      await send("g", "m");
+      const [first] = (await receive(1, { ReceiveRequestAttemptId: "one" })) as [Message];
+      await sqs.service.elapse(6);
+      const [again] = (await receive(1, { ReceiveRequestAttemptId: "one" })) as [Message];
+      expect(again.Body).toBe("m");
+      expect(again.ReceiptHandle).not.toBe(first.ReceiptHandle);
+    });
+
     test("the delay of the queue holds, one of 0 too", async () => {
       const { send, bodies } = await fifo({ DelaySeconds: "60" });
       await send("g", "m1", { DelaySeconds: 0 });

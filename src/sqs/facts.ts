@@ -1,7 +1,7 @@
 import type { Broker } from "../broker/broker.ts";
 
-/** What a send must know of its queue before it is sent. */
-export type Facts = { message_bytes_max: number | null; content_dedup: boolean };
+/** What a request must know of its queue before it is sent. */
+export type Facts = { message_bytes_max: number | null; content_dedup: boolean; ack_deadline_seconds: number };
 
 /** How long facts are believed that another server, or another edge, may have changed. */
 const fresh_ms = 1000;
@@ -27,6 +27,7 @@ export function createFacts(broker: Broker): FactsOfQueues {
       return {
         message_bytes_max: found.max_message_bytes,
         content_dedup: found.content_dedup,
+        ack_deadline_seconds: found.ack_deadline_seconds,
       };
     } catch (error) {
       known.delete(queue);

@@ -140,7 +140,8 @@ export type ReadMessage = {
   md5_of_system_attributes: string | undefined;
 };
 
-function checkGroupText(value: string | undefined, parameter: string): void {
+/** Throws InvalidParameterValue for what is no id of a group, of a duplicate or of an attempt. */
+export function checkGroupText(value: string | undefined, parameter: string): void {
   if (value === undefined || group_id.test(value)) return;
   throw invalidValue(
     value,

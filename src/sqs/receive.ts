@@ -2,7 +2,15 @@ import type { LeasedMessage } from "../broker/deliver/lease.ts";
 import { bytesOf } from "../broker/deliver/receive.ts";
 import { invalidValue, unknownAttribute } from "./errors.ts";
 import { visibility_seconds_max } from "./limits.ts";
-import { type Attribute, attributesOf, type Extras, md5OfAttributes, md5OfBody, sequenceNumber } from "./messages.ts";
+import {
+  type Attribute,
+  attributesOf,
+  checkGroupText,
+  type Extras,
+  md5OfAttributes,
+  md5OfBody,
+  sequenceNumber,
+} from "./messages.ts";
 import { arnOf, isFifo, nameOfUrl, type Place } from "./names.ts";
 import { handleOf } from "./receipts.ts";
 import { type Act, nothing, type Service } from "./service.ts";
@@ -110,6 +118,17 @@ function checkNumbers({ limits }: Service, input: Input<"ReceiveMessage">): void
   }
 }
 
+/** What an attempt with this id returned, hidden anew; undefined when that does not hold any more. */
+async function repeat(service: Service, queue: string, input: Input<"ReceiveMessage">) {
+  const { broker, attempts, facts } = service;
+  const messages = attempts.find(queue, input.ReceiveRequestAttemptId ?? "");
+  if (messages === undefined) return undefined;
+  const ack_deadline_seconds = input.VisibilityTimeout ?? (await facts.of(queue)).ack_deadline_seconds;
+  const items = messages.map(({ id, lease_token }) => ({ queue_id: queue, id, lease_token, ack_deadline_seconds }));
+  const results = await broker.extendBatch(items);
+  return results.some((result) => result instanceof Error) ? undefined : messages;
+}
+
 /** Receives up to ten messages, and waits for the first of them if asked to. */
 export const receiveMessage: Act<"ReceiveMessage"> = async (service, input, call) => {
   const { broker, limits } = service;
@@ -117,6 +136,10 @@ export const receiveMessage: Act<"ReceiveMessage"> = async (service, input, call
   checkNumbers(service, input);
   const names = readSystemNames(input);
   const asked = input.MessageAttributeNames ?? [];
+  const attempt = isFifo(queue) ? input.ReceiveRequestAttemptId : undefined;
+  if (attempt !== undefined) checkGroupText(attempt, "ReceiveRequestAttemptId");
+  const known = attempt === undefined ? undefined : await repeat(service, queue, input);
+  if (known !== undefined) return { Messages: known.map((message) => show(service, queue, message, names, asked)) };
   const wait = input.WaitTimeSeconds;
   const wait_ms_max = Math.min(limits.receive_wait_seconds, service.wait_seconds_max) * 1000;
   // Without a wait asked for, the queue's own may hold; whether, only the database knows.
@@ -132,6 +155,7 @@ export const receiveMessage: Act<"ReceiveMessage"> = async (service, input, call
     signal: call.signal,
   });
   if (leased.length === 0) return nothing;
+  if (attempt !== undefined) service.attempts.remember(queue, attempt, leased);
   call.whenUnsent(() => broker.takeBack(queue, leased));
   try {
     return { Messages: leased.map((message) => show(service, queue, message, names, asked)) };

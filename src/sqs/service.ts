@@ -1,4 +1,5 @@
 import type { Broker } from "../broker/broker.ts";
+import type { Attempts } from "./attempts.ts";
 import type { FactsOfQueues } from "./facts.ts";
 import type { Limits } from "./limits.ts";
 import type { Place } from "./names.ts";
@@ -11,6 +12,7 @@ export type Service = {
   place: Place;
   limits: Limits;
   facts: FactsOfQueues;
+  attempts: Attempts;
   /** Seconds that a receive of any edge waits at most. */
   wait_seconds_max: number;
   /** A handle of an earlier delivery still deletes. */

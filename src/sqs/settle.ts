@@ -53,6 +53,7 @@ async function judgeDelete(
 
 /** Acks in one statement; each is answered for itself. */
 async function deleteAll(service: Service, queue: string, held: (Held | SqsError)[]): Promise<Outcome[]> {
+  for (const own of held) if (!(own instanceof SqsError)) service.attempts.touch(own.id);
   const known = [...new Map(held.flatMap((own) => (own instanceof SqsError ? [] : [[own.handle, own]]))).values()];
   const items = known.map(({ id, lease_token }) => ({ queue_id: queue, id, lease_token }));
   const acked = items.length === 0 ? [] : await service.broker.ackBatch(items);
@@ -67,6 +68,7 @@ export const deleteMessage: Act<"DeleteMessage"> = async (service, input) => {
   await service.facts.of(queue);
   const held = read(queue, input.ReceiptHandle);
   const item = { queue_id: queue, id: held.id, lease_token: held.lease_token };
+  service.attempts.touch(held.id);
   const outcome = await service.broker.ack(item).catch((error: Failure) => error);
   const judged = await judgeDelete(service, queue, held, outcome);
   if (judged instanceof Error) throw judged;
@@ -122,6 +124,7 @@ export const changeMessageVisibility: Act<"ChangeMessageVisibility"> = async (se
   const queue = nameOfUrl(input.QueueUrl);
   await service.facts.of(queue);
   const changing = { ...read(queue, input.ReceiptHandle), seconds: checkSeconds(input.VisibilityTimeout) };
+  service.attempts.touch(changing.id);
   const outcome = await service.broker.extend(asItem(queue, changing)).catch((error: Failure) => error);
   const judged = await judgeChange(service, queue, changing, outcome);
   if (judged instanceof Error) throw judged;
@@ -142,6 +145,7 @@ export const changeMessageVisibilityBatch: Act<"ChangeMessageVisibilityBatch"> =
     if (!(own instanceof SqsError) && !changing.has(own.handle)) changing.set(own.handle, own);
   }
   const asked = [...changing.values()];
+  for (const { id } of asked) service.attempts.touch(id);
   const results = asked.length === 0 ? [] : await service.broker.extendBatch(asked.map((own) => asItem(queue, own)));
   const judged = await Promise.all(
     asked.map((own, i) => judgeChange(service, queue, own, results[i] as object | Failure)),

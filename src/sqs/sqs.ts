@@ -5,6 +5,7 @@ import { carryText, whenUnsent } from "../web/answer.ts";
 import { readBody } from "../web/body.ts";
 import { createGateway, type GatewayOptions, has_effect, requestId } from "../web/gateway.ts";
 import { mayWait } from "../web/request.ts";
+import { createAttempts } from "./attempts.ts";
 import { SqsError, toSqsError } from "./errors.ts";
 import { createFacts } from "./facts.ts";
 import { parseJson, readJson } from "./json.ts";
@@ -184,6 +185,7 @@ export function createSqs(broker: Broker, options: SqsOptions) {
     place: options.place,
     limits: limitsOf(options.is_strict, options),
     facts: createFacts(broker),
+    attempts: createAttempts(),
     wait_seconds_max: options.wait_seconds_max,
     has_legacy_handles: options.has_legacy_handles,
     purged: options.limits_purges ? createRecent() : undefined,
