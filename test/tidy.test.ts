@@ -88,6 +88,7 @@ const may_import: Record<string, string[]> = {
   dotenv: ["config"],
   commands: [
     "http",
+    "sqs",
     "web",
     "background",
     "broker",
@@ -105,6 +106,7 @@ const may_import: Record<string, string[]> = {
   // A package of its own, which is published without the rest.
   client: [],
   http: ["broker", "web", ...leaves],
+  sqs: ["broker", "web", ...leaves],
   web: leaves,
   background: ["broker", ...leaves],
   broker: ["batcher", "budget", "db", ...leaves],

@@ -10,10 +10,12 @@ import { createNotifier } from "./deliver/notifier.ts";
 import { bytesOf as answerBytes, createReceive, type ReceiveFrom } from "./deliver/receive.ts";
 import { createScanFloors } from "./deliver/scanFloors.ts";
 import { createWakeups } from "./deliver/wakeups.ts";
+import { createExtras } from "./manage/extras.ts";
 import { createKeys } from "./manage/keys.ts";
 import { createMessages } from "./manage/messages.ts";
 import { createOrderingKeys, createRepair } from "./manage/orderingKeys.ts";
 import { createQueues } from "./manage/queues.ts";
+import { createRedrives } from "./manage/redrives.ts";
 import { createRemovals } from "./manage/removal.ts";
 import { createSubscriptions } from "./manage/subscriptions.ts";
 import { createTasks } from "./manage/tasks.ts";
@@ -75,6 +77,10 @@ export type Outgoing = {
   label: string | null;
   /** JSON text of a flat object of strings, or null. */
   attributes: string | null;
+  /** JSON text that is kept with it and handed back, or null. */
+  extras?: string | null;
+  /** Bytes that count against the queue's `max_message_bytes`; absent: body, label and attributes as stored. */
+  bytes?: number;
 };
 
 export type ReceiveRequest = ReceiveFrom & {
@@ -92,7 +98,11 @@ type Flush<Item, Result> = BatcherOptions<Item, Result>["flush"];
 const row_bytes = 200;
 
 const bytesOf = (message: Outgoing) =>
-  message.body.length + (message.attributes?.length ?? 0) + (message.label?.length ?? 0) + row_bytes;
+  message.body.length +
+  (message.attributes?.length ?? 0) +
+  (message.label?.length ?? 0) +
+  (message.extras?.length ?? 0) +
+  row_bytes;
 
 /**
  * Everything the service can do. Hot verbs gather concurrent calls into one statement; each call settles after commit.
@@ -203,6 +213,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
 
   return {
     ...createQueues(db),
+    ...createExtras(db),
     ...createTopics(db),
     ...createSubscriptions(db),
     ...createKeys(db),
@@ -214,6 +225,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     /** What has an id that no path can name. */
     findUnreachable: createFindUnreachable(db),
     ...createOutbox(db, onReady),
+    ...createRedrives(db),
     ...createTasks(db, removals, onReady, limits.removal_ms_max),
     ...createLeadership(db),
     ...createExpiredSweep(db, settle, note),

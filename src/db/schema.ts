@@ -84,6 +84,8 @@ export const queues = psqlqueue.table("queues", {
     .generatedAlwaysAs(sql`has_priorities or max_in_flight is not null or rate_count is not null`),
   publish_paused: boolean("publish_paused").notNull().default(false),
   consume_paused: boolean("consume_paused").notNull().default(false),
+  /** What an edge keeps of a queue that means nothing to the broker: flat names, values as text. */
+  extras: jsonb("extras").$type<Record<string, string>>(),
   created_at: moment("created_at").notNull().defaultNow(),
   updated_at: moment("updated_at").notNull().defaultNow(),
 });
@@ -129,6 +131,10 @@ export const messages = psqlqueue.table(
     ordering_group: text("ordering_group"),
     /** Set by a lease that takes one of the places of a queue with `max_in_flight`. */
     slot_key: text("slot_key"),
+    /** When it was delivered for the first time. */
+    first_leased_at: moment("first_leased_at"),
+    /** What an edge keeps with a message and gets back, and the broker does not look into. */
+    extras: jsonb("extras"),
   },
   (message) => [
     primaryKey({ columns: [message.queue_no, message.id] }),
