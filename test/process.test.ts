@@ -160,7 +160,11 @@ describe("settings", () => {
     await forEachOf(cases, async ({ name, value }) => {
       const answer = await runChild(["server"], { env: { [name]: value } });
       expect(answer.stderr).toMatch(/^psqlqueue: [^\n]+\n$/);
-      const shown = name.endsWith("_KEY") ? "***" : name.endsWith("_URL") ? maskConnection(value) : value;
+      const shown = (settings as Record<string, { is_secret?: true }>)[name]?.is_secret
+        ? "***"
+        : name.endsWith("DATABASE_URL")
+          ? maskConnection(value)
+          : value;
       expect(answer.stderr).toStartWith(`psqlqueue: ${name}=${JSON.stringify(shown)} cannot be used`);
       expect(answer.stderr).toMatch(/; allowed: .+/);
       expect(answer.code).toBe(1);

@@ -96,6 +96,7 @@ const may_import: Record<string, string[]> = {
   commands: [
     "http",
     "dashboard",
+    "sqs",
     "web",
     "background",
     "broker",
@@ -115,6 +116,7 @@ const may_import: Record<string, string[]> = {
   http: ["broker", "web", ...leaves],
   // Its page speaks only the public API.
   dashboard: ["web", ...leaves],
+  sqs: ["broker", "web", ...leaves],
   web: leaves,
   background: ["broker", ...leaves],
   broker: ["batcher", "budget", "db", ...leaves],

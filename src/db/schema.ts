@@ -28,9 +28,6 @@ export const moment = (name: string) => timestamp(name, { withTimezone: true, mo
 /** A schema of our own, so that the queue can live beside a user's tables. */
 export const psqlqueue = pgSchema("psqlqueue");
 
-/** A failure, or what followed it. `error`: what the consumer said, or why the message died. */
-export type MessageEvent = { at: string; event: string; attempt: number; error?: string };
-
 export type DeadLetter = {
   source_queue_id: string;
   reason: "max_deliveries" | "rejected" | "expired";
@@ -87,6 +84,8 @@ export const queues = psqlqueue.table("queues", {
     .generatedAlwaysAs(sql`has_priorities or max_in_flight is not null or rate_count is not null`),
   publish_paused: boolean("publish_paused").notNull().default(false),
   consume_paused: boolean("consume_paused").notNull().default(false),
+  /** What an edge keeps of a queue that means nothing to the broker: flat names, values as text. */
+  extras: jsonb("extras").$type<Record<string, string>>(),
   created_at: moment("created_at").notNull().defaultNow(),
   updated_at: moment("updated_at").notNull().defaultNow(),
 });
@@ -124,7 +123,7 @@ export const messages = psqlqueue.table(
     /** Where a dead-lettered message came from, and why. */
     dead: jsonb("dead").$type<DeadLetter>(),
     /** Its failures, the first and the latest ones; null while nothing has failed, so that nothing is paid for. */
-    events: jsonb("events").$type<MessageEvent[]>(),
+    events: jsonb("events").$type<unknown[]>(),
     /** Null: the message has no order. Given under the lock of its key, so that it rises with commits. */
     ordering_seq: bigint("ordering_seq", { mode: "number" }),
     /** When an ordered message would be visible if none of its key stood before it. */
@@ -134,6 +133,10 @@ export const messages = psqlqueue.table(
     ordering_group: text("ordering_group"),
     /** Set by a lease that takes one of the places of a queue with `max_in_flight`. */
     slot_key: text("slot_key"),
+    /** When it was delivered for the first time. */
+    first_leased_at: moment("first_leased_at"),
+    /** What an edge keeps with a message and gets back, and the broker does not look into. */
+    extras: jsonb("extras"),
   },
   (message) => [
     primaryKey({ columns: [message.queue_no, message.id] }),
@@ -189,7 +192,7 @@ export const archived_messages = psqlqueue.table(
     last_error: plainText("last_error"),
     dead: jsonb("dead").$type<DeadLetter>(),
     ordering_key: text("ordering_key"),
-    events: jsonb("events").$type<MessageEvent[]>(),
+    events: jsonb("events").$type<unknown[]>(),
   },
   (past) => [
     index("archived_messages_id").on(past.queue_no, past.id),

@@ -18,7 +18,8 @@ export type GatewayOptions = {
 
 /** What an edge brings: how it words a refusal, and answers to paths that are no routes. */
 export type Edge = {
-  refusal(error: BrokerError, headers?: Record<string, string>): Response;
+  /** `request`: the one that is refused. */
+  refusal(error: BrokerError, headers: Record<string, string>, request: Request): Response;
   start(path: string, request: Request): Response | undefined;
   /** How what was thrown is answered. */
   failure(error: unknown, request: Request): Response;
@@ -100,15 +101,16 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
 
   function refuse(request: Request, route: Route | undefined): Response | undefined {
     const problem = problemOf(request);
-    if (problem !== undefined) return refusal(problem);
-    if (route === undefined) return refusal(new BrokerError("route_not_found"));
+    if (problem !== undefined) return refusal(problem, {}, request);
+    if (route === undefined) return refusal(new BrokerError("route_not_found"), {}, request);
     if (!route.methods.has(request.method)) {
       const answer = request.method === "OPTIONS" ? origin.preflight(request, [...route.methods]) : undefined;
-      return answer ?? refusal(new BrokerError("method_not_allowed"), { allow: [...route.methods].join(", ") });
+      const allow = [...route.methods].join(", ");
+      return answer ?? refusal(new BrokerError("method_not_allowed"), { allow }, request);
     }
     if (!route.is_page && origin.isForeign(request)) {
       const why = "a page of another site asks; PSQLQUEUE_CORS_ORIGINS can allow its origin";
-      return refusal(new BrokerError("forbidden", why));
+      return refusal(new BrokerError("forbidden", why), {}, request);
     }
     return undefined;
   }
@@ -116,7 +118,7 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
   function refuseSize(request: Request): Response | undefined {
     const length = request.headers.get("content-length");
     if (length === null || Number(length) <= options.body_bytes_max) return undefined;
-    return refusal(new BrokerError("payload_too_large", `at most ${options.body_bytes_max} bytes`));
+    return refusal(new BrokerError("payload_too_large", `at most ${options.body_bytes_max} bytes`), {}, request);
   }
 
   const needOf = (method: string, path: string) => needs[`${method === "HEAD" ? "GET" : method} ${path}`];
@@ -135,7 +137,7 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
       const identity = await options.auth.keys.identify(asked.headers.get("authorization"));
       setIdentity(asked, identity);
       if (meets(identity, need, params)) return undefined;
-      return refusal(new BrokerError("forbidden", "the key does not allow this"));
+      return refusal(new BrokerError("forbidden", "the key does not allow this"), {}, asked);
     } catch (error) {
       return failure(error, asked);
     }
