@@ -4,13 +4,18 @@ import { maskConnection } from "./connection/mask.ts";
 import { trimText } from "./connection/text.ts";
 import { nearestOf } from "./nearest.ts";
 import {
+  accessKeys,
+  baseUrl,
   databaseUrl,
   databaseUrlFile,
   host,
+  matching,
   names,
   oneOf,
+  onOff,
   optionalText,
   origins,
+  portOrNone,
   problemOf,
   type Setting,
   secret,
@@ -118,6 +123,22 @@ export const settings = {
   PSQLQUEUE_BATCH_MAX_BYTES: whole(1024, 268_435_456, 8_388_608, "bytes of message bodies that one statement carries"),
   PSQLQUEUE_BATCH_MAX_WAITING: whole(1, 1_000_000, 20_000, "requests that wait per verb; one more is answered 503"),
   PSQLQUEUE_CORS_ORIGINS: origins,
+  PSQLQUEUE_UI: onOff("on", "the dashboard at /ui"),
+  PSQLQUEUE_SQS: onOff("on", "whether clients of Amazon SQS are served"),
+  PSQLQUEUE_SQS_PORT: portOrNone("port of their own besides that of the API; 0: any free one; empty: none"),
+  PSQLQUEUE_SQS_PUBLIC_URL: baseUrl("what QueueUrls begin with; empty: the address that the client used"),
+  PSQLQUEUE_SQS_ACCOUNT_ID: matching("000000000000", /^\d{12}$/, "twelve digits", "account in QueueUrls and ARNs"),
+  PSQLQUEUE_SQS_REGION: matching("us-east-1", /^[a-z0-9-]{1,64}$/, "a region such as us-east-1", "region in ARNs"),
+  PSQLQUEUE_SQS_ACCESS_KEYS: accessKeys,
+  PSQLQUEUE_SQS_UNSIGNED_PAYLOAD: onOff("off", "whether a signature may leave the body out"),
+  PSQLQUEUE_SQS_LIMITS: oneOf(
+    ["strict", "relaxed"],
+    "strict",
+    "strict: names, sizes, batches and receives as at Amazon; relaxed: as this service can",
+  ),
+  PSQLQUEUE_SQS_LEGACY_HANDLES: onOff("off", "whether the receipt handle of an earlier delivery still deletes"),
+  PSQLQUEUE_SQS_PURGE_LIMIT: onOff("off", "whether a queue can be purged once in 60 s only, as at Amazon"),
+  PSQLQUEUE_SQS_NAME_LIMIT: onOff("off", "whether the name of a deleted queue is free after 60 s only, as at Amazon"),
 } as const satisfies Record<string, Setting<unknown>>;
 
 type Values = { [K in keyof typeof settings]: NonNullable<ReturnType<(typeof settings)[K]["read"]>> };
@@ -177,9 +198,8 @@ export function readConfig(
     // Blanks around a value mean nothing. Blanks alone are no value, and never the default.
     const value = setting.read(given.trim() === "" ? given : given.trim());
     if (value === undefined) {
-      const is_url = name.endsWith("_URL");
-      const is_secret = name.endsWith("_KEY");
-      const shown = JSON.stringify(is_secret ? "***" : is_url ? maskConnection(given) : given);
+      const is_url = name.endsWith("DATABASE_URL");
+      const shown = setting.is_secret ? '"***"' : JSON.stringify(is_url ? maskConnection(given) : given);
       const problem = is_url ? `: ${problemOf(given)}` : "";
       throw new ConfigError(`${name}=${shown} cannot be used${problem}; allowed: ${setting.allowed}`);
     }

@@ -6,7 +6,14 @@ import { ConnectionError, trimText } from "./connection/text.ts";
 // The kinds of settings: what each takes, and in which words it says so.
 
 /** How a setting is read from text; `read` answers undefined for what is not allowed. */
-export type Setting<T> = { default: string; allowed: string; meaning: string; read: (text: string) => T | undefined };
+export type Setting<T> = {
+  default: string;
+  allowed: string;
+  meaning: string;
+  /** It is never shown. */
+  is_secret?: true;
+  read: (text: string) => T | undefined;
+};
 
 /** A whole number, in digits only. */
 export const whole = (min: number, max: number, default_value: number, meaning: string): Setting<number> => ({
@@ -115,6 +122,7 @@ export const secret = (meaning: string): Setting<string> => ({
   default: "",
   allowed: `empty, or at least ${secret_characters_min} characters without a blank`,
   meaning,
+  is_secret: true,
   read: (given) => (given === "" || /^[!-~]{16,512}$/.test(given) ? given : undefined),
 });
 
@@ -127,5 +135,59 @@ export const origins: Setting<string[]> = {
     const list = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));
     const isOrigin = (item: string) => item === "*" || (URL.canParse(item) && new URL(item).origin === item);
     return list.every(isOrigin) ? list : undefined;
+  },
+};
+
+/** On or off. */
+export const onOff = (default_value: "on" | "off", meaning: string) => oneOf(["on", "off"], default_value, meaning);
+
+/** A port, or none. */
+export const portOrNone = (meaning: string): Setting<number | ""> => ({
+  default: "",
+  allowed: "empty, or a whole number from 0 to 65535",
+  meaning,
+  read: (given) => {
+    if (given === "") return "";
+    const value = /^\d{1,5}$/.test(given) ? Number(given) : Number.NaN;
+    return value <= 65535 ? value : undefined;
+  },
+});
+
+/** A text of a form. */
+export const matching = (
+  default_value: string,
+  pattern: RegExp,
+  allowed: string,
+  meaning: string,
+): Setting<string> => ({
+  default: default_value,
+  allowed,
+  meaning,
+  read: (given) => (pattern.test(given) ? given : undefined),
+});
+
+/** An address that others are told. */
+export const baseUrl = (meaning: string): Setting<string> => ({
+  default: "",
+  allowed: "empty, or an address such as https://queue.example.com",
+  meaning,
+  read: (given) => {
+    if (given === "") return "";
+    const is_url = URL.canParse(given) && /^https?:$/.test(new URL(given).protocol) && !/[?#]/.test(given);
+    return is_url ? given.replace(/\/+$/, "") : undefined;
+  },
+});
+
+/** Secrets by their ids. */
+export const accessKeys: Setting<ReadonlyMap<string, string>> = {
+  default: "",
+  allowed: "ids and secrets such as AKIDEXAMPLE:secret, separated by commas",
+  meaning: "access keys of SQS clients: with any, their requests must be signed with one",
+  is_secret: true,
+  read: (given) => {
+    const pairs = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));
+    const read = pairs.map((pair) => /^([!-9;-~]{1,128}):([!-~]{8,256})$/.exec(pair));
+    if (read.some((match) => match === null)) return undefined;
+    return new Map(read.map((match) => [match?.[1] ?? "", match?.[2] ?? ""]));
   },
 };

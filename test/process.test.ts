@@ -161,7 +161,11 @@ describe("settings", () => {
     await forEachOf(cases, async ({ name, value }) => {
       const answer = await runChild(["server"], { env: { [name]: value } });
       expect(answer.stderr).toMatch(/^psqlqueue: [^\n]+\n$/);
-      const shown = name.endsWith("_KEY") ? "***" : name.endsWith("_URL") ? maskConnection(value) : value;
+      const shown = (settings as Record<string, { is_secret?: true }>)[name]?.is_secret
+        ? "***"
+        : name.endsWith("DATABASE_URL")
+          ? maskConnection(value)
+          : value;
       expect(answer.stderr).toStartWith(`psqlqueue: ${name}=${JSON.stringify(shown)} cannot be used`);
       expect(answer.stderr).toMatch(/; allowed: .+/);
       expect(answer.code).toBe(1);
@@ -357,6 +361,7 @@ describe("a running server", () => {
         host: "127.0.0.1",
         port: count,
         url: server.url,
+        ui: `${server.url}/ui`,
         docs: `${server.url}/v1/swagger/index.html`,
       },
     ]);

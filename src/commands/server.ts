@@ -7,6 +7,7 @@ import { peersJob } from "../background/peers.ts";
 import { createBroker } from "../broker/broker.ts";
 import { hashSecret } from "../broker/manage/keys.ts";
 import type { Config } from "../config.ts";
+import { dashboardRoutes } from "../dashboard/dashboard.ts";
 import { openPostgres } from "../db/db.ts";
 import { checkMigrated, migrateDatabase } from "../db/migrate.ts";
 import { checkSession } from "../db/session.ts";
@@ -22,13 +23,16 @@ import { type Auth, createAuth } from "../web/auth.ts";
 import { startListener } from "../web/listener.ts";
 import type { Certificates } from "../web/openServer.ts";
 import { readCertificates, watchCertificates } from "./certificates.ts";
-import { checkListeners, type ListenerName, listen, urlOf } from "./listeners.ts";
+import { createEdges } from "./edges.ts";
+import { checkListeners, type ListenerName, listen, portOf, urlOf } from "./listeners.ts";
 import { openStore, type Store } from "./store.ts";
 
 export type RunningServer = {
   /** The port that the API listens on. */
   port: number;
   metrics_port: number;
+  /** The port for clients of Amazon SQS only; undefined: there is none. */
+  sqs_port: number | undefined;
   /** Resolves with the reason when the embedded database died and the process must end. Never rejects. */
   failed: Promise<Error>;
   /**
@@ -177,9 +181,11 @@ async function serve(
     isStopping: () => is_stopping,
     metricsPort: () => metrics_port,
     checks_responses: process.env["NODE_ENV"] === "development",
+    ...(config.PSQLQUEUE_UI === "on" && { beside: [dashboardRoutes()], home: "/ui" }),
     version,
     ...(asks_keys && keys && { auth: { keys, open: config.PSQLQUEUE_AUTH_OPEN } }),
   });
+  const edges = createEdges(broker, app, config, () => is_stopping);
   const metrics = createMetrics({
     queues_max: config.PSQLQUEUE_METRICS_MAX_QUEUES,
     listDepths: broker.listDepths,
@@ -239,23 +245,36 @@ async function serve(
     // Known to the other servers before the first request, so that none of its publishes waits for a poll of theirs.
     await Promise.race([peers?.run().catch(() => {}), Bun.sleep(peers_ms_max)]);
     const host = config.PSQLQUEUE_SERVER_HOST;
+    const serving = {
+      refusal,
+      idle_seconds_max: config.PSQLQUEUE_SERVER_IDLE_TIMEOUT_SECONDS,
+      header_seconds_max: config.PSQLQUEUE_SERVER_READ_HEADER_TIMEOUT_SECONDS,
+      body_rate_min: config.PSQLQUEUE_SERVER_BODY_RATE_MIN,
+      rate_window_ms,
+      handler_seconds_max: config.PSQLQUEUE_SERVER_HANDLER_TIMEOUT_SECONDS,
+    };
     const listener = await listen("http", config, () =>
       startListener({
+        ...serving,
         hostname: addresses.http,
         port: config.PSQLQUEUE_SERVER_PORT,
         certificates,
-        fetch: async (request) => await app.fetch(request),
-        refusal,
-        idle_seconds_max: config.PSQLQUEUE_SERVER_IDLE_TIMEOUT_SECONDS,
-        header_seconds_max: config.PSQLQUEUE_SERVER_READ_HEADER_TIMEOUT_SECONDS,
-        body_rate_min: config.PSQLQUEUE_SERVER_BODY_RATE_MIN,
-        rate_window_ms,
-        handler_seconds_max: config.PSQLQUEUE_SERVER_HANDLER_TIMEOUT_SECONDS,
+        fetch: edges.main,
       }),
     );
+    const sqs_asked = portOf("sqs", config);
+    const sqs_fetch = edges.sqs;
+    const sqs_listener =
+      sqs_asked === undefined || sqs_fetch === undefined
+        ? undefined
+        : await listen("sqs", config, () =>
+            startListener({ ...serving, hostname: addresses.sqs, port: sqs_asked, fetch: sqs_fetch }),
+          );
+    if (sqs_listener) log("info", "sqs server starting", { host, port: sqs_listener.port });
     const { port } = listener;
     const url = urlOf(host, port, certificates !== undefined);
-    log("info", "http server starting", { host, port, url, docs: `${url}/v1/swagger/index.html` });
+    const pages = { ...(config.PSQLQUEUE_UI === "on" && { ui: `${url}/ui` }), docs: `${url}/v1/swagger/index.html` };
+    log("info", "http server starting", { host, port, url, ...pages });
     const endWatch = watchCertificates(config, log, listener.reload);
     warnOfOpenness(config, log, addresses.http);
 
@@ -276,9 +295,10 @@ async function serve(
         config.PSQLQUEUE_SERVER_IDLE_TIMEOUT_SECONDS * 1000,
         Math.min(grace_ms, goodbye_ms_max),
       );
-      const finished = Promise.all([listener.stop(), metrics_server.stop(), ...stops.map((end) => end())]);
+      const servers = [listener, metrics_server, ...(sqs_listener ? [sqs_listener] : [])];
+      const finished = Promise.all([...servers.map((server) => server.stop()), ...stops.map((end) => end())]);
       await Promise.race([finished, Bun.sleep(grace_ms)]);
-      await Promise.all([listener.stop(true), metrics_server.stop(true)]);
+      await Promise.all(servers.map((server) => server.stop(true)));
       await Promise.allSettled([leadership.stop(), broker.notifier.retire(), broker.flushRates()]);
       await db.close(1);
       await store.close();
@@ -286,13 +306,15 @@ async function serve(
     };
     const abort = async () => {
       is_stopping = true;
-      const cut = Promise.allSettled([listener.stop(true), metrics_server.stop(true), db.close(0), store.close()]);
+      const servers = [listener, metrics_server, ...(sqs_listener ? [sqs_listener] : [])];
+      const cut = Promise.allSettled([...servers.map((server) => server.stop(true)), db.close(0), store.close()]);
       await Promise.race([cut, Bun.sleep(abort_ms_max)]);
     };
     return {
       port,
       abort,
       metrics_port: metrics_server.port ?? 0,
+      sqs_port: sqs_listener?.port,
       failed: store.failed,
       stop: () => {
         stopped ??= stop();

@@ -11,6 +11,8 @@ export const needs: Needs = {
   "GET /v1/swagger/index.html": "docs",
   "GET /v1/swagger/doc.json": "docs",
   "GET /v1/swagger/start.js": "docs",
+  "GET /v1/swagger/swagger-theme.js": "docs",
+  "GET /v1/swagger/swagger-header.css": "docs",
   "GET /v1/swagger/swagger-ui-bundle.js": "docs",
   "GET /v1/swagger/swagger-ui.css": "docs",
 
@@ -53,6 +55,13 @@ export const needs: Needs = {
   "GET /v1/subscriptions": need("peek", "any"),
   "GET /v1/subscriptions/:subscription_id": need("peek", "route"),
   "DELETE /v1/subscriptions/:subscription_id": need("manage", "route"),
+
+  "GET /v1/queues/:queue_id/messages/count": need("peek", "queue"),
+  "GET /v1/queues/:queue_id/messages/groups": need("peek", "queue"),
+  "POST /v1/queues/:queue_id/messages/matching": need("manage", "queue"),
+  "GET /v1/queues/:queue_id/rates": need("peek", "queue"),
+  "GET /v1/rates": need("peek", "any"),
+  "GET /v1/stats": need("peek", "any"),
 
   "GET /v1/tasks": need("peek", "any"),
   "GET /v1/tasks/:task_id": need("peek", "route"),

@@ -1,19 +1,25 @@
 import { type AnyElysia, Elysia } from "elysia";
 import { packedAsset } from "../web/assets.ts";
+import { is_page } from "../web/gateway.ts";
+import header_css from "../web/header.css" with { type: "text" };
+import { headerMarkup } from "../web/header.ts";
 import { type RequestHeader, request_headers } from "./headers.ts";
 
 const title = "PSQL Queue API";
 
-const page = `<!doctype html>
+const pageOf = (home: string | undefined) => `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>${title}</title>
 <link rel="icon" href="data:,">
+<script src="swagger-theme.js"></script>
 <link rel="stylesheet" href="swagger-ui.css">
+<link rel="stylesheet" href="swagger-header.css">
 </head>
 <body>
+${headerMarkup(home)}
 <div id="swagger-ui"></div>
 <script src="swagger-ui-bundle.js"></script>
 <script src="start.js"></script>
@@ -24,6 +30,13 @@ const page = `<!doctype html>
 // The document lies beside the script, wherever the page is shown from.
 const start_script = `const url = new URL("doc.json", document.currentScript.src).href;
 SwaggerUIBundle({ url, dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null });
+`;
+
+// Before anything is painted: Swagger UI knows dark only by this class, and the dashboard keeps what was chosen there.
+const theme_script = `const chosen = localStorage.getItem("psqlqueue.theme");
+const is_dark = chosen === "dark" || (chosen !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
+document.documentElement.dataset.theme = is_dark ? "dark" : "light";
+document.documentElement.classList.toggle("dark-mode", is_dark);
 `;
 
 // Nothing on this page may come from elsewhere. Swagger UI sets styles inline and draws its arrows from data URLs.
@@ -187,7 +200,11 @@ async function buildDocument(resources: AnyElysia, version: string): Promise<str
 }
 
 /** `/v1/swagger`: the OpenAPI 3 document and a page that shows it, without a request to anywhere else. */
-export function docsRoutes(resources: () => AnyElysia, version: string) {
+export function docsRoutes(
+  resources: () => AnyElysia,
+  { version, home }: { version: string; home?: string | undefined },
+) {
+  const page = pageOf(home);
   // Made when somebody first asks: most servers never show it.
   let document: Promise<string> | undefined;
   const asset = (type: string, content: string | Uint8Array<ArrayBuffer>, headers?: Record<string, string>) =>
@@ -213,15 +230,17 @@ export function docsRoutes(resources: () => AnyElysia, version: string) {
         const below = new URL(request.url).pathname.endsWith("/") ? "" : "swagger/";
         return asset("text/html; charset=utf-8", page.replaceAll(/(href|src)="(swagger|start)/g, `$1="${below}$2`));
       },
-      { detail: { hide: true } },
+      { detail: is_page },
     )
-    .get("/index.html", () => asset("text/html; charset=utf-8", page), { detail: { hide: true } })
+    .get("/index.html", () => asset("text/html; charset=utf-8", page), { detail: is_page })
     .get("/start.js", () => asset("text/javascript; charset=utf-8", start_script), { detail: { hide: true } })
     .get(
       "/swagger-ui-bundle.js",
       ({ request }) => file(request, "swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
       { detail: { hide: true } },
     )
+    .get("/swagger-theme.js", () => asset("text/javascript; charset=utf-8", theme_script), { detail: { hide: true } })
+    .get("/swagger-header.css", () => asset("text/css; charset=utf-8", header_css), { detail: { hide: true } })
     .get("/swagger-ui.css", ({ request }) => file(request, "swagger-ui.css", "text/css; charset=utf-8"), {
       detail: { hide: true },
     });

@@ -1,17 +1,18 @@
 import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import { type PeekQuery as Peek, states } from "../broker/manage/messages.ts";
+import { states } from "../broker/manage/messages.ts";
 import type { Clock } from "../broker/publish/clock.ts";
+import { filterOf, type PeekState, peek_filter } from "./filter.ts";
 import { readsBody, readsQuery } from "./input.ts";
 import { documents, json, noContent } from "./output.ts";
 import { Dead, example_message } from "./receive.ts";
 import { attributesText, member, type Problems } from "./schema.ts";
 
-type PeekState = Peek["state"];
-
 const peek_limit = 10;
 const peek_limit_max = 100;
+/** Nothing that fits a request is longer. */
+const body_characters_max = 268_435_456;
 const year_ms = 31_536_000_000;
 
 const example_seen = { ...example_message, state: "ready", visible_at: "2026-01-31T12:00:00.000000Z" };
@@ -22,6 +23,7 @@ const Seen = Type.Object(
     queue_id: Type.String(),
     label: Type.Union([Type.String(), Type.Null()]),
     body: Type.Optional(Type.String()),
+    body_bytes: Type.Optional(Type.Integer({ description: "Of the whole body, when it is cut" })),
     attributes: Type.Union([Type.Record(Type.String(), Type.String()), Type.Null()]),
     delivery_attempts: Type.Integer(),
     created_at: Type.String({ format: "date-time" }),
@@ -38,19 +40,41 @@ const Seen = Type.Object(
 );
 
 const SeenPage = Type.Object(
-  { data: Type.Array(Seen), next: Type.Optional(Type.String()) },
+  {
+    data: Type.Array(Seen),
+    next: Type.Optional(Type.String()),
+    stopped_early: Type.Optional(
+      Type.Boolean({ description: "The page ended because enough messages were looked at: go on at next" }),
+    ),
+  },
   { title: "SeenMessagePage", example: { data: [example_seen], next: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A" } },
 );
 
+const SeenAlone = Type.Object(
+  {
+    ...Seen.properties,
+    events: Type.Optional(
+      Type.Array(
+        Type.Object({
+          at: Type.String({ format: "date-time" }),
+          event: Type.String({ description: "nacked, lease_expired, dead_lettered or redriven" }),
+          attempt: Type.Integer({ description: "Deliveries so far" }),
+          error: Type.Optional(Type.String({ description: "What the consumer said, or why the message died" })),
+        }),
+        { description: "Failures: the first and the latest 19; absent while nothing has failed" },
+      ),
+    ),
+  },
+  { title: "SeenMessageWithEvents", example: example_seen },
+);
+
 const PeekQuery = Type.Object({
-  state: Type.Optional(member.choice([...states, "dead", "all"], "Default ready")),
-  label: Type.Optional(member.text("Only this label")),
-  ordering_key: Type.Optional(member.text("Only this ordering key")),
-  after: Type.Optional(
-    Type.String({ pattern: "^(a?[0-7][0-9A-HJKMNP-TV-Z]{25}|a)$", description: "`next` of the page before" }),
-  ),
+  ...peek_filter,
   limit: Type.Optional(member.limit(peek_limit_max, "Messages of a page; lowered to 100", peek_limit)),
   body: Type.Optional(member.flag("false leaves bodies out")),
+  body_characters_max: Type.Optional(
+    member.limit(body_characters_max, "Longer bodies are cut, and `body_bytes` says how long they are"),
+  ),
 });
 
 const ChangeInput = Type.Object(
@@ -77,21 +101,12 @@ export const messageRoutes = (broker: Broker) =>
   new Elysia({ prefix: "/v1/queues/:queue_id/messages", normalize: false })
     .get(
       "/peek",
-      async ({
-        params,
-        query: { state = "ready", label, ordering_key, after = "", limit = peek_limit, body = true },
-      }) =>
-        json(
-          200,
-          await broker.peek(params.queue_id, {
-            state: state as PeekState,
-            label,
-            ordering_key,
-            after,
-            limit,
-            has_body: body,
-          }),
-        ),
+      async ({ params, query }) => {
+        const { state = "ready", after = "", limit = peek_limit, body = true } = query;
+        const asked = { ...filterOf(query), state: state as PeekState, after, limit, has_body: body };
+        const cut = { body_characters_max: query.body_characters_max ?? body_characters_max };
+        return json(200, await broker.peek(params.queue_id, { ...asked, ...cut }));
+      },
       {
         ...readsQuery(PeekQuery),
         detail: documents(
@@ -114,7 +129,7 @@ export const messageRoutes = (broker: Broker) =>
         "getMessage",
         "messages",
         "Look at one message",
-        [{ status: 200, schema: Seen, description: "The message" }],
+        [{ status: 200, schema: SeenAlone, description: "The message" }],
         ["queue_not_found", "message_not_found"],
       ),
     })
@@ -138,7 +153,7 @@ export const messageRoutes = (broker: Broker) =>
           "changeMessage",
           "messages",
           "Reschedule or relabel a message that nobody holds",
-          [{ status: 200, schema: Seen, description: "The message" }],
+          [{ status: 200, schema: SeenAlone, description: "The message" }],
           ["malformed_body", "validation_failed", "queue_not_found", "message_not_found", "lease_lost"],
           { example: { label: "later" } },
         ),
@@ -194,6 +209,9 @@ export const infoRoutes = (version: string) =>
           "peek",
           "pause",
           "quotas",
+          "search",
+          "error_groups",
+          "history",
           "sql",
         ],
       }),

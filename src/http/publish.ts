@@ -92,11 +92,14 @@ const hasOptions = (body: Message, key: string | undefined) =>
   body.ttl_seconds !== undefined ||
   body.expires_at !== undefined;
 
+/** What v1 tells of it. */
+const shown = ({ id, deduplicated }: Published) => ({ id, deduplicated });
+
 function answerPublish(request: Request, published: Published): Response {
   const headers: Record<string, string> = { "x-message-id": published.id };
   if (published.deduplicated) headers["x-deduplicated"] = "true";
   if (!wantsRepresentation(request)) return noContent(headers);
-  return json(201, published, { ...headers, "preference-applied": "return=representation" });
+  return json(201, shown(published), { ...headers, "preference-applied": "return=representation" });
 }
 
 type Item = Outgoing & PublishOptions;
@@ -180,7 +183,10 @@ export function publishRoutes(broker: Broker) {
       "/batch",
       async ({ params, body, query: { atomic = true } }) => {
         const messages = body.messages as Message[];
-        const store = (items: Item[]) => broker.publishBatch(params.queue_id, items, atomic);
+        const store = async (items: Item[]) => {
+          const results = await broker.publishBatch(params.queue_id, items, atomic);
+          return results.map((result) => (result instanceof Error ? result : shown(result)));
+        };
         if (atomic) return json(201, { data: assertStored(await store(itemsOf(messages))).map(itemResult) });
         return json(200, {
           data: (await publishEach(messages, judgeItem, ["queue_not_found", "queue_closed"], store)).map(itemResult),

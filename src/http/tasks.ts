@@ -4,6 +4,7 @@ import type { Broker } from "../broker/broker.ts";
 import type { RedriveOptions } from "../broker/manage/redrive.ts";
 import { BrokerError } from "../errors.ts";
 import { type Action, assertMay, findAllowed, identityOf, visibleTo } from "../web/auth.ts";
+import { filter_members, filterOf } from "./filter.ts";
 import { readsOptionalBody, readsQuery } from "./input.ts";
 import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";
@@ -14,9 +15,8 @@ const awaited_limit_max = 1000;
 const RedriveInput = Type.Object(
   {
     destination_queue_id: Type.Optional(member.id("Default: the queue that each message came from")),
+    ...filter_members,
     label: Type.Optional(member.label),
-    reason: Type.Optional(member.choice(["max_deliveries", "rejected", "expired"], "Only messages that died of this")),
-    source_queue_id: Type.Optional(member.id("Only messages that came from this queue")),
     limit: Type.Optional(member.seconds("Messages to move at most", 1)),
     rate_per_second: Type.Optional(member.seconds("Messages per second", 1, 1000)),
     delay_seconds: Type.Optional(member.seconds("Seconds until they are visible", 0, 31_536_000)),
@@ -57,19 +57,22 @@ const TaskSchema = Type.Object(
     },
   },
 );
-const Started = Type.Object(
+/** What was started in the background. */
+export const Started = Type.Object(
   { task_id: Type.String() },
   { title: "StartedTask", example: { task_id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A" } },
 );
 
 const Moved = Type.Object({ moved: Type.Integer() }, { title: "Moved", example: { moved: 3 } });
 type RedriveTarget = Pick<RedriveOptions, "destination_queue_id" | "source_queue_id">;
+const TasksQuery = Type.Object({
+  ...ListQuery.properties,
+  queue_id: Type.Optional(member.id("Only tasks of this queue")),
+});
 
 const optionsOf = (body: Static<typeof RedriveInput>): Omit<RedriveOptions, "destination_queue_no"> => ({
   destination_queue_id: body.destination_queue_id ?? null,
-  label: body.label ?? null,
-  reason: body.reason ?? null,
-  source_queue_id: body.source_queue_id ?? null,
+  ...filterOf(body),
   limit: body.limit ?? null,
   rate_per_second: body.rate_per_second ?? null,
   delay_seconds: body.delay_seconds ?? 0,
@@ -122,14 +125,16 @@ export const taskRoutes = (broker: Broker) => {
     )
     .get(
       "/tasks",
-      async ({ query: { limit = list_limit, offset = 0 }, request }) =>
-        page(await broker.listTasks(limit, offset, visibleTo(request, "peek", "queue")), offset, limit),
+      async ({ query: { limit = list_limit, offset = 0, queue_id = null }, request }) => {
+        const seen = visibleTo(request, "peek", "queue");
+        return page(await broker.listTasks(queue_id, limit, offset, seen), offset, limit);
+      },
       {
-        ...readsQuery(ListQuery),
+        ...readsQuery(TasksQuery),
         detail: documents(
           "listTasks",
           "tasks",
-          "List tasks, newest first; those that ended a week ago are forgotten",
+          "List tasks, the latest first; those that ended are kept for a week",
           [{ status: 200, schema: pageOf(TaskSchema), description: "A page" }],
           ["validation_failed"],
         ),

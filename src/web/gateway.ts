@@ -18,7 +18,8 @@ export type GatewayOptions = {
 
 /** What an edge brings: how it words a refusal, and answers to paths that are no routes. */
 export type Edge = {
-  refusal(error: BrokerError, headers?: Record<string, string>): Response;
+  /** `request`: the one that is refused. */
+  refusal(error: BrokerError, headers: Record<string, string>, request: Request): Response;
   start(path: string, request: Request): Response | undefined;
   /** How what was thrown is answered. */
   failure(error: unknown, request: Request): Response;
@@ -27,13 +28,19 @@ export type Edge = {
 
 type Served = { routes: { method: string; path: string; hooks?: unknown }[] };
 
-type Route = { path: string; methods: Set<string> };
+type Route = { path: string; methods: Set<string>; is_page: boolean };
 type Marked = Request & { request_id?: string };
 
 /** A GET that changes something: HEAD, which nobody expects to, is no method of its path. */
 export const has_effect = { "x-has-effect": true };
 
-type Hooks = { detail?: { "x-has-effect"?: boolean } } | undefined;
+/**
+ * A page: text that is the same for everybody, changes nothing, and lets nobody frame it. Links on other sites may lead
+ * to it, which for everything else looks like a page of another site that asks.
+ */
+export const is_page = { hide: true, "x-is-page": true };
+
+type Hooks = { detail?: { "x-has-effect"?: boolean; "x-is-page"?: boolean } } | undefined;
 
 /** Methods that answer for others: who may GET may ask for the headers alone. */
 function methodsOf({ method, hooks }: Served["routes"][number]): string[] {
@@ -94,15 +101,16 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
 
   function refuse(request: Request, route: Route | undefined): Response | undefined {
     const problem = problemOf(request);
-    if (problem !== undefined) return refusal(problem);
-    if (route === undefined) return refusal(new BrokerError("route_not_found"));
+    if (problem !== undefined) return refusal(problem, {}, request);
+    if (route === undefined) return refusal(new BrokerError("route_not_found"), {}, request);
     if (!route.methods.has(request.method)) {
       const answer = request.method === "OPTIONS" ? origin.preflight(request, [...route.methods]) : undefined;
-      return answer ?? refusal(new BrokerError("method_not_allowed"), { allow: [...route.methods].join(", ") });
+      const allow = [...route.methods].join(", ");
+      return answer ?? refusal(new BrokerError("method_not_allowed"), { allow }, request);
     }
-    if (origin.isForeign(request)) {
+    if (!route.is_page && origin.isForeign(request)) {
       const why = "a page of another site asks; PSQLQUEUE_CORS_ORIGINS can allow its origin";
-      return refusal(new BrokerError("forbidden", why));
+      return refusal(new BrokerError("forbidden", why), {}, request);
     }
     return undefined;
   }
@@ -110,7 +118,7 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
   function refuseSize(request: Request): Response | undefined {
     const length = request.headers.get("content-length");
     if (length === null || Number(length) <= options.body_bytes_max) return undefined;
-    return refusal(new BrokerError("payload_too_large", `at most ${options.body_bytes_max} bytes`));
+    return refusal(new BrokerError("payload_too_large", `at most ${options.body_bytes_max} bytes`), {}, request);
   }
 
   const needOf = (method: string, path: string) => needs[`${method === "HEAD" ? "GET" : method} ${path}`];
@@ -122,12 +130,14 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
     params: Record<string, string>,
   ): Promise<Response | undefined> {
     const need = needOf(asked.method, route.path);
+    // The same text for everybody, which asks for a key itself.
+    if (need === undefined && route.is_page) return undefined;
     if (options.auth === undefined || (typeof need === "string" && options.auth.open.includes(need))) return undefined;
     try {
       const identity = await options.auth.keys.identify(asked.headers.get("authorization"));
       setIdentity(asked, identity);
       if (meets(identity, need, params)) return undefined;
-      return refusal(new BrokerError("forbidden", "the key does not allow this"));
+      return refusal(new BrokerError("forbidden", "the key does not allow this"), {}, asked);
     } catch (error) {
       return failure(error, asked);
     }
@@ -177,7 +187,8 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
         const known = routes.get(path);
         if (known !== undefined) for (const method of methodsOf(own)) known.methods.add(method);
         else {
-          const route = { path, methods: new Set(methodsOf(own)) };
+          const is_page = (own.hooks as Hooks)?.detail?.["x-is-page"] === true;
+          const route = { path, methods: new Set(methodsOf(own)), is_page };
           routes.set(path, route);
           router.add("ANY", path, route);
           router.add("ANY", `${path}/`, route);

@@ -21,6 +21,9 @@ CREATE TABLE "psqlqueue"."sql_rights" (
 	CONSTRAINT "sql_rights_role_action_pattern_pk" PRIMARY KEY("role","action","pattern")
 );
 --> statement-breakpoint
+ALTER TABLE "psqlqueue"."messages" ADD COLUMN "first_leased_at" timestamp with time zone;--> statement-breakpoint
+ALTER TABLE "psqlqueue"."messages" ADD COLUMN "extras" jsonb;--> statement-breakpoint
+ALTER TABLE "psqlqueue"."queues" ADD COLUMN "extras" jsonb;--> statement-breakpoint
 -- May whoever calls a function of ours do this to this queue or topic? The caller is who set the role, else who logged in:
 -- inside such a function the current user is its owner. A role for which nothing was said may use all, as before.
 CREATE FUNCTION "psqlqueue"."check_right" (p_action text, p_id text) RETURNS void
