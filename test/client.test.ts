@@ -136,6 +136,12 @@ test("every operation of the API can be asked for", async () => {
   expect(key.key).toStartWith(`pq_${key.id}_`);
   expect((await client.keys.list()).data.map(({ id }) => id)).toContain(key.id);
   await client.keys.delete(key.id);
+  expect(await queue.count({ state: "all" })).toMatchObject({ count: expect.any(Number) });
+  expect(await queue.groups()).toMatchObject({ data: [] });
+  expect(await queue.actOnMatching({ action: "delete", state: "ready" })).toEqual({ task_id: expect.any(String) });
+  expect((await queue.rates()).data).toBeArray();
+  expect((await client.stats({ search: queue.id })).data.map(({ queue_id }) => queue_id)).toEqual([queue.id]);
+  expect(await client.trends({ queue_ids: queue.id })).toMatchObject({ data: expect.anything() });
   expect(await client.info()).toMatchObject({ name: "psqlqueue" });
   expect(await client.health()).toEqual({ success: true });
   expect((await client.maintenance()).tables.length).toBeGreaterThan(0);

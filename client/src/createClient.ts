@@ -10,6 +10,8 @@ import type {
   Maintenance,
   NewApiKey,
   Queue,
+  QueueSummaryPage,
+  QueueTrends,
   StartedTask,
   Subscription,
   Task,
@@ -116,6 +118,9 @@ function createLists(send: Send) {
       /** Revokes it. */
       delete: (key_id: string): Promise<undefined> => send("deleteKey", { path: { key_id } }),
     },
+    /** Numbers of all queues, and what happened to some of them of late. */
+    stats: (query: Operations["listStats"]["query"] = {}): Promise<QueueSummaryPage> => send("listStats", { query }),
+    trends: (query: Operations["listTrends"]["query"] = {}): Promise<QueueTrends> => send("listTrends", { query }),
     info: (): Promise<Info> => send("getInfo"),
     health: (): Promise<Health> => send("getHealth"),
     maintenance: (): Promise<Maintenance> => send("getMaintenance"),

@@ -1,13 +1,16 @@
 import type { Bodies } from "./bodies.ts";
 import { type ConsumeOptions, type Consumer, consume, type Handler } from "./consume.ts";
-import type { ChangeInput, MessageInput, PauseInput, RedriveInput } from "./inputs.ts";
+import type { ChangeInput, MatchingInput, MessageInput, PauseInput, RedriveInput } from "./inputs.ts";
 import { type Delivery, type IterateOptions, iterate } from "./iterate.ts";
 import type {
+  ErrorGroups,
+  MessageCount,
   Moved,
   OrderingKeyPage,
   Published,
   PublishResult,
   Queue,
+  QueueMinutes,
   QueueStats,
   RepairedQueue,
   SeenMessage,
@@ -47,6 +50,15 @@ function createControls(send: Send, id: string) {
   return {
     /** The queue's settings. */
     get: (): Promise<Queue> => send("getQueue", { path: queue }),
+    /** What happened to it, minute by minute, for the last day. */
+    rates: (query: Query<"listRates"> = {}): Promise<QueueMinutes> => send("listRates", { path: queue, query }),
+    /** How many messages match, page by page. */
+    count: (query: Query<"countMessages"> = {}): Promise<MessageCount> => send("countMessages", { path: queue, query }),
+    /** Dead letters by what they died of, page by page. */
+    groups: (query: Query<"groupDeadLetters"> = {}): Promise<ErrorGroups> =>
+      send("groupDeadLetters", { path: queue, query }),
+    /** Deletes or nacks every message that matches, as a task. */
+    actOnMatching: (body: MatchingInput): Promise<StartedTask> => send("actOnMatching", { path: queue, body }),
     stats: (): Promise<QueueStats> => send("getQueueStats", { path: queue }),
     /** Pauses consuming, or what `body` says. */
     pause: (body: PauseInput = {}): Promise<Queue> => send("pauseQueue", { path: queue, body }),
