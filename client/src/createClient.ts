@@ -10,6 +10,8 @@ import type {
   Maintenance,
   NewApiKey,
   Queue,
+  QueueSummaryPage,
+  QueueTrends,
   StartedTask,
   Subscription,
   Task,
@@ -116,6 +118,10 @@ function createLists(send: Send) {
       /** Revokes it. */
       delete: (key_id: string): Promise<undefined> => send("deleteKey", { path: { key_id } }),
     },
+    /** Numbers of many queues; large ones are estimates. */
+    stats: (query: Operations["listStats"]["query"] = {}): Promise<QueueSummaryPage> => send("listStats", { query }),
+    /** Publishes and acks a minute of several queues: their ids, with commas. */
+    trends: (query: Operations["listTrends"]["query"] = {}): Promise<QueueTrends> => send("listTrends", { query }),
     info: (): Promise<Info> => send("getInfo"),
     health: (): Promise<Health> => send("getHealth"),
     maintenance: (): Promise<Maintenance> => send("getMaintenance"),

@@ -76,6 +76,29 @@ export type ExtendInput = {
   lease_token?: string | null | undefined;
 };
 
+export type MatchingInput = {
+  /** nack makes messages visible at once, also those that somebody holds; those with an ordering key it leaves alone */
+  action: "delete" | "nack";
+  /** Default all */
+  state?: "ready" | "delayed" | "leased" | "backing_off" | "acked" | "expired" | "dead" | "all" | null | undefined;
+  /** At most 255 bytes of UTF-8 */
+  label?: string | null | undefined;
+  /** Part of the id, the body's first 16,384 characters, an attribute or the last error, in any case */
+  search?: string | null | undefined;
+  /** Only with this error, numbers and ids folded */
+  error_group?: string | null | undefined;
+  /** Only messages that died of this */
+  reason?: "max_deliveries" | "rejected" | "expired" | null | undefined;
+  /** Only messages that came from this queue */
+  source_queue_id?: string | null | undefined;
+  /** Only this message */
+  message_id?: string | null | undefined;
+  /** Only this ordering key */
+  ordering_key?: string | null | undefined;
+  /** What the caller has counted; shown by the task */
+  total_estimate?: number | null | undefined;
+};
+
 export type MessageInput = {
   /** Anything but empty; white space alone is fine */
   body: string;
@@ -294,10 +317,18 @@ export type RedriveInput = {
   destination_queue_id?: string | null | undefined;
   /** At most 255 bytes of UTF-8 */
   label?: string | null | undefined;
+  /** Part of the id, the body's first 16,384 characters, an attribute or the last error, in any case */
+  search?: string | null | undefined;
+  /** Only with this error, numbers and ids folded */
+  error_group?: string | null | undefined;
   /** Only messages that died of this */
   reason?: "max_deliveries" | "rejected" | "expired" | null | undefined;
   /** Only messages that came from this queue */
   source_queue_id?: string | null | undefined;
+  /** Only this message */
+  message_id?: string | null | undefined;
+  /** Only this ordering key */
+  ordering_key?: string | null | undefined;
   /** Messages to move at most */
   limit?: number | null | undefined;
   /** Messages per second */

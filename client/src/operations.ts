@@ -8,6 +8,7 @@ import type {
   ChangeInput,
   ExtendBatchInput,
   ExtendInput,
+  MatchingInput,
   MessageInput,
   NackBatchInput,
   NackInput,
@@ -20,24 +21,29 @@ import type {
 } from "./inputs.ts";
 import type {
   ApiKeyPage,
+  ErrorGroups,
   ExtendedLease,
   FannedOut,
   FanOutResults,
   Health,
   Info,
   Maintenance,
+  MessageCount,
   Moved,
   NewApiKey,
   OrderingKeyPage,
   Published,
   PublishResults,
   Queue,
+  QueueMinutes,
   QueuePage,
   QueueStats,
+  QueueSummaryPage,
+  QueueTrends,
   ReceivedMessages,
   RepairedQueue,
-  SeenMessage,
   SeenMessagePage,
+  SeenMessageWithEvents,
   SettleResults,
   StartedTask,
   Subscription,
@@ -69,6 +75,9 @@ export const operations = {
   getMessage: "GET /v1/queues/{queue_id}/messages/{message_id}",
   changeMessage: "PUT /v1/queues/{queue_id}/messages/{message_id}",
   deleteMessage: "DELETE /v1/queues/{queue_id}/messages/{message_id}",
+  countMessages: "GET /v1/queues/{queue_id}/messages/count",
+  groupDeadLetters: "GET /v1/queues/{queue_id}/messages/groups",
+  actOnMatching: "POST /v1/queues/{queue_id}/messages/matching",
   ackMessage: "PUT /v1/queues/{queue_id}/messages/{message_id}/ack",
   nackMessage: "PUT /v1/queues/{queue_id}/messages/{message_id}/nack",
   extendLease: "PUT /v1/queues/{queue_id}/messages/{message_id}/extend",
@@ -84,6 +93,9 @@ export const operations = {
   createKey: "POST /v1/keys",
   listKeys: "GET /v1/keys",
   deleteKey: "DELETE /v1/keys/{key_id}",
+  listStats: "GET /v1/stats",
+  listTrends: "GET /v1/rates",
+  listRates: "GET /v1/queues/{queue_id}/rates",
   createTopic: "POST /v1/topics",
   listTopics: "GET /v1/topics",
   getTopic: "GET /v1/topics/{topic_id}",
@@ -152,19 +164,44 @@ export type Operations = {
     query: {
       state?: "ready" | "delayed" | "leased" | "backing_off" | "acked" | "expired" | "dead" | "all" | undefined;
       label?: string | undefined;
+      search?: string | undefined;
+      error_group?: string | undefined;
+      reason?: "max_deliveries" | "rejected" | "expired" | undefined;
+      source_queue_id?: string | undefined;
+      message_id?: string | undefined;
       ordering_key?: string | undefined;
       after?: string | undefined;
       limit?: number | undefined;
       body?: boolean | undefined;
+      body_characters_max?: number | undefined;
     };
     result: SeenMessagePage;
   };
   /** Look at one message. */
-  getMessage: { result: SeenMessage };
+  getMessage: { result: SeenMessageWithEvents };
   /** Reschedule or relabel a message that nobody holds. */
-  changeMessage: { body: ChangeInput; result: SeenMessage };
+  changeMessage: { body: ChangeInput; result: SeenMessageWithEvents };
   /** Delete a message, whatever its state, unless somebody holds it. */
   deleteMessage: { query: { lease_token?: string | undefined }; result: undefined };
+  /** Count messages that match, a bounded number of rows a call. */
+  countMessages: {
+    query: {
+      state?: "ready" | "delayed" | "leased" | "backing_off" | "acked" | "expired" | "dead" | "all" | undefined;
+      label?: string | undefined;
+      search?: string | undefined;
+      error_group?: string | undefined;
+      reason?: "max_deliveries" | "rejected" | "expired" | undefined;
+      source_queue_id?: string | undefined;
+      message_id?: string | undefined;
+      ordering_key?: string | undefined;
+      after?: string | undefined;
+    };
+    result: MessageCount;
+  };
+  /** Group dead letters by their error, a bounded number of rows a call. */
+  groupDeadLetters: { query: { after?: string | undefined }; result: ErrorGroups };
+  /** Delete or nack every message that matches, as a task. */
+  actOnMatching: { body: MatchingInput; result: StartedTask };
   /** Ack a message: it never comes back. */
   ackMessage: { query: { lease_token?: string | undefined }; body: AckInput; result: undefined };
   /** Nack a message: visible again at once, or after a while. */
@@ -187,8 +224,11 @@ export type Operations = {
   publishManyToTopic: { query: { atomic?: boolean | undefined }; body: BatchInput; result: FanOutResults };
   /** Move messages of a dead-letter queue back. */
   redriveMessages: { query: { wait?: boolean | undefined }; body: RedriveInput; result: Moved | StartedTask };
-  /** List tasks, newest first; those that ended a week ago are forgotten. */
-  listTasks: { query: { limit?: number | undefined; offset?: number | undefined }; result: TaskPage };
+  /** List tasks, the latest first; those that ended are kept for a week. */
+  listTasks: {
+    query: { limit?: number | undefined; offset?: number | undefined; queue_id?: string | undefined };
+    result: TaskPage;
+  };
   /** Get a task. */
   getTask: { result: Task };
   /** Cancel a task; what it did stays done. */
@@ -199,6 +239,15 @@ export type Operations = {
   listKeys: { query: { limit?: number | undefined; offset?: number | undefined }; result: ApiKeyPage };
   /** Revoke an API key: on every server within a second. */
   deleteKey: { result: undefined };
+  /** Numbers of many queues, by id; large ones are estimates. */
+  listStats: {
+    query: { limit?: number | undefined; offset?: number | undefined; search?: string | undefined };
+    result: QueueSummaryPage;
+  };
+  /** Publishes and acks a minute of several queues, oldest first. */
+  listTrends: { query: { queue_ids?: string | undefined; minutes?: number | undefined }; result: QueueTrends };
+  /** What happened to a queue, minute by minute, for the last day; of the first 1000 queues by id. */
+  listRates: { query: { since?: string | undefined }; result: QueueMinutes };
   /** Create a topic. */
   createTopic: { body: TopicInput; result: Topic };
   /** List topics by id. */

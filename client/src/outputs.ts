@@ -44,6 +44,29 @@ export type ErrorBody = {
   details?: string;
 };
 
+export type ErrorGroup = {
+  /** For the filter of the same name */
+  error_group: string;
+  /** With numbers and ids folded */
+  error: string;
+  count: number;
+  first_seen: string;
+  last_seen: string;
+  reasons: string[];
+  /** At most ten of them */
+  source_queue_ids: string[];
+  sample: {
+    id: string;
+    error: string | null;
+  };
+};
+
+export type ErrorGroups = {
+  data: ErrorGroup[];
+  /** Where to go on; absent at the end */
+  next?: string;
+};
+
 export type ExtendedLease = {
   lease_expires_at: string;
 };
@@ -111,6 +134,12 @@ export type Message = {
   expires_at?: string;
   dead?: DeadLetter;
   last_error?: string;
+};
+
+export type MessageCount = {
+  count: number;
+  /** Where to go on; absent at the end */
+  next?: string;
 };
 
 export type Moved = {
@@ -220,6 +249,24 @@ export type Queue = {
   };
 };
 
+export type QueueMinute = {
+  minute: string;
+  published: number;
+  delivered: number;
+  acked: number;
+  /** Nacks, and leases that ran out */
+  failed: number;
+  ready: number | null;
+  leased: number | null;
+  /** Delayed and backing off */
+  hidden: number | null;
+  oldest_ready_age_seconds: number | null;
+};
+
+export type QueueMinutes = {
+  data: QueueMinute[];
+};
+
 export type QueuePage = {
   data: Queue[];
   offset?: number;
@@ -247,6 +294,39 @@ export type QueueStats = {
   blocked_by_label: number;
   /** Numbers above 100000 are estimates */
   approximate?: boolean;
+};
+
+export type QueueSummary = {
+  queue_id: string;
+  ready: number;
+  leased: number;
+  delayed: number;
+  backing_off: number;
+  oldest_ready_age_seconds: number;
+  /** Per second, over the last full minute */
+  publish_rate_1m: number;
+  ack_rate_1m: number;
+  dead_queue_id: string | null;
+  paused?: {
+    publish: boolean;
+    consume: boolean;
+  };
+};
+
+export type QueueSummaryPage = {
+  data: QueueSummary[];
+  offset?: number;
+  limit: number;
+};
+
+export type QueueTrend = {
+  queue_id: string;
+  published: number[];
+  acked: number[];
+};
+
+export type QueueTrends = {
+  data: QueueTrend[];
 };
 
 export type ReceivedMessages = {
@@ -277,6 +357,8 @@ export type SeenMessage = {
   queue_id: string;
   label: string | null;
   body?: string;
+  /** Of the whole body, when it is cut */
+  body_bytes?: number;
   attributes: Record<string, string> | null;
   delivery_attempts: number;
   created_at: string;
@@ -293,6 +375,38 @@ export type SeenMessage = {
 export type SeenMessagePage = {
   data: SeenMessage[];
   next?: string;
+  /** The page ended because enough messages were looked at: go on at next */
+  stopped_early?: boolean;
+};
+
+export type SeenMessageWithEvents = {
+  id: string;
+  queue_id: string;
+  label: string | null;
+  body?: string;
+  /** Of the whole body, when it is cut */
+  body_bytes?: number;
+  attributes: Record<string, string> | null;
+  delivery_attempts: number;
+  created_at: string;
+  lease_expires_at?: string;
+  ordering_key?: string;
+  priority?: number;
+  expires_at?: string;
+  dead?: DeadLetter;
+  last_error?: string;
+  state: "ready" | "delayed" | "leased" | "backing_off" | "acked" | "expired";
+  visible_at?: string;
+  /** Failures: the first and the latest 19; absent while nothing has failed */
+  events?: {
+    at: string;
+    /** nacked, lease_expired, dead_lettered or redriven */
+    event: string;
+    /** Deliveries so far */
+    attempt: number;
+    /** What the consumer said, or why the message died */
+    error?: string;
+  }[];
 };
 
 export type SettleResults = {
