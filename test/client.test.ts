@@ -114,6 +114,12 @@ test("every operation of the API can be asked for", async () => {
   expect((await Array.fromAsync(client.tasks.watch(task_id))).at(-1)).toMatchObject({ state: "completed", moved: 0 });
   await client.tasks.cancel(task_id);
   expect(await queue.stats()).toMatchObject({ ready: 1 });
+  expect(await queue.count({ state: "ready" })).toMatchObject({ count: 1 });
+  expect(await dead.errorGroups()).toMatchObject({ data: [] });
+  expect(Array.isArray((await queue.rates()).data)).toBe(true);
+  expect((await client.stats({ search: queue.id })).data).toMatchObject([{ queue_id: queue.id, ready: 1 }]);
+  expect((await client.trends({ queue_ids: queue.id, minutes: 5 })).data).toMatchObject([{ queue_id: queue.id }]);
+  expect(await queue.actOnMatching({ action: "delete", label: "none" })).toEqual({ task_id: expect.any(String) });
   expect(await queue.cleanUp()).toBeUndefined();
   expect(await queue.purge({ async: true })).toEqual({ task_id: expect.any(String) });
 
@@ -136,12 +142,6 @@ test("every operation of the API can be asked for", async () => {
   expect(key.key).toStartWith(`pq_${key.id}_`);
   expect((await client.keys.list()).data.map(({ id }) => id)).toContain(key.id);
   await client.keys.delete(key.id);
-  expect(await queue.count({ state: "all" })).toMatchObject({ count: expect.any(Number) });
-  expect(await queue.groups()).toMatchObject({ data: [] });
-  expect(await queue.actOnMatching({ action: "delete", state: "ready" })).toEqual({ task_id: expect.any(String) });
-  expect((await queue.rates()).data).toBeArray();
-  expect((await client.stats({ search: queue.id })).data.map(({ queue_id }) => queue_id)).toEqual([queue.id]);
-  expect(await client.trends({ queue_ids: queue.id })).toMatchObject({ data: expect.anything() });
   expect(await client.info()).toMatchObject({ name: "psqlqueue" });
   expect(await client.health()).toEqual({ success: true });
   expect((await client.maintenance()).tables.length).toBeGreaterThan(0);

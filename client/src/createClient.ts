@@ -118,8 +118,9 @@ function createLists(send: Send) {
       /** Revokes it. */
       delete: (key_id: string): Promise<undefined> => send("deleteKey", { path: { key_id } }),
     },
-    /** Numbers of all queues, and what happened to some of them of late. */
+    /** Numbers of many queues; large ones are estimates. */
     stats: (query: Operations["listStats"]["query"] = {}): Promise<QueueSummaryPage> => send("listStats", { query }),
+    /** Publishes and acks a minute of several queues: their ids, with commas. */
     trends: (query: Operations["listTrends"]["query"] = {}): Promise<QueueTrends> => send("listTrends", { query }),
     info: (): Promise<Info> => send("getInfo"),
     health: (): Promise<Health> => send("getHealth"),

@@ -13,7 +13,7 @@ import type {
   QueueMinutes,
   QueueStats,
   RepairedQueue,
-  SeenMessage,
+  SeenMessageWithEvents,
   StartedTask,
 } from "./outputs.ts";
 import {
@@ -50,15 +50,6 @@ function createControls(send: Send, id: string) {
   return {
     /** The queue's settings. */
     get: (): Promise<Queue> => send("getQueue", { path: queue }),
-    /** What happened to it, minute by minute, for the last day. */
-    rates: (query: Query<"listRates"> = {}): Promise<QueueMinutes> => send("listRates", { path: queue, query }),
-    /** How many messages match, page by page. */
-    count: (query: Query<"countMessages"> = {}): Promise<MessageCount> => send("countMessages", { path: queue, query }),
-    /** Dead letters by what they died of, page by page. */
-    groups: (query: Query<"groupDeadLetters"> = {}): Promise<ErrorGroups> =>
-      send("groupDeadLetters", { path: queue, query }),
-    /** Deletes or nacks every message that matches, as a task. */
-    actOnMatching: (body: MatchingInput): Promise<StartedTask> => send("actOnMatching", { path: queue, body }),
     stats: (): Promise<QueueStats> => send("getQueueStats", { path: queue }),
     /** Pauses consuming, or what `body` says. */
     pause: (body: PauseInput = {}): Promise<Queue> => send("pauseQueue", { path: queue, body }),
@@ -74,6 +65,15 @@ function createControls(send: Send, id: string) {
       send("listOrderingKeys", { path: queue, query }),
     /** Looks at every ordering key, and gives those their first message back that have lost it. */
     repair: (): Promise<RepairedQueue> => send("repairQueue", { path: queue }),
+    /** What happened minute by minute, for the last day. */
+    rates: (query: Query<"listRates"> = {}): Promise<QueueMinutes> => send("listRates", { path: queue, query }),
+    /** Counts messages that match, a bounded number of rows a call: go on from `next`. */
+    count: (query: Query<"countMessages"> = {}): Promise<MessageCount> => send("countMessages", { path: queue, query }),
+    /** Dead letters by their error, a bounded number of rows a call: go on from `next`. */
+    errorGroups: (query: Query<"groupDeadLetters"> = {}): Promise<ErrorGroups> =>
+      send("groupDeadLetters", { path: queue, query }),
+    /** Deletes or nacks every message that matches, as a task. */
+    actOnMatching: (body: MatchingInput): Promise<StartedTask> => send("actOnMatching", { path: queue, body }),
     /** Moves messages of this dead-letter queue back, as a task. */
     redrive: async (body: RedriveInput = {}): Promise<StartedTask> =>
       (await send("redriveMessages", { path: queue, body })) as StartedTask,
@@ -180,9 +180,9 @@ export function createQueue<Input, Output>(send: Send, id: string, bodies: Bodie
     /** Looks at messages without leasing them: a page, and `next` for the one after it. */
     peek: (query: PeekOptions = {}) => send("peekMessages", { path: queue, query }),
     /** Looks at one message without leasing it. Its body is text. */
-    getMessage: (message_id: string): Promise<SeenMessage> => send("getMessage", { path: at(message_id) }),
+    getMessage: (message_id: string): Promise<SeenMessageWithEvents> => send("getMessage", { path: at(message_id) }),
     /** Changes a message that nobody holds. Throws LeaseLostError otherwise. */
-    changeMessage: (message_id: string, body: ChangeInput): Promise<SeenMessage> =>
+    changeMessage: (message_id: string, body: ChangeInput): Promise<SeenMessageWithEvents> =>
       send("changeMessage", { path: at(message_id), body }),
     /** Deletes a message, unless somebody else holds it. */
     async deleteMessage(message: Lease): Promise<void> {

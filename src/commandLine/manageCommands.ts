@@ -197,11 +197,7 @@ const whole_commands: CommandSpec[] = [
     about: "shows queues as they are now: depth, age, rates; keys sort it, q ends it",
     effect: "reads",
     options: [
-      choice(
-        "sort",
-        ["depth", "age", "publish-rate", "ack-rate", "leased", "dead", "id"],
-        "what comes first; default depth",
-      ),
+      choice("sort", ["depth", "age", "publish-rate", "ack-rate", "leased", "id"], "what comes first; default depth"),
       whole("every", "seconds between two looks; default 2", 1, 3600),
       { name: "once", about: "print one table, and end" },
       ...client_options,
