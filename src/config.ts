@@ -1,103 +1,33 @@
-import { existsSync, readFileSync, statSync } from "node:fs";
-import { isIPv6 } from "node:net";
+import { readFileSync } from "node:fs";
 import { readConnection } from "./connection/connection.ts";
 import { maskConnection } from "./connection/mask.ts";
-import { ConnectionError, trimText } from "./connection/text.ts";
+import { trimText } from "./connection/text.ts";
 import { nearestOf } from "./nearest.ts";
+import {
+  accessKeys,
+  baseUrl,
+  databaseUrl,
+  databaseUrlFile,
+  host,
+  matching,
+  names,
+  oneOf,
+  onOff,
+  optionalText,
+  origins,
+  portOrNone,
+  problemOf,
+  type Setting,
+  secret,
+  text,
+  truth,
+  whole,
+} from "./settingKinds.ts";
 
 /** A setting that cannot be used. The message is one line: the variable, the value, what is allowed. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
 }
-
-type Setting<T> = { default: string; allowed: string; meaning: string; read: (text: string) => T | undefined };
-
-const whole = (min: number, max: number, default_value: number, meaning: string): Setting<number> => ({
-  default: String(default_value),
-  allowed: `a whole number from ${min} to ${max}`,
-  meaning,
-  read: (text) => {
-    const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
-    return value >= min && value <= max ? value : undefined;
-  },
-});
-
-const truths = new Map<string, boolean>([
-  ...["1", "t", "T", "true", "TRUE", "True"].map((text) => [text, true] as const),
-  ...["0", "f", "F", "false", "FALSE", "False"].map((text) => [text, false] as const),
-]);
-
-const truth = (default_value: boolean, meaning: string): Setting<boolean> => ({
-  default: String(default_value),
-  allowed: "true or false (also 1, t, 0, f)",
-  meaning,
-  read: (text) => truths.get(text),
-});
-
-const oneOf = <const T extends string>(values: readonly T[], default_value: T, meaning: string): Setting<T> => ({
-  default: default_value,
-  allowed: `one of ${values.join(", ")}`,
-  meaning,
-  read: (text) => values.find((value) => value === text.toLowerCase()),
-});
-
-/** Quotes that came along with the value (Docker's `--env-file` keeps them) would be part of a path. */
-const isText = (given: string) => given.trim() !== "" && !/^(["'`]).*\1$/s.test(given);
-
-const text = (default_value: string, meaning: string): Setting<string> => ({
-  default: default_value,
-  allowed: "a text that is not empty, without quotes around it",
-  meaning,
-  read: (given) => (isText(given) ? given : undefined),
-});
-
-/** An IPv6 address may stand in brackets, as in a URL. */
-const host = (default_value: string, meaning: string): Setting<string> => ({
-  default: default_value,
-  allowed: "an address or a name of this machine, without a port",
-  meaning,
-  read: (given) => {
-    const bare = /^\[(.*)\]$/.exec(given)?.[1] ?? given;
-    if (isIPv6(bare)) return bare;
-    return bare === given && /^[\w.-]+$/.test(given) ? given : undefined;
-  },
-});
-
-/** Why a connection string cannot be used. */
-function problemOf(given: string): string | undefined {
-  try {
-    if (trimText(given) !== "") readConnection(given);
-    return undefined;
-  } catch (error) {
-    if (error instanceof ConnectionError) return error.message;
-    throw error;
-  }
-}
-
-const databaseUrl = (meaning: string): Setting<string> => ({
-  default: "",
-  allowed: "empty, or postgres://user:password@host:port/database",
-  meaning,
-  read: (given) => (problemOf(given) === undefined ? trimText(given) : undefined),
-});
-
-const databaseUrlFile = (meaning: string): Setting<string> => ({
-  default: "",
-  allowed: "empty, or the path of a file that can be read",
-  meaning,
-  read: (given) => (given === "" || (existsSync(given) && statSync(given).isFile()) ? given : undefined),
-});
-
-const origins: Setting<string[]> = {
-  default: "",
-  allowed: "origins such as https://app.example.com separated by commas, or *",
-  meaning: "origins whose pages may call the API; empty: none",
-  read: (given) => {
-    const list = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));
-    const isOrigin = (item: string) => item === "*" || (URL.canParse(item) && new URL(item).origin === item);
-    return list.every(isOrigin) ? list : undefined;
-  },
-};
 
 /** Every setting: environment name → default, bound, meaning. The README's table and `server --help` are made of it. */
 export const settings = {
@@ -119,9 +49,20 @@ export const settings = {
     5000,
     "milliseconds until the database cancels a statement; 2 s later the connection is given up and the answer is 503",
   ),
+  PSQLQUEUE_AUTH: oneOf(["on", "off"], "off", "on: every request needs an API key, but those in PSQLQUEUE_AUTH_OPEN"),
+  PSQLQUEUE_AUTH_OPEN: names(["healthz", "docs", "info", "metrics"], "healthz", "what needs no key"),
+  PSQLQUEUE_ROOT_KEY: secret("a key with all rights, kept nowhere; empty: there is none"),
+  PSQLQUEUE_METRICS_AUTH: oneOf(
+    ["on", "off"],
+    "off",
+    "on: the metrics need a key with the right to peek at everything",
+  ),
   PSQLQUEUE_LOG_LEVEL: oneOf(["debug", "info", "warn", "error"], "info", "least level that is logged"),
   PSQLQUEUE_SERVER_HOST: host("0.0.0.0", "address of the API"),
   PSQLQUEUE_SERVER_PORT: whole(0, 65535, 8000, "port of the API; 0: any free one"),
+  PSQLQUEUE_TLS_CERT: optionalText("path of the API's certificate, with its chain, in PEM; empty: no TLS"),
+  PSQLQUEUE_TLS_KEY: optionalText("path of its key"),
+  PSQLQUEUE_TLS_CLIENT_CA: optionalText("path of an authority: only clients with a certificate of it are let in"),
   PSQLQUEUE_SERVER_READ_HEADER_TIMEOUT_SECONDS: whole(
     1,
     3600,
@@ -182,6 +123,22 @@ export const settings = {
   PSQLQUEUE_BATCH_MAX_BYTES: whole(1024, 268_435_456, 8_388_608, "bytes of message bodies that one statement carries"),
   PSQLQUEUE_BATCH_MAX_WAITING: whole(1, 1_000_000, 20_000, "requests that wait per verb; one more is answered 503"),
   PSQLQUEUE_CORS_ORIGINS: origins,
+  PSQLQUEUE_UI: onOff("on", "the dashboard at /ui"),
+  PSQLQUEUE_SQS: onOff("on", "whether clients of Amazon SQS are served"),
+  PSQLQUEUE_SQS_PORT: portOrNone("port of their own besides that of the API; 0: any free one; empty: none"),
+  PSQLQUEUE_SQS_PUBLIC_URL: baseUrl("what QueueUrls begin with; empty: the address that the client used"),
+  PSQLQUEUE_SQS_ACCOUNT_ID: matching("000000000000", /^\d{12}$/, "twelve digits", "account in QueueUrls and ARNs"),
+  PSQLQUEUE_SQS_REGION: matching("us-east-1", /^[a-z0-9-]{1,64}$/, "a region such as us-east-1", "region in ARNs"),
+  PSQLQUEUE_SQS_ACCESS_KEYS: accessKeys,
+  PSQLQUEUE_SQS_UNSIGNED_PAYLOAD: onOff("off", "whether a signature may leave the body out"),
+  PSQLQUEUE_SQS_LIMITS: oneOf(
+    ["strict", "relaxed"],
+    "strict",
+    "strict: names, sizes, batches and receives as at Amazon; relaxed: as this service can",
+  ),
+  PSQLQUEUE_SQS_LEGACY_HANDLES: onOff("off", "whether the receipt handle of an earlier delivery still deletes"),
+  PSQLQUEUE_SQS_PURGE_LIMIT: onOff("off", "whether a queue can be purged once in 60 s only, as at Amazon"),
+  PSQLQUEUE_SQS_NAME_LIMIT: onOff("off", "whether the name of a deleted queue is free after 60 s only, as at Amazon"),
 } as const satisfies Record<string, Setting<unknown>>;
 
 type Values = { [K in keyof typeof settings]: NonNullable<ReturnType<(typeof settings)[K]["read"]>> };
@@ -241,14 +198,15 @@ export function readConfig(
     // Blanks around a value mean nothing. Blanks alone are no value, and never the default.
     const value = setting.read(given.trim() === "" ? given : given.trim());
     if (value === undefined) {
-      const is_url = name.endsWith("_URL");
-      const shown = JSON.stringify(is_url ? maskConnection(given) : given);
+      const is_url = name.endsWith("DATABASE_URL");
+      const shown = setting.is_secret ? '"***"' : JSON.stringify(is_url ? maskConnection(given) : given);
       const problem = is_url ? `: ${problemOf(given)}` : "";
       throw new ConfigError(`${name}=${shown} cannot be used${problem}; allowed: ${setting.allowed}`);
     }
     values[name] = value;
   }
   const read = values as Values;
+  checkTls(read);
   const url = readUrlFile(read);
   const database_url = read.PSQLQUEUE_TESTING ? read.PSQLQUEUE_TEST_DATABASE_URL : url;
   const isSet = (name: string) => environment[name] !== undefined;
@@ -267,8 +225,17 @@ export function readConfig(
   return Object.freeze({ ...config, database_url, origin });
 }
 
-/** Our own for builds and tests, which the program does not read. */
-const other_names = /^PSQLQUEUE_(COMMIT|TEST_[A-Z_]+)$/;
+/** A certificate and its key go together. */
+function checkTls(config: Values): void {
+  const { PSQLQUEUE_TLS_CERT: cert, PSQLQUEUE_TLS_KEY: key, PSQLQUEUE_TLS_CLIENT_CA: client_ca } = config;
+  if ((cert === "") !== (key === "") || (client_ca !== "" && cert === "")) {
+    const missing = cert === "" ? "PSQLQUEUE_TLS_CERT" : "PSQLQUEUE_TLS_KEY";
+    throw new ConfigError(`${missing}="" cannot be used; allowed: the path of a file, since the others are given`);
+  }
+}
+
+/** Our own for builds, tests and the commands that ask a server, which a server does not read. */
+const other_names = /^PSQLQUEUE_(COMMIT|TEST_[A-Z_]+|URL|KEY|PROFILE)$/;
 /** What Kubernetes gives every container about a service that is named psqlqueue. */
 const kubernetes_names = /^PSQLQUEUE_(.*_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$/;
 

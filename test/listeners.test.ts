@@ -56,7 +56,11 @@ describe("a server that cannot listen ends before it makes a data directory, and
       ]);
     }
     const apart = { ...loopback, ...ports, PSQLQUEUE_METRICS_HOST: "127.0.0.2" };
-    expect(await checkListeners(readConfig(apart))).toEqual({ http: "127.0.0.1", metrics: "127.0.0.2" });
+    expect(await checkListeners(readConfig(apart))).toEqual({
+      http: "127.0.0.1",
+      metrics: "127.0.0.2",
+      sqs: "127.0.0.1",
+    });
   });
 
   test("an address of another machine, a name that nobody knows, one of a link", async () => {

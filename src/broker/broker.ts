@@ -10,19 +10,23 @@ import { createNotifier } from "./deliver/notifier.ts";
 import { bytesOf as answerBytes, createReceive, type ReceiveFrom } from "./deliver/receive.ts";
 import { createScanFloors } from "./deliver/scanFloors.ts";
 import { createWakeups } from "./deliver/wakeups.ts";
+import { createExtras } from "./manage/extras.ts";
+import { createKeys } from "./manage/keys.ts";
 import { createMessages } from "./manage/messages.ts";
 import { createOrderingKeys, createRepair } from "./manage/orderingKeys.ts";
 import { createQueues } from "./manage/queues.ts";
+import { createRedrives } from "./manage/redrives.ts";
 import { createRemovals } from "./manage/removal.ts";
 import { createSubscriptions } from "./manage/subscriptions.ts";
 import { createTasks } from "./manage/tasks.ts";
 import { createTopics } from "./manage/topics.ts";
+import { createFindUnreachable } from "./manage/unreachable.ts";
+import { createObserving } from "./observe/observing.ts";
 import { createRates } from "./observe/rates.ts";
-import { createStats } from "./observe/stats.ts";
-import { createTableHealth } from "./observe/tableHealth.ts";
 import type { OnReady } from "./onReady.ts";
+import { createClock } from "./publish/clock.ts";
 import { createFanOut, type FannedOut, type FanOutItem } from "./publish/fanOut.ts";
-import { nextFanOutId, nextId } from "./publish/ids.ts";
+import { createIds } from "./publish/ids.ts";
 import { createOutbox } from "./publish/outbox.ts";
 import {
   createPublish,
@@ -72,6 +76,10 @@ export type Outgoing = {
   label: string | null;
   /** JSON text of a flat object of strings, or null. */
   attributes: string | null;
+  /** JSON text that is kept with it and handed back, or null. */
+  extras?: string | null;
+  /** Bytes that count against the queue's `max_message_bytes`; absent: body, label and attributes as stored. */
+  bytes?: number;
 };
 
 export type ReceiveRequest = ReceiveFrom & {
@@ -89,7 +97,11 @@ type Flush<Item, Result> = BatcherOptions<Item, Result>["flush"];
 const row_bytes = 200;
 
 const bytesOf = (message: Outgoing) =>
-  message.body.length + (message.attributes?.length ?? 0) + (message.label?.length ?? 0) + row_bytes;
+  message.body.length +
+  (message.attributes?.length ?? 0) +
+  (message.label?.length ?? 0) +
+  (message.extras?.length ?? 0) +
+  row_bytes;
 
 /**
  * Everything the service can do. Hot verbs gather concurrent calls into one statement; each call settles after commit.
@@ -105,11 +117,14 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     consumers.wake(queue_id);
     notifier.note(queue_id);
   };
+  const clock = createClock(db);
+  const { nextId, nextFanOutId } = createIds(clock.now_ms);
   const repair = createRepair(db, onReady);
   const removals = createRemovals(db, repair);
   const rates = createRates(db);
   const note: NoteMessages = (event, queue_id, count) => {
     if (event === "published" || event === "acked") rates.count(queue_id, event, count);
+    else if (event === "nacked" || event === "lease_expired") rates.count(queue_id, "failed", count);
     observe({ kind: "messages", event, queue_id, count });
   };
   const settle = createSettle(db, onReady, note);
@@ -198,13 +213,18 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
 
   return {
     ...createQueues(db),
+    ...createExtras(db),
     ...createTopics(db),
     ...createSubscriptions(db),
+    ...createKeys(db),
     ...createMessages(db, onReady, settle),
     ...createOrderingKeys(db, repair),
-    ...createStats(db, floors.floorOf),
-    ...createTableHealth(db),
+    ...createObserving(db, floors.floorOf),
+    clock,
+    /** What has an id that no path can name. */
+    findUnreachable: createFindUnreachable(db),
     ...createOutbox(db, onReady),
+    ...createRedrives(db),
     ...createTasks(db, removals, onReady, limits.removal_ms_max),
     ...createLeadership(db),
     ...createExpiredSweep(db, settle, note),
@@ -273,6 +293,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
         await giveBack(queue_id, leased);
         return [];
       }
+      if (leased.length > 0) rates.count(queue_id, "delivered", leased.length);
       observe({ kind: "delivered", queue_id: request.queue_id, messages: leased });
       return leased;
     },

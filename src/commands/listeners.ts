@@ -4,7 +4,7 @@ import os from "node:os";
 import { type Config, ConfigError } from "../config.ts";
 import { describeError } from "../log.ts";
 
-export type ListenerName = "http" | "metrics";
+export type ListenerName = "http" | "metrics" | "sqs";
 
 /** A listener that could not be opened; the message says what to do. Logged under the listener's own message. */
 export class ListenError extends Error {
@@ -17,14 +17,17 @@ export class ListenError extends Error {
   }
 }
 
-const prefixes = { http: "PSQLQUEUE_SERVER", metrics: "PSQLQUEUE_METRICS" } as const;
+const names = {
+  http: ["PSQLQUEUE_SERVER_HOST", "PSQLQUEUE_SERVER_PORT"],
+  metrics: ["PSQLQUEUE_METRICS_HOST", "PSQLQUEUE_METRICS_PORT"],
+  sqs: ["PSQLQUEUE_SERVER_HOST", "PSQLQUEUE_SQS_PORT"],
+} as const;
 
 /** What the system says about an address or a port, in terms of our settings. */
 function describeFailure(listener: ListenerName, config: Config, cause: unknown): string {
-  const prefix = prefixes[listener];
-  const [host_name, port_name] = [`${prefix}_HOST`, `${prefix}_PORT`] as const;
-  const port = `${port_name}=${config[`${prefix}_PORT`]}`;
-  const host = `${host_name}=${config[`${prefix}_HOST`]}`;
+  const [host_name, port_name] = names[listener];
+  const port = `${port_name}=${config[port_name]}`;
+  const host = `${host_name}=${config[host_name]}`;
   const { code } = cause as { code?: string };
   if (code === "EADDRINUSE") {
     return `${port} is in use on ${host} already; set ${port_name} to another port, or stop what listens there`;
@@ -75,27 +78,41 @@ function canonical(host: string): string {
   return URL.canParse(url) ? new URL(url).hostname : host;
 }
 
+/** The port of a listener; undefined: there is none. */
+export function portOf(listener: ListenerName, config: Config): number | undefined {
+  const port = config[names[listener][1]];
+  return port === "" || (listener === "sqs" && config.PSQLQUEUE_SQS === "off") ? undefined : port;
+}
+
+/** Throws ConfigError for a listener that would be in the way of another one. */
+function assertApart(config: Config, other: ListenerName, listener: ListenerName): void {
+  const port = portOf(listener, config);
+  const [[host_name, port_name], [other_host_name, other_port_name]] = [names[listener], names[other]];
+  const [host, other_host] = [config[host_name], config[other_host_name]];
+  const meet = canonical(host) === canonical(other_host) || isWildcard(host) || isWildcard(other_host);
+  if (port === undefined || port === 0 || port !== portOf(other, config) || !meet) return;
+  throw new ConfigError(
+    `${port_name}="${port}" cannot be used; allowed: another port than ${other_port_name} (${port})`,
+  );
+}
+
 /**
- * Finds out, before anything is made or opened, whether both listeners can be; answers the addresses for them. Throws
+ * Finds out, before anything is made or opened, whether the listeners can be; answers the addresses for them. Throws
  * ListenError, and ConfigError where they would be in each other's way.
  */
 export async function checkListeners(config: Config): Promise<Record<ListenerName, string>> {
-  const [host, port] = [config.PSQLQUEUE_SERVER_HOST, config.PSQLQUEUE_SERVER_PORT];
-  const [metrics_host, metrics_port] = [config.PSQLQUEUE_METRICS_HOST, config.PSQLQUEUE_METRICS_PORT];
-  const meet = canonical(host) === canonical(metrics_host) || isWildcard(host) || isWildcard(metrics_host);
-  if (port !== 0 && port === metrics_port && meet) {
-    throw new ConfigError(
-      `PSQLQUEUE_METRICS_PORT="${port}" cannot be used; allowed: another port than PSQLQUEUE_SERVER_PORT (${port})`,
-    );
-  }
+  assertApart(config, "http", "metrics");
+  assertApart(config, "http", "sqs");
+  assertApart(config, "metrics", "sqs");
   const check = async (listener: ListenerName) => {
-    const prefix = prefixes[listener];
+    const port = portOf(listener, config);
     try {
-      const hostname = await resolveHost(config[`${prefix}_HOST`]);
+      const hostname = await resolveHost(config[names[listener][0]]);
+      if (port === undefined) return hostname;
       // Closed again at once: a connection is taken only by a server that can answer.
       const tried = Bun.serve({
         hostname,
-        port: config[`${prefix}_PORT`],
+        port,
         reusePort: false,
         fetch: () => new Response(null, { status: 503 }),
       });
@@ -105,17 +122,18 @@ export async function checkListeners(config: Config): Promise<Record<ListenerNam
       throw new ListenError(listener, describeFailure(listener, config, cause), cause);
     }
   };
-  return { metrics: await check("metrics"), http: await check("http") };
+  return { metrics: await check("metrics"), http: await check("http"), sqs: await check("sqs") };
 }
 
 /** Where a browser on this machine finds a server that listens on `host`. */
-export function urlOf(host: string, port: number): string {
-  return `http://${isWildcard(host) ? "localhost" : canonical(host)}:${port}`;
+export function urlOf(host: string, port: number, has_tls = false): string {
+  return `http${has_tls ? "s" : ""}://${isWildcard(host) ? "localhost" : canonical(host)}:${port}`;
 }
 
 /** Where a server of these settings is asked by a program on this machine. */
 export function healthUrl(config: Config): string {
   const host = canonical(config.PSQLQUEUE_SERVER_HOST);
   const reachable = host === "0.0.0.0" ? "127.0.0.1" : host === "[::]" ? "[::1]" : host;
-  return `http://${reachable}:${config.PSQLQUEUE_SERVER_PORT}/v1/healthz`;
+  const scheme = config.PSQLQUEUE_TLS_CERT === "" ? "http" : "https";
+  return `${scheme}://${reachable}:${config.PSQLQUEUE_SERVER_PORT}/v1/healthz`;
 }

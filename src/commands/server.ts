@@ -1,28 +1,38 @@
 import os from "node:os";
 import { jobsOf } from "../background/jobs.ts";
+import { keysJob } from "../background/keys.ts";
 import { startLeadership } from "../background/leadership.ts";
 import { startLoop } from "../background/loop.ts";
 import { peersJob } from "../background/peers.ts";
 import { createBroker } from "../broker/broker.ts";
+import { hashSecret } from "../broker/manage/keys.ts";
 import type { Config } from "../config.ts";
+import { dashboardRoutes } from "../dashboard/dashboard.ts";
 import { openPostgres } from "../db/db.ts";
 import { checkMigrated, migrateDatabase } from "../db/migrate.ts";
 import { checkSession } from "../db/session.ts";
 import { findKnownBug } from "../db/versions.ts";
+import { BrokerError } from "../errors.ts";
 import { createApp } from "../http/app.ts";
-import { refusal } from "../http/output.ts";
+import { refusal, refusalOf } from "../http/output.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
 import { addObserver, observe } from "../observe.ts";
 import { version } from "../version.ts";
+import { type Auth, createAuth } from "../web/auth.ts";
 import { startListener } from "../web/listener.ts";
-import { checkListeners, type ListenerName, listen, urlOf } from "./listeners.ts";
+import type { Certificates } from "../web/openServer.ts";
+import { readCertificates, watchCertificates } from "./certificates.ts";
+import { createEdges } from "./edges.ts";
+import { checkListeners, type ListenerName, listen, portOf, urlOf } from "./listeners.ts";
 import { openStore, type Store } from "./store.ts";
 
 export type RunningServer = {
   /** The port that the API listens on. */
   port: number;
   metrics_port: number;
+  /** The port for clients of Amazon SQS only; undefined: there is none. */
+  sqs_port: number | undefined;
   /** Resolves with the reason when the embedded database died and the process must end. Never rejects. */
   failed: Promise<Error>;
   /**
@@ -53,6 +63,7 @@ const peers_ms_max = 1000;
 export async function startServer(config: Config, log: Log): Promise<RunningServer> {
   // First: nothing is made on the disk by a server that then cannot serve.
   const addresses = await checkListeners(config);
+  const certificates = readCertificates(config);
   const store = await openStore(config);
   try {
     // Nobody else can have migrated the embedded database: it has one process at a time.
@@ -60,7 +71,7 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
     // Asked while the service is being put together, and answered before it listens.
     const is_ready = store.is_embedded ? Promise.resolve() : checkVersion(store);
     is_ready.catch(() => {});
-    return await serve(config, log, store, addresses, is_ready);
+    return await serve(config, log, store, addresses, certificates, is_ready);
   } catch (error) {
     await store.close().catch(() => {});
     throw error;
@@ -76,6 +87,28 @@ async function sayGoodbye(lastRequestMs: () => number, idle_ms_max: number, ms_m
   if (performance.now() - lastRequestMs() > idle_ms_max) return;
   const quiet_since_ms = () => Math.max(lastRequestMs(), end_ms - ms_max);
   while (performance.now() < end_ms && performance.now() - quiet_since_ms() < quiet_ms_min) await Bun.sleep(20);
+}
+
+/** The metrics say of every queue how it is doing. */
+async function refuseScrape(keys: Auth | undefined, request: Request): Promise<Response | undefined> {
+  try {
+    const identity = await keys?.identify(request.headers.get("authorization"));
+    return identity?.mayAll("peek") ? undefined : refusal(new BrokerError("forbidden"));
+  } catch (error) {
+    return refusal(refusalOf(error, "metrics"));
+  }
+}
+
+const isLoopback = (address: string) => address === "::1" || address.startsWith("127.");
+
+/** Said at every start, so that nobody serves the world without knowing. */
+function warnOfOpenness(config: Config, log: Log, address: string): void {
+  if (config.PSQLQUEUE_AUTH === "on" || config.PSQLQUEUE_TLS_CLIENT_CA !== "" || isLoopback(address)) return;
+  log("warn", "no key is asked for: whoever reaches this address may do everything", {
+    host: config.PSQLQUEUE_SERVER_HOST,
+    remedy:
+      "set PSQLQUEUE_AUTH=on and PSQLQUEUE_ROOT_KEY, or PSQLQUEUE_SERVER_HOST=127.0.0.1, or keep others off by a firewall",
+  });
 }
 
 async function checkVersion(store: Store): Promise<void> {
@@ -94,6 +127,7 @@ async function serve(
   log: Log,
   store: Store,
   addresses: Record<ListenerName, string>,
+  certificates: Certificates | undefined,
   is_ready: Promise<void>,
 ): Promise<RunningServer> {
   const holder = `${os.hostname()}:${process.pid}:${crypto.randomUUID()}`;
@@ -127,6 +161,16 @@ async function serve(
     holder,
   );
 
+  const asks_keys = config.PSQLQUEUE_AUTH === "on";
+  const keys =
+    asks_keys || config.PSQLQUEUE_METRICS_AUTH === "on"
+      ? createAuth({
+          find: broker.findKey,
+          hash: hashSecret,
+          claim: broker.claimRate,
+          root_key: config.PSQLQUEUE_ROOT_KEY,
+        })
+      : undefined;
   let is_stopping = false;
   let metrics_port: number | undefined;
   const app = createApp(broker, {
@@ -137,8 +181,11 @@ async function serve(
     isStopping: () => is_stopping,
     metricsPort: () => metrics_port,
     checks_responses: process.env["NODE_ENV"] === "development",
+    ...(config.PSQLQUEUE_UI === "on" && { beside: [dashboardRoutes()], home: "/ui" }),
     version,
+    ...(asks_keys && keys && { auth: { keys, open: config.PSQLQUEUE_AUTH_OPEN } }),
   });
+  const edges = createEdges(broker, app, config, () => is_stopping);
   const metrics = createMetrics({
     queues_max: config.PSQLQUEUE_METRICS_MAX_QUEUES,
     listDepths: broker.listDepths,
@@ -167,13 +214,25 @@ async function serve(
         observe({ kind: "notice", level: "WARN", message: "this PostgreSQL has a known bug", details: bug });
       }
     }
+    await broker.clock.refresh();
+    for (const { kind, id } of await broker.findUnreachable()) {
+      const remedy = `rename it in the database: no path can name it, so it cannot be asked for or deleted`;
+      observe({
+        kind: "notice",
+        level: "WARN",
+        message: `a ${kind} has an id that clients take for a step in a path`,
+        details: { id, remedy },
+      });
+    }
     const metrics_host = config.PSQLQUEUE_METRICS_HOST;
     const metrics_server = await listen("metrics", config, () =>
       Bun.serve({
         hostname: addresses.metrics,
         port: config.PSQLQUEUE_METRICS_PORT,
         reusePort: false,
-        async fetch() {
+        async fetch(request) {
+          const refused = config.PSQLQUEUE_METRICS_AUTH === "on" ? await refuseScrape(keys, request) : undefined;
+          if (refused !== undefined) return refused;
           return new Response(await metrics.scrape(), {
             headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
           });
@@ -186,30 +245,48 @@ async function serve(
     // Known to the other servers before the first request, so that none of its publishes waits for a poll of theirs.
     await Promise.race([peers?.run().catch(() => {}), Bun.sleep(peers_ms_max)]);
     const host = config.PSQLQUEUE_SERVER_HOST;
+    const serving = {
+      refusal,
+      idle_seconds_max: config.PSQLQUEUE_SERVER_IDLE_TIMEOUT_SECONDS,
+      header_seconds_max: config.PSQLQUEUE_SERVER_READ_HEADER_TIMEOUT_SECONDS,
+      body_rate_min: config.PSQLQUEUE_SERVER_BODY_RATE_MIN,
+      rate_window_ms,
+      handler_seconds_max: config.PSQLQUEUE_SERVER_HANDLER_TIMEOUT_SECONDS,
+    };
     const listener = await listen("http", config, () =>
       startListener({
+        ...serving,
         hostname: addresses.http,
         port: config.PSQLQUEUE_SERVER_PORT,
-        fetch: async (request) => await app.fetch(request),
-        refusal,
-        idle_seconds_max: config.PSQLQUEUE_SERVER_IDLE_TIMEOUT_SECONDS,
-        header_seconds_max: config.PSQLQUEUE_SERVER_READ_HEADER_TIMEOUT_SECONDS,
-        body_rate_min: config.PSQLQUEUE_SERVER_BODY_RATE_MIN,
-        rate_window_ms,
-        handler_seconds_max: config.PSQLQUEUE_SERVER_HANDLER_TIMEOUT_SECONDS,
+        certificates,
+        fetch: edges.main,
       }),
     );
+    const sqs_asked = portOf("sqs", config);
+    const sqs_fetch = edges.sqs;
+    const sqs_listener =
+      sqs_asked === undefined || sqs_fetch === undefined
+        ? undefined
+        : await listen("sqs", config, () =>
+            startListener({ ...serving, hostname: addresses.sqs, port: sqs_asked, fetch: sqs_fetch }),
+          );
+    if (sqs_listener) log("info", "sqs server starting", { host, port: sqs_listener.port });
     const { port } = listener;
-    const url = urlOf(host, port);
-    log("info", "http server starting", { host, port, url, docs: `${url}/v1/swagger/index.html` });
+    const url = urlOf(host, port, certificates !== undefined);
+    const pages = { ...(config.PSQLQUEUE_UI === "on" && { ui: `${url}/ui` }), docs: `${url}/v1/swagger/index.html` };
+    log("info", "http server starting", { host, port, url, ...pages });
+    const endWatch = watchCertificates(config, log, listener.reload);
+    warnOfOpenness(config, log, addresses.http);
 
     const leadership = startLeadership(broker, holder);
-    const jobs = [...jobsOf(broker), ...(peers ? [peers] : []), ...store.jobs(db)];
+    const key_jobs = keys ? [keysJob(broker, keys, !store.is_embedded)] : [];
+    const jobs = [...jobsOf(broker), ...(peers ? [peers] : []), ...key_jobs, ...store.jobs(db)];
     const stops = jobs.map((job) => startLoop(job, leadership.isLeader, 1000));
 
     let stopped: Promise<void> | undefined;
     const stop = async () => {
       is_stopping = true;
+      endWatch();
       // Long polls end at once, with nothing.
       broker.wakeups.stop();
       const grace_ms = config.PSQLQUEUE_SHUTDOWN_GRACE_SECONDS * 1000;
@@ -218,9 +295,10 @@ async function serve(
         config.PSQLQUEUE_SERVER_IDLE_TIMEOUT_SECONDS * 1000,
         Math.min(grace_ms, goodbye_ms_max),
       );
-      const finished = Promise.all([listener.stop(), metrics_server.stop(), ...stops.map((end) => end())]);
+      const servers = [listener, metrics_server, ...(sqs_listener ? [sqs_listener] : [])];
+      const finished = Promise.all([...servers.map((server) => server.stop()), ...stops.map((end) => end())]);
       await Promise.race([finished, Bun.sleep(grace_ms)]);
-      await Promise.all([listener.stop(true), metrics_server.stop(true)]);
+      await Promise.all(servers.map((server) => server.stop(true)));
       await Promise.allSettled([leadership.stop(), broker.notifier.retire(), broker.flushRates()]);
       await db.close(1);
       await store.close();
@@ -228,13 +306,15 @@ async function serve(
     };
     const abort = async () => {
       is_stopping = true;
-      const cut = Promise.allSettled([listener.stop(true), metrics_server.stop(true), db.close(0), store.close()]);
+      const servers = [listener, metrics_server, ...(sqs_listener ? [sqs_listener] : [])];
+      const cut = Promise.allSettled([...servers.map((server) => server.stop(true)), db.close(0), store.close()]);
       await Promise.race([cut, Bun.sleep(abort_ms_max)]);
     };
     return {
       port,
       abort,
       metrics_port: metrics_server.port ?? 0,
+      sqs_port: sqs_listener?.port,
       failed: store.failed,
       stop: () => {
         stopped ??= stop();

@@ -20,7 +20,8 @@ import {
  * index in the old order then finds nothing.
  */
 export const text = customType<{ data: string }>({ dataType: () => 'text collate "C"' });
-const plainText = customType<{ data: string }>({ dataType: () => "text" });
+/** Text that is for people, in the database's own order. */
+export const plainText = customType<{ data: string }>({ dataType: () => "text" });
 /** Text, not Date: a Date loses the microseconds. */
 export const moment = (name: string) => timestamp(name, { withTimezone: true, mode: "string" });
 
@@ -83,6 +84,8 @@ export const queues = psqlqueue.table("queues", {
     .generatedAlwaysAs(sql`has_priorities or max_in_flight is not null or rate_count is not null`),
   publish_paused: boolean("publish_paused").notNull().default(false),
   consume_paused: boolean("consume_paused").notNull().default(false),
+  /** What an edge keeps of a queue that means nothing to the broker: flat names, values as text. */
+  extras: jsonb("extras").$type<Record<string, string>>(),
   created_at: moment("created_at").notNull().defaultNow(),
   updated_at: moment("updated_at").notNull().defaultNow(),
 });
@@ -119,6 +122,8 @@ export const messages = psqlqueue.table(
     last_error: plainText("last_error"),
     /** Where a dead-lettered message came from, and why. */
     dead: jsonb("dead").$type<DeadLetter>(),
+    /** Its failures, the first and the latest ones; null while nothing has failed, so that nothing is paid for. */
+    events: jsonb("events").$type<unknown[]>(),
     /** Null: the message has no order. Given under the lock of its key, so that it rises with commits. */
     ordering_seq: bigint("ordering_seq", { mode: "number" }),
     /** When an ordered message would be visible if none of its key stood before it. */
@@ -128,6 +133,10 @@ export const messages = psqlqueue.table(
     ordering_group: text("ordering_group"),
     /** Set by a lease that takes one of the places of a queue with `max_in_flight`. */
     slot_key: text("slot_key"),
+    /** When it was delivered for the first time. */
+    first_leased_at: moment("first_leased_at"),
+    /** What an edge keeps with a message and gets back, and the broker does not look into. */
+    extras: jsonb("extras"),
   },
   (message) => [
     primaryKey({ columns: [message.queue_no, message.id] }),
@@ -183,6 +192,7 @@ export const archived_messages = psqlqueue.table(
     last_error: plainText("last_error"),
     dead: jsonb("dead").$type<DeadLetter>(),
     ordering_key: text("ordering_key"),
+    events: jsonb("events").$type<unknown[]>(),
   },
   (past) => [
     index("archived_messages_id").on(past.queue_no, past.id),
@@ -318,13 +328,15 @@ export const outbox = psqlqueue.table("outbox", {
   priority: smallint("priority").notNull().default(0),
 });
 
-/** What was published and acked per queue and minute, by all servers together: written every few seconds, for rates. */
+/** What happened per queue and minute, on all servers together: for rates. Failed: nacks, and leases that ran out. */
 export const rates = psqlqueue.table(
   "rates",
   {
     minute: moment("minute").notNull(),
     published: bigint("published", { mode: "number" }).notNull(),
     acked: bigint("acked", { mode: "number" }).notNull(),
+    delivered: bigint("delivered", { mode: "number" }).notNull().default(0),
+    failed: bigint("failed", { mode: "number" }).notNull().default(0),
     queue_id: text("queue_id").notNull(),
   },
   (rate) => [primaryKey({ columns: [rate.queue_id, rate.minute] })],

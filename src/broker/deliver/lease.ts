@@ -26,6 +26,12 @@ export type LeasedMessage = {
   ordering_key: string | null;
   /** Of a queue that knows priorities. */
   priority?: number;
+  /** Where it stands in its key: rises with publication. Null without a key. */
+  ordering_seq: string | null;
+  /** Of its first delivery; as PostgreSQL says it. */
+  first_leased_at: string;
+  /** JSON text that the publisher's edge keeps with it, or null. */
+  extras: string | null;
 };
 
 /** What is to become of a leased row: only `ready` ones go to a consumer. */
@@ -93,6 +99,9 @@ function candidatesOf({ orm }: Db, queue: ReturnType<typeof withQueue>, is_label
         bytes: sql<number>`octet_length(${messages.body}) + case
         when pg_column_size(${messages.attributes}) > 500 then octet_length(${messages.attributes}::text)
         else coalesce(pg_column_size(${messages.attributes}), 0)
+      end + case
+        when pg_column_size(${messages.extras}) > 500 then octet_length(${messages.extras}::text)
+        else coalesce(pg_column_size(${messages.extras}), 0)
       end`.as("bytes"),
       })
       .from(messages)
@@ -152,6 +161,7 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
     -- A sub-select, so that the list is cast once and not for every row of it.
     set lease_token = (select ${value("lease_tokens")}::text[]::bigint[])[pick.n],
       leased_at = now(),
+      first_leased_at = coalesce(message.first_leased_at, message.leased_at, now()),
       lease_expires_at = now() + pick.lease_seconds * interval '1 second',
       visible_at = case
         when queue.retry_min_seconds = 0 then now() + pick.lease_seconds * interval '1 second'
@@ -166,13 +176,18 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
           end
         )
       end,
+      events = case
+        when message.lease_token is null then message.events
+        else psqlqueue.add_event(message.events, 'lease_expired', message.delivery_attempts, null)
+      end,
       delivery_attempts = message.delivery_attempts
         + (message.expires_at > now() and message.delivery_attempts < queue.deliveries_max)::int
     from pick, queue
     where message.ctid = pick.tid and ${is_within}
     returning message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
       message.created_at, message.lease_token, message.lease_expires_at, message.last_error, message.dead::text as dead,
-      case when message.has_ttl then message.expires_at end as expires_at, message.ordering_key, pick.ready_at,
+      case when message.has_ttl then message.expires_at end as expires_at, message.ordering_key,
+      message.ordering_seq::text as ordering_seq, message.first_leased_at, message.extras::text as extras, pick.ready_at,
       pick.was_leased, pick.bytes,
       case
         when message.expires_at <= now() then case when queue.is_dead_on_expiry then 'dead_expired' else 'expired' end
@@ -204,6 +219,9 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
       dead: column<string | null>("dead"),
       expires_at: column<string | null>("expires_at"),
       ordering_key: column<string | null>("ordering_key"),
+      ordering_seq: column<string | null>("ordering_seq"),
+      first_leased_at: column<string>("first_leased_at"),
+      extras: column<string | null>("extras"),
     })
     .as(sql`
       select now() as now, queue.receive_wait_seconds as wait_seconds, queue.max_lease_seconds, queue.is_lease_too_long,

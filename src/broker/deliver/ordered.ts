@@ -1,5 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
+import { messages, queues } from "../../db/schema.ts";
 import { randomTokens } from "../publish/ids.ts";
 import { orderedToken, storedToken } from "../settle/fenced.ts";
 import { column, prepare, value } from "../statement.ts";
@@ -28,14 +29,26 @@ function prepareFollowers(db: Db): Prepared<FollowerRow[]> {
       last_error: column<string | null>("last_error"),
       expires_at: column<string | null>("expires_at"),
       ordering_key: column<string | null>("ordering_key"),
+      ordering_seq: column<string | null>("ordering_seq"),
+      first_leased_at: column<string>("first_leased_at"),
+      extras: column<string | null>("extras"),
     })
     .as(sql`
-      select leased.*
+      -- As the message was before this statement: what is read of it here does not change, but for its first lease.
+      select leased.*, message.ordering_seq::text as ordering_seq, message.extras::text as extras,
+        coalesce(message.first_leased_at, message.leased_at, now()) as first_leased_at
       from psqlqueue.lease_followers(
         ${value("queue_id")}::text, ${value("ids")}::text[], ${value("lease_tokens")}::text[]::bigint[],
         ${value("new_tokens")}::text[]::bigint[], ${value("label")}::text, ${value("key_max")}::int, ${value("limit")}::int,
         ${value("bytes_max")}::bigint
-      ) as leased`);
+      ) as leased
+      cross join lateral (
+        select * from ${messages} as message
+        where message.id = leased.id
+          and message.queue_no = (select queue.no from ${queues} as queue where queue.id = ${value("queue_id")}::text)
+        limit 1
+      ) as message
+      order by leased.head_n, leased.nth`);
   return prepare<FollowerRow>(db.orm.with(follower).select().from(follower), "lease_followers");
 }
 

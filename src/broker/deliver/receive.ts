@@ -196,7 +196,8 @@ export function createReceive(
     const ready: LeasedMessage[] = rows.filter(({ verdict }) => verdict === "ready");
     const heads = ready.filter(({ ordering_key }) => ordering_key !== null);
     const key_max = from.max_per_key ?? 1;
-    const left = limit - rows.length;
+    // Any number of a key: from as few keys as possible. The heads for which no room is left are given back.
+    const left = key_max === 0 ? limit - 1 : limit - rows.length;
     const bytes_left = bytes_max - bytesOf(ready);
     // A cap or a rate would have to count them, too.
     if (is_counted || key_max === 1 || heads.length === 0 || left <= 0 || bytes_left <= 0) return ready;
@@ -213,9 +214,11 @@ export function createReceive(
   }
 
   /** Leases once and deals; answers how it went, or undefined when there is nothing more to do. */
-  async function step(from: ReceiveFrom, deal: ReturnType<typeof createDeal>, bound: Bound) {
+  async function step(from: ReceiveFrom, deal: ReturnType<typeof createDeal>, bound: Bound, is_first: boolean) {
     const limit = deal.wanted();
-    const leased = await lease(from, limit, bound);
+    // One key may hold all that is wanted: then no other is touched.
+    const looks_first = is_first && from.max_per_key === 0 && from.lease_seconds !== 0 && limit > 1;
+    const leased = await lease(from, looks_first ? 1 : limit, bound);
     if (leased instanceof BrokerError) return leased;
     const left: LeasedMessage[] = [];
     for (const row of await withFollowers(from, leased, limit, bound.bytes_max)) {
@@ -230,8 +233,9 @@ export function createReceive(
     if (unfit.length > 0) await putAway(from.queue_id, leased.rows);
     // What made room for the next of its key, or took a place that is free again, may have been all that was ready.
     const has_more = leased.is_full || leased.throttled != null;
-    const asks_again = unfit.length > 0 && (has_more || unfit.some(({ ordering_key }) => ordering_key !== null));
-    return { ...leased, asks_again };
+    const goes_on = looks_first && leased.rows.length > 0;
+    const has_room = unfit.length > 0 && (has_more || unfit.some(({ ordering_key }) => ordering_key !== null));
+    return { ...leased, asks_again: goes_on || has_room };
   }
 
   /** A filter found nothing: heads with another label that have expired may stand before what it asks for. */
@@ -256,7 +260,7 @@ export function createReceive(
     for (let round = 0; round < rounds_max; round++) {
       const bytes_max = Math.min(deal.room(), is_cut ? Math.min(heavy_bytes, answers.room()) : light_bytes);
       try {
-        const leased = await step(from, deal, { bytes_max, is_one_free: String(!is_cut) });
+        const leased = await step(from, deal, { bytes_max, is_one_free: String(!is_cut) }, round === 0);
         if (leased instanceof BrokerError) return leased;
         wait_seconds = leased.wait_seconds;
         has_more = leased.is_full;

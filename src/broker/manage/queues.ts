@@ -1,18 +1,13 @@
-import { asc, eq, type SQL, sql } from "drizzle-orm";
+import { asc, eq, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { governors } from "../../db/orderingSchema.ts";
 import { deleted_queues, queues } from "../../db/schema.ts";
 import { BrokerError, DatabaseError, invalid } from "../../errors.ts";
-import {
-  type BaseSettings,
-  type LaterInput,
-  type LaterName,
-  type LaterSettings,
-  later_names,
-  later_settings,
-  type Queue,
-} from "../settings.ts";
-import { column, rfc3339, value } from "../statement.ts";
+import type { BaseSettings, LaterInput, Queue } from "../settings.ts";
+import { column, value } from "../statement.ts";
+import { changedExtras, type Extras } from "./extras.ts";
+import { dead_no, fields, givenColumns, is_kept, present, type Row, valuesOf } from "./queueColumns.ts";
+import { everything, isVisible, type Visible, visibleValues } from "./visible.ts";
 
 // SQLSTATEs of the rules that the table itself holds for dead-letter queues.
 const check_violation = "23514";
@@ -24,118 +19,6 @@ const numbers_used_up = "2200H";
 const no_number =
   "no queue can be made any more: each that ever was has a number of its own, and all 2147483647 are given away; " +
   "make new queues in a new database";
-
-/** Settings of several columns. */
-const compounds = {
-  policy: {
-    prefix: "retry",
-    types: { min_seconds: sql`int`, max_seconds: sql`int`, multiplier: sql`float8`, jitter: sql`text` },
-  },
-  rate: { prefix: "rate", types: { count: sql`int`, per_seconds: sql`int`, burst: sql`int` } },
-};
-
-/** `x` of a setting → its columns: their names, SQL types, and where a `PUT` finds them as they are. */
-const columnsOf = (name: LaterName): { column: string; type: SQL; current: SQL }[] => {
-  const { kind } = later_settings[name];
-  const members = compounds[kind as keyof typeof compounds];
-  if (members !== undefined) {
-    return Object.entries(members.types).map(([member, type]) => {
-      const column = `${members.prefix}_${member}`;
-      return { column, type, current: sql`${queues}.${sql.identifier(column)}` };
-    });
-  }
-  const column = kind === "queue" ? dead_queue_no : name;
-  const type = kind === "truth" ? sql`boolean` : kind === "choice" ? sql`text` : sql`bigint`;
-  return [{ column, type, current: sql`${queues}.${sql.identifier(column)}` }];
-};
-
-const dead_queue_no = "dead_queue_no";
-
-/** What is selected of a queue; of a setting, its columns. */
-const fields = {
-  id: queues.id,
-  ack_deadline_seconds: queues.ack_deadline_seconds,
-  message_retention_seconds: queues.message_retention_seconds,
-  delivery_delay_seconds: queues.delivery_delay_seconds,
-  created_at: queues.created_at,
-  updated_at: queues.updated_at,
-  // Named by its table: a column alone would be that of the inner one.
-  dead_queue_id: sql<string | null>`(
-    select dead.id from psqlqueue.queues as dead where dead.no = ${queues}.dead_queue_no
-  )`.as("dead_queue_id"),
-  ...Object.fromEntries(
-    later_names
-      .filter((name) => later_settings[name].kind !== "queue")
-      .flatMap(columnsOf)
-      .map(({ column }) => [column, queues[column as keyof typeof queues] as typeof queues.publish_paused]),
-  ),
-  publish_paused: queues.publish_paused,
-  consume_paused: queues.consume_paused,
-};
-
-type Row = BaseSettings & {
-  id: string;
-  created_at: string;
-  updated_at: string;
-  publish_paused: boolean;
-  consume_paused: boolean;
-} & Record<string, unknown>;
-
-function laterOf(row: Row): LaterSettings {
-  const of = (name: LaterName) => {
-    const compound = compounds[later_settings[name].kind as keyof typeof compounds];
-    if (compound === undefined) return row[name];
-    const members = Object.keys(compound.types).map((member) => [member, row[`${compound.prefix}_${member}`]]);
-    return members.every(([, value]) => value === null) ? null : Object.fromEntries(members);
-  };
-  return Object.fromEntries(later_names.map((name) => [name, of(name)])) as LaterSettings;
-}
-
-function present(row: Row): Queue {
-  const { publish_paused, consume_paused } = row;
-  return {
-    id: row.id,
-    ack_deadline_seconds: row.ack_deadline_seconds,
-    message_retention_seconds: row.message_retention_seconds,
-    delivery_delay_seconds: row.delivery_delay_seconds,
-    created_at: rfc3339(row.created_at),
-    updated_at: rfc3339(row.updated_at),
-    ...laterOf(row),
-    ...((publish_paused || consume_paused) && { paused: { publish: publish_paused, consume: consume_paused } }),
-  };
-}
-
-const is_kept = (name: LaterName) => sql`${value(`keeps_${name}`)}::text::boolean`;
-
-// A queue that does not exist has no number: told apart from "none" by the id given.
-const dead_no = sql`(select dead.no from psqlqueue.queues as dead where dead.id = ${value("dead_queue_id")}::text)`;
-
-/** The columns of the settings as they are given: everything as text, or null. */
-const givenColumns = () =>
-  later_names.flatMap((name) =>
-    columnsOf(name).map(({ column, type, current }) => {
-      const given = column === dead_queue_no ? dead_no : sql`${value(column)}::text::${type}`;
-      return { name, column, given, current };
-    }),
-  );
-
-/** The parameters of create and update. `keeps_x`: the setting stays as it is. */
-function valuesOf(id: string, base: BaseSettings, input: LaterInput, is_new: boolean): Record<string, unknown> {
-  const values: Record<string, unknown> = { id, ...base };
-  for (const name of later_names) {
-    const own = input[name];
-    values[`keeps_${name}`] = String(own === undefined && !is_new);
-    const set = own ?? later_settings[name].default;
-    const compound = compounds[later_settings[name].kind as keyof typeof compounds];
-    if (compound !== undefined) {
-      const parts = (set ?? {}) as Record<string, unknown>;
-      for (const member of Object.keys(compound.types)) {
-        values[`${compound.prefix}_${member}`] = parts[member] === undefined ? null : String(parts[member]);
-      }
-    } else values[name] = set === null ? null : String(set);
-  }
-  return values;
-}
 
 /** What can be done with queues. Every call may run concurrently with any other. */
 export function createQueues(db: Db) {
@@ -152,6 +35,7 @@ export function createQueues(db: Db) {
     .values({
       id: value("id"),
       ...base,
+      extras: sql`${value("extras")}::text::jsonb`,
       ...Object.fromEntries(later.map(({ column, given }) => [column, given])),
     } as unknown as Columns)
     .onConflictDoNothing()
@@ -160,7 +44,13 @@ export function createQueues(db: Db) {
   const update = orm
     .update(queues)
     .set({
-      ...base,
+      ...Object.fromEntries(
+        Object.entries(base).map(([column, given]) => [
+          column,
+          sql`coalesce(${given}, ${queues}.${sql.identifier(column)})`,
+        ]),
+      ),
+      extras: changedExtras,
       ...Object.fromEntries(
         later.map(({ name, column, given, current }) => [
           column,
@@ -196,6 +86,7 @@ export function createQueues(db: Db) {
   const list = orm
     .select(fields)
     .from(queues)
+    .where(sql`${isVisible(queues.id, "queue")}`)
     .orderBy(asc(queues.id))
     .limit(value("limit"))
     .offset(value("offset"))
@@ -251,14 +142,14 @@ export function createQueues(db: Db) {
 
   return {
     /** Throws `queue_exists`, `queue_not_found` for its dead-letter queue, `validation_failed`. */
-    async createQueue(id: string, settings: BaseSettings, input: LaterInput): Promise<Queue> {
+    async createQueue(id: string, settings: BaseSettings, input: LaterInput, extras?: Extras): Promise<Queue> {
       refuseItself(id, input);
       // The insert decides; but each that meets a taken id uses up a number, of which there are 2^31.
       if ((await find(id)) !== undefined) throw new BrokerError("queue_exists");
       if (input.dead_queue_id != null && (await find(input.dead_queue_id)) === undefined) {
         throw new BrokerError("queue_not_found");
       }
-      const values = valuesOf(id, settings, input, true);
+      const values = valuesOf(id, settings, input, extras, true);
       try {
         const [row] = await db.run("create_queue", () => create.execute(values));
         if (row === undefined) throw new BrokerError("queue_exists");
@@ -276,12 +167,12 @@ export function createQueues(db: Db) {
     },
 
     /**
-     * Replaces v1's settings and changes those others that are given. Repeatable. Throws `queue_not_found`, also for
-     * its dead-letter queue, and `validation_failed`.
+     * Changes those settings and extras that are given; an extra that is null goes. Repeatable. Throws
+     * `queue_not_found`, also for its dead-letter queue, and `validation_failed`.
      */
-    async updateQueue(id: string, settings: BaseSettings, input: LaterInput): Promise<Queue> {
+    async updateQueue(id: string, settings: Partial<BaseSettings>, input: LaterInput, extras?: Extras): Promise<Queue> {
       refuseItself(id, input);
-      const values = valuesOf(id, settings, input, false);
+      const values = valuesOf(id, settings, input, extras, false);
       try {
         const [row] = await db.run("update_queue", () => update.execute(values), true);
         if (row !== undefined) return present(row as Row);
@@ -309,9 +200,20 @@ export function createQueues(db: Db) {
       return queue;
     },
 
+    /** The same with what an edge keeps of it. Throws `queue_not_found`. */
+    async getQueueAndExtras(id: string): Promise<{ queue: Queue; extras: Record<string, string> }> {
+      const [row] = await db.run("get_queue", () => get.execute({ id }), true);
+      if (row === undefined) throw new BrokerError("queue_not_found");
+      return { queue: present(row as Row), extras: row.extras ?? {} };
+    },
+
     /** Ascending by id. */
-    async listQueues(limit: number, offset: number): Promise<Queue[]> {
-      const rows = await db.run("list_queues", () => list.execute({ limit, offset }), true);
+    async listQueues(limit: number, offset: number, visible: Visible = everything): Promise<Queue[]> {
+      const rows = await db.run(
+        "list_queues",
+        () => list.execute({ limit, offset, ...visibleValues(visible, "queue") }),
+        true,
+      );
       return rows.map((row) => present(row as Row));
     },
 

@@ -61,7 +61,7 @@ export function prepareKeyed(db: Db): Prepared<Outcome[]> {
   const stored = sql`
     insert into ${messages} (
       queue_no, id, body, label, attributes, priority, visible_at, expires_at, has_ttl, created_at, ordering_seq, due_at,
-      ordering_key, ordering_group)
+      ordering_key, ordering_group, extras)
     select
       fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes::jsonb, fresh.priority,
       case
@@ -72,12 +72,17 @@ export function prepareKeyed(db: Db): Prepared<Outcome[]> {
       end,
       ${ending}, fresh.expires_at is not null or fresh.ttl_seconds is not null, now(),
       case when fresh.ordering_group is not null then nextval('psqlqueue.ordering_seq') end,
-      case when fresh.ordering_group is not null then fresh.visible_at end, fresh.ordering_key, fresh.ordering_group
-    from (${placed(sql`fresh`, sql`fresh.n`)}) as fresh`;
+      case when fresh.ordering_group is not null then fresh.visible_at end, fresh.ordering_key, fresh.ordering_group,
+      fresh.extras::jsonb
+    from (${placed(sql`fresh`, sql`fresh.n`)}) as fresh
+    returning id, ordering_seq`;
   const steps: [string, SQL][] = [
     ["entered", enteredKeys(sql`select fresh.queue_no, fresh.ordering_group from fresh`)],
     ["stored", stored],
   ];
-  const status = sql`when item.is_delayed then 'delayed' when item.is_unprioritized then 'unprioritized'`;
-  return storing(db, "publish_keyed", extra, steps, status);
+  return storing(db, "publish_keyed", extra, steps, {
+    status: sql`when item.is_delayed then 'delayed' when item.is_unprioritized then 'unprioritized'`,
+    // Gathered once for all items.
+    seq: sql`(select jsonb_object_agg(stored.id, stored.ordering_seq) from stored) ->> item.id`,
+  });
 }

@@ -16,6 +16,10 @@ export type PublishItem = {
   label: string | null;
   /** JSON text of a flat object of strings, or null. */
   attributes: string | null;
+  /** JSON text that is kept with it and handed back, or null. */
+  extras?: string | null;
+  /** Bytes that count against `max_message_bytes`; absent: see bytesOf. */
+  bytes?: number;
 };
 
 export type PublishOptions = {
@@ -40,7 +44,14 @@ export const isKeyed = ({ ordering_key, priority }: Pick<PublishOptions, "orderi
 
 export type OptionedItem = PublishItem & PublishOptions;
 
-export type Published = { id: string; deduplicated: boolean };
+/** `ordering_seq`: where a message with an ordering key stands in it; of a duplicate while its original is there. */
+export type Published = { id: string; deduplicated: boolean; ordering_seq?: string };
+
+const published = (id: string, deduplicated: boolean, ordering_seq: string | null): Published => ({
+  id,
+  deduplicated,
+  ...(ordering_seq !== null && { ordering_seq }),
+});
 
 export type Publish = {
   /** Stores messages without options for any queues, in order. */
@@ -88,6 +99,7 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
     bodies: items.map((item) => item.body),
     labels: items.map((item) => item.label),
     attributes: items.map((item) => item.attributes),
+    extras: items.map((item) => item.extras ?? null),
   });
 
   /** Fills in what the plain statement left out: refused, or for a queue that looks at bodies. */
@@ -165,7 +177,7 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
       dedup_keys,
       body_hashes,
       are_counted: are_counted.map(String),
-      bytes: items.map((item) => String(bytesOf(item))),
+      bytes: items.map((item) => String(item.bytes ?? bytesOf(item))),
       is_atomic: String(is_atomic),
     };
     // Its own statement: what has no order pays nothing for it.
@@ -174,7 +186,7 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
       : await db.run("publish_with_options", () => withOptions.execute(values), true);
     const results: (Published | Failure | "uncounted")[] = items.map(() => new BrokerError("queue_not_found"));
     const seen: number[] = [];
-    for (const { n, now, status } of rows) {
+    for (const { n, now, status, ordering_seq } of rows) {
       const i = Number(n) - 1;
       const item = items[i] as OptionedItem;
       if (status === "closed") results[i] = new BrokerError("queue_closed");
@@ -183,7 +195,7 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
       else if (status === "uncounted") results[i] = status;
       else if (status === "delayed") results[i] = isDelayed(item);
       else if (status === "unprioritized") results[i] = invalid("priority", "not_enabled");
-      else results[i] = { id: item.id, deduplicated: false };
+      else results[i] = published(item.id, false, ordering_seq);
       if (status === "stored") onReady(item.queue_id, item.label, now);
       if (status === "seen") seen.push(i);
     }
@@ -210,7 +222,9 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
       const i = seen[Number(row.n) - 1] as number;
       // Its own id: the first try of this very statement stored it.
       const deduplicated = row.message_id !== items[i]?.id;
-      results[i] = row.is_same_body ? { id: row.message_id, deduplicated } : new BrokerError("dedup_conflict");
+      results[i] = row.is_same_body
+        ? published(row.message_id, deduplicated, row.ordering_seq)
+        : new BrokerError("dedup_conflict");
     }
   }
 

@@ -9,6 +9,8 @@ import { takesOldKeys } from "./dedup.ts";
 export type Outcome = {
   n: string;
   now: string;
+  /** Of a message with an ordering key. */
+  ordering_seq: string | null;
   /**
    * `uncounted`: its queue has a quota, and nobody has looked whether it fits. `delayed`: an order and a delay of its
    * own do not go together in this queue. `unprioritized`: it knows no priorities.
@@ -36,17 +38,17 @@ export function preparePlain(db: Db): Prepared<Tally[]> {
     select given.*, queue.no as queue_no, queue.delivery_delay_seconds, queue.message_retention_seconds
     from unnest(
       ${value("queue_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
-      ${value("attributes")}::text[]
-    ) with ordinality as given (queue_id, id, body, label, attributes, n)
+      ${value("attributes")}::text[], ${value("extras")}::text[]
+    ) with ordinality as given (queue_id, id, body, label, attributes, extras, n)
     cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
     where not queue.publish_paused and not queue.content_dedup
       and num_nonnulls(queue.max_message_bytes, queue.max_depth, queue.max_bytes) = 0`);
   const stored = db.orm.$with("stored", {}).as(sql`
-    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, created_at)
+    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, created_at, extras)
     select
       item.queue_no, item.id, item.body, item.label, item.attributes::jsonb,
       now() + item.delivery_delay_seconds * interval '1 second',
-      now() + item.message_retention_seconds * interval '1 second', now()
+      now() + item.message_retention_seconds * interval '1 second', now(), item.extras::jsonb
     from item
     where exists (select from once)
     order by item.n`);
@@ -69,6 +71,9 @@ export type Extra = {
   /** The client's key as it is stored, of `given` and `queue`. */
   key: SQL;
 };
+
+/** What it answers more: a status, and where a message stands in its key. */
+export type Answered = { status: SQL; seq: SQL };
 
 /** The items whose queue exists, each with its fate as far as it does not depend on others. */
 const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
@@ -102,10 +107,10 @@ const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
       ${value("attributes")}::text[], ${value("delays")}::int[], ${value("deliver_ats")}::text[]::timestamptz[],
       ${value("ttls")}::int[], ${value("expires_ats")}::text[]::timestamptz[], ${value("dedup_keys")}::text[],
       ${value("body_hashes")}::text[], ${value("are_counted")}::text[]::boolean[],
-      ${value("bytes")}::text[]::bigint[] ${arrays}
+      ${value("bytes")}::text[]::bigint[], ${value("extras")}::text[] ${arrays}
     ) with ordinality as given (
       queue_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, body_hash,
-      is_counted, bytes, ${names} n)
+      is_counted, bytes, extras, ${names} n)
     cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
   ) as keyed
   ) as judged`;
@@ -116,7 +121,13 @@ export const ending = sql`
     now() + fresh.ttl_seconds * interval '1 second')`;
 
 /** A statement that judges items, stores those of `fresh` by `stored`, and answers a row per item with a queue. */
-export function storing(db: Db, name: string, extra: Extra, stored: [name: string, text: SQL][], status: SQL) {
+export function storing(
+  db: Db,
+  name: string,
+  extra: Extra,
+  stored: [name: string, text: SQL][],
+  { status, seq }: Answered,
+) {
   const once = guard(db);
   const item = db.orm.$with("item", {}).as(judged(extra));
   // All or nothing: one item that cannot be stored keeps the others back.
@@ -143,6 +154,7 @@ export function storing(db: Db, name: string, extra: Extra, stored: [name: strin
       n: column<string>("n"),
       now: column<string>("now"),
       status: column<Outcome["status"]>("status"),
+      ordering_seq: column<string | null>("ordering_seq"),
     })
     .as(sql`
       select item.n, now() as now,
@@ -154,7 +166,7 @@ export function storing(db: Db, name: string, extra: Extra, stored: [name: strin
           ${status}
           when item.key is null or item.id in (select fresh.id from fresh) then 'stored'
           else 'seen'
-        end as status
+        end as status, ${seq} as ordering_seq
       from item`);
   return prepare<Outcome>(
     db.orm
@@ -173,17 +185,19 @@ export const plain_key = sql`
 export function prepareOptioned(db: Db): Prepared<Outcome[]> {
   const none = sql``;
   const stored = sql`
-    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at)
+    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at, extras)
     select
       fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes::jsonb, fresh.visible_at, ${ending},
-      fresh.expires_at is not null or fresh.ttl_seconds is not null, now()
+      fresh.expires_at is not null or fresh.ttl_seconds is not null, now(), fresh.extras::jsonb
     from fresh
     order by fresh.n`;
   const extra = { arrays: none, names: none, columns: none, refused: none, key: plain_key };
-  return storing(db, "publish_with_options", extra, [["stored", stored]], none);
+  const answered = { status: none, seq: sql`null::text` };
+  return storing(db, "publish_with_options", extra, [["stored", stored]], answered);
 }
 
-export type Original = { n: string; message_id: string; is_same_body: boolean };
+/** `ordering_seq`: while the original is unfinished. */
+export type Original = { n: string; message_id: string; is_same_body: boolean; ordering_seq: string | null };
 
 /**
  * Under which id a duplicate's original lives: read after the statement that met it, which could not see its commit.
@@ -194,9 +208,16 @@ export function prepareOriginals(db: Db): Prepared<Original[]> {
       n: column<string>("n"),
       message_id: column<string>("message_id"),
       is_same_body: column<boolean>("is_same_body"),
+      ordering_seq: column<string | null>("ordering_seq"),
     })
     .as(sql`
-      select given.n, seen.message_id, seen.body_hash = given.body_hash or not queue.dedup_strict as is_same_body
+      select given.n, seen.message_id, seen.body_hash = given.body_hash or not queue.dedup_strict as is_same_body,
+        (
+          select message.ordering_seq::text
+          from ${messages} as message
+          where message.queue_no = queue.no and message.id = seen.message_id
+          limit 1
+        ) as ordering_seq
       from unnest(
         ${value("queue_ids")}::text[], ${value("dedup_keys")}::text[], ${value("body_hashes")}::text[],
         ${value("ordering_keys")}::text[]

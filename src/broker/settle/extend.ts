@@ -18,8 +18,8 @@ export type ExtendRow = {
 export function prepareExtend(db: Db): Prepared<ExtendRow[]> {
   const found = db.orm.$with("fenced", {}).as(
     fenced({
-      names: sql`seconds,`,
-      arrays: sql`, ${value("seconds")}::int[]`,
+      names: sql`seconds, keeps_token,`,
+      arrays: sql`, ${value("seconds")}::int[], ${value("keeps_tokens")}::text[]::boolean[]`,
       columns: sql`queue.retry_min_seconds, queue.retry_max_seconds, queue.retry_multiplier, queue.retry_jitter,
         found.delivery_attempts,
         -- What a lease may still get, when that is less than was asked for.
@@ -35,12 +35,15 @@ export function prepareExtend(db: Db): Prepared<ExtendRow[]> {
       end`,
     }),
   );
-  // 0 releases: visible at once, the delivery stays counted, the token is spent.
+  // 0 releases: visible at once, the delivery stays counted, the token is spent unless it is asked to be kept: then the
+  // lease has only run out, and until the next delivery its token still counts.
   const extended = db.orm.$with("extended", {}).as(sql`
     update ${messages} as message
-    set lease_expires_at = case when fenced.seconds > 0 then now() + fenced.seconds * interval '1 second' end,
-      lease_token = case when fenced.seconds > 0 then message.lease_token end,
-      leased_at = case when fenced.seconds > 0 then message.leased_at end,
+    set lease_expires_at = case
+        when fenced.seconds > 0 or fenced.keeps_token then now() + fenced.seconds * interval '1 second'
+      end,
+      lease_token = case when fenced.seconds > 0 or fenced.keeps_token then message.lease_token end,
+      leased_at = case when fenced.seconds > 0 or fenced.keeps_token then message.leased_at end,
       visible_at = now() + fenced.seconds * interval '1 second' + case
         when fenced.seconds = 0 or fenced.retry_min_seconds = 0 then interval '0'
         else psqlqueue.backoff_seconds(fenced.delivery_attempts, fenced.retry_min_seconds, fenced.retry_max_seconds,

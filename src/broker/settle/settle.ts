@@ -19,7 +19,11 @@ export type NackItem = SettleItem & {
   /** To the dead-letter queue at once, when there is one. */
   dead_letter: boolean;
 };
-export type ExtendItem = SettleItem & { ack_deadline_seconds: number };
+export type ExtendItem = SettleItem & {
+  ack_deadline_seconds: number;
+  /** At 0 seconds: the token still counts until the next delivery. */
+  keeps_token?: boolean;
+};
 
 export type Extended = { lease_expires_at: string };
 
@@ -152,7 +156,12 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
   const extending: Change<ExtendItem, Extended> = {
     verb: "extend",
     async run(batch, batch_id) {
-      const values = { ...columnsOf(batch), batch_id, seconds: batch.map((item) => item.ack_deadline_seconds) };
+      const values = {
+        ...columnsOf(batch),
+        batch_id,
+        seconds: batch.map((item) => item.ack_deadline_seconds),
+        keeps_tokens: batch.map((item) => String(item.keeps_token ?? false)),
+      };
       const rows = await db.run("extend", () => prolong.execute(values), true);
       const by_place = new Map(rows.map((row) => [Number(row.n), row]));
       return (k) => {

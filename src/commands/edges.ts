@@ -1,0 +1,53 @@
+import type { Broker } from "../broker/broker.ts";
+import type { Config } from "../config.ts";
+import { BrokerError } from "../errors.ts";
+import type { App } from "../http/app.ts";
+import { refusal } from "../http/output.ts";
+import { createSqs, isSqs } from "../sqs/sqs.ts";
+
+type Fetch = (request: Request) => Promise<Response>;
+
+export type Edges = {
+  /** Answers what comes to the port of the API: each edge what is its own. */
+  main: Fetch;
+  /** Answers what comes to the port of SQS; undefined when it is off. */
+  sqs: Fetch | undefined;
+};
+
+/**
+ * Puts the edges beside each other. Which one a request is for is told by its path and headers, before its body is
+ * read; log, request id, limits and metrics are the gateway's, which each edge has one of.
+ */
+export function createEdges(broker: Broker, app: App, config: Config, isStopping: () => boolean): Edges {
+  const http: Fetch = async (request) => await app.fetch(request);
+  if (config.PSQLQUEUE_SQS === "off") return { main: http, sqs: undefined };
+  const keys = config.PSQLQUEUE_SQS_ACCESS_KEYS;
+  const sqs = createSqs(broker, {
+    body_bytes_max: config.PSQLQUEUE_MAX_BODY_BYTES,
+    cors_origins: config.PSQLQUEUE_CORS_ORIGINS,
+    isStopping,
+    place: {
+      account_id: config.PSQLQUEUE_SQS_ACCOUNT_ID,
+      region: config.PSQLQUEUE_SQS_REGION,
+      public_url: config.PSQLQUEUE_SQS_PUBLIC_URL,
+    },
+    is_strict: config.PSQLQUEUE_SQS_LIMITS === "strict",
+    wait_seconds_max: config.PSQLQUEUE_MAX_WAIT_SECONDS,
+    has_legacy_handles: config.PSQLQUEUE_SQS_LEGACY_HANDLES === "on",
+    limits_purges: config.PSQLQUEUE_SQS_PURGE_LIMIT === "on",
+    limits_names: config.PSQLQUEUE_SQS_NAME_LIMIT === "on",
+    signatures:
+      // Where keys are asked for, SQS is not a way round them.
+      keys.size === 0 && config.PSQLQUEUE_AUTH === "off"
+        ? undefined
+        : {
+            async findKey(id) {
+              const secret = keys.get(id);
+              return secret === undefined ? undefined : { secret };
+            },
+            takes_unsigned_payload: config.PSQLQUEUE_SQS_UNSIGNED_PAYLOAD === "on",
+          },
+    unknown: () => refusal(new BrokerError("route_not_found")),
+  });
+  return { main: (request) => (isSqs(request) ? sqs.fetch(request) : http(request)), sqs: sqs.fetch };
+}

@@ -1,0 +1,44 @@
+import type { Broker } from "../broker/broker.ts";
+import type { Attempts } from "./attempts.ts";
+import type { FactsOfQueues } from "./facts.ts";
+import type { Limits } from "./limits.ts";
+import type { Place } from "./names.ts";
+import type { Recent } from "./recent.ts";
+import type { Action, Input } from "./shapes.ts";
+
+/** What all requests share. */
+export type Service = {
+  broker: Broker;
+  place: Place;
+  limits: Limits;
+  facts: FactsOfQueues;
+  attempts: Attempts;
+  /** Seconds that a receive of any edge waits at most. */
+  wait_seconds_max: number;
+  /** A handle of an earlier delivery still deletes. */
+  has_legacy_handles: boolean;
+  /** Queues that were purged, and names that were given up, in the last minute; undefined: nobody minds. */
+  purged: Recent | undefined;
+  deleted: Recent | undefined;
+};
+
+/** What an action must know of its request. */
+export type Call = {
+  /** The Host header. */
+  host: string | null;
+  /** The access key that the request was signed with. */
+  sender: string | undefined;
+  /** Its X-Amzn-Trace-Id. */
+  trace: string | undefined;
+  signal: AbortSignal;
+  /** It asks to wait so long. */
+  mayWait(ms: number): void;
+  /** For what must be undone when the client is gone before it is answered. */
+  whenUnsent(undo: () => void): void;
+};
+
+/** One action: its input is of its shape, and its answer too. Throws SqsError and what the broker throws. */
+export type Act<A extends Action> = (service: Service, input: Input<A>, call: Call) => Promise<object>;
+
+/** An answer without members. */
+export const nothing = {};

@@ -1,0 +1,256 @@
+import type { Broker } from "../broker/broker.ts";
+import type { BrokerError } from "../errors.ts";
+import { observe } from "../observe.ts";
+import { carryText, whenUnsent } from "../web/answer.ts";
+import { readBody } from "../web/body.ts";
+import { createGateway, type GatewayOptions, has_effect, requestId } from "../web/gateway.ts";
+import { mayWait } from "../web/request.ts";
+import { createAttempts } from "./attempts.ts";
+import { SqsError, toSqsError } from "./errors.ts";
+import { createFacts } from "./facts.ts";
+import { parseJson, readJson } from "./json.ts";
+import { limitsOf } from "./limits.ts";
+import { cancelMessageMoveTask, listMessageMoveTasks, startMessageMoveTask } from "./moves.ts";
+import type { Place } from "./names.ts";
+import { parseForms, readQuery, writeError, writeResponse } from "./query.ts";
+import {
+  addPermissionTo,
+  createQueue,
+  deleteQueue,
+  getQueueAttributes,
+  getQueueUrl,
+  listDeadLetterSourceQueues,
+  listQueues,
+  listQueueTags,
+  purgeQueue,
+  removePermissionFrom,
+  setQueueAttributes,
+  tagQueue,
+  untagQueue,
+} from "./queues.ts";
+import { receiveMessage } from "./receive.ts";
+import { createRecent } from "./recent.ts";
+import { sendMessage, sendMessageBatch } from "./send.ts";
+import type { Act, Call, Service } from "./service.ts";
+import { changeMessageVisibility, changeMessageVisibilityBatch, deleteMessage, deleteMessageBatch } from "./settle.ts";
+import { type Action, inputs, isAction, outputs } from "./shapes.ts";
+import { checkSignature, keyIdOf, type SignatureRules } from "./signature.ts";
+
+const acts: { [A in Action]: Act<A> } = {
+  AddPermission: addPermissionTo,
+  CancelMessageMoveTask: cancelMessageMoveTask,
+  ChangeMessageVisibility: changeMessageVisibility,
+  ChangeMessageVisibilityBatch: changeMessageVisibilityBatch,
+  CreateQueue: createQueue,
+  DeleteMessage: deleteMessage,
+  DeleteMessageBatch: deleteMessageBatch,
+  DeleteQueue: deleteQueue,
+  GetQueueAttributes: getQueueAttributes,
+  GetQueueUrl: getQueueUrl,
+  ListDeadLetterSourceQueues: listDeadLetterSourceQueues,
+  ListMessageMoveTasks: listMessageMoveTasks,
+  ListQueueTags: listQueueTags,
+  ListQueues: listQueues,
+  PurgeQueue: purgeQueue,
+  ReceiveMessage: receiveMessage,
+  RemovePermission: removePermissionFrom,
+  SendMessage: sendMessage,
+  SendMessageBatch: sendMessageBatch,
+  SetQueueAttributes: setQueueAttributes,
+  StartMessageMoveTask: startMessageMoveTask,
+  TagQueue: tagQueue,
+  UntagQueue: untagQueue,
+};
+
+export type SqsOptions = GatewayOptions & {
+  place: Place;
+  is_strict: boolean;
+  wait_seconds_max: number;
+  has_legacy_handles: boolean;
+  limits_purges: boolean;
+  limits_names: boolean;
+  /** undefined: signatures are not looked at. */
+  signatures: SignatureRules | undefined;
+  /** How another edge on the same port refuses what no edge takes. */
+  unknown: () => Response;
+};
+
+type Protocol = "json" | "query";
+type Asked = { action: string; input: object };
+
+const target_prefix = "AmazonSQS.";
+const json_type = "application/x-amz-json-1.0";
+/** A queue of an account, as in a QueueUrl, and a shorter form. */
+const queue_path = /^\/(?:\d{12}|queue)\/([^/]+)\/?$/;
+const account_path = /^\/\d{12}\/[^/]+\/?$/;
+const root_path = /^\/(?:sqs\/?)?$/;
+/** On a path of a queue these are no actions. */
+const queueless = new Set<string>(["CreateQueue", "ListQueues"]);
+
+/** Path and query of a request's URL. */
+function splitUrl({ url }: Request): { path: string; query: string } {
+  const start = url.indexOf("/", url.indexOf("//") + 2);
+  const mark = url.indexOf("?", start);
+  const path = start < 0 ? "/" : url.slice(start, mark < 0 ? undefined : mark);
+  return { path, query: mark < 0 ? "" : url.slice(mark + 1) };
+}
+
+const typeOf = (request: Request) => request.headers.get("content-type") ?? "";
+
+const protocolOf = (request: Request): Protocol =>
+  request.headers.get("x-amz-target")?.startsWith(target_prefix) || typeOf(request).startsWith(json_type)
+    ? "json"
+    : "query";
+
+const hasAction = (query: string) => /(?:^|&)Action=/.test(query);
+const isForm = (request: Request) => typeOf(request).startsWith("application/x-www-form-urlencoded");
+
+/** Is the request one for Amazon SQS? Told by its path and headers, before its body is read. */
+export function isSqs(request: Request): boolean {
+  const { path, query } = splitUrl(request);
+  if (account_path.test(path)) return true;
+  if (!queue_path.test(path) && !root_path.test(path)) return false;
+  return protocolOf(request) === "json" || hasAction(query) || (request.method === "POST" && isForm(request));
+}
+
+const uuid = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/;
+
+/** The request's id as Amazon's clients expect it: a UUID. */
+const answerId = (request: Request): string => {
+  const id = requestId(request);
+  return uuid.test(id) ? id : crypto.randomUUID();
+};
+
+function respond(protocol: Protocol, status: number, text: string, id: string): Response {
+  const headers = {
+    "content-type": protocol === "json" ? json_type : "text/xml",
+    "x-amzn-requestid": id,
+    "cache-control": "no-store",
+    "content-length": String(Buffer.byteLength(text)),
+  };
+  return carryText(new Response(text, { status, headers }), text);
+}
+
+function refuse(request: Request, error: SqsError): Response {
+  const protocol = protocolOf(request);
+  const id = answerId(request);
+  const message = error.messageIn(protocol);
+  const status = error.statusIn(protocol);
+  const text =
+    protocol === "json"
+      ? JSON.stringify({ __type: `com.amazonaws.sqs#${error.error}`, message })
+      : writeError({ code: error.code, message, fault: error.fault }, id);
+  const response = respond(protocol, status, text, id);
+  if (protocol === "json") response.headers.set("x-amzn-query-error", `${error.code};${error.fault}`);
+  if (status === 503) response.headers.set("retry-after", "1");
+  return response;
+}
+
+function unknownAction(protocol: Protocol, action: string): SqsError {
+  const message =
+    protocol === "json"
+      ? `The operation ${action} is not known.`
+      : `The action ${action} is not valid for this endpoint.`;
+  return new SqsError("UnknownOperationException", message);
+}
+
+/** What a GET of a queue's address without an action is answered. */
+const noOperation = (id: string) => respond("query", 404, "<UnknownOperationException/>", id);
+
+/** What is asked for. undefined: nothing that this edge knows. Throws SqsError. */
+function readAsked(request: Request, bytes: Uint8Array): Asked | undefined {
+  const { path, query } = splitUrl(request);
+  const path_queue = queue_path.exec(path)?.[1];
+  if (protocolOf(request) === "json") {
+    const action = request.headers.get("x-amz-target")?.slice(target_prefix.length) ?? "";
+    if (!isAction(action)) throw unknownAction("json", action);
+    return { action, input: readJson(inputs[action], parseJson(bytes), "") as object };
+  }
+  const parameters = parseForms(query, isForm(request) ? Buffer.from(bytes).toString("utf8") : "");
+  const action = parameters.byName.get("Action");
+  if (action === undefined) return undefined;
+  if (!isAction(action) || (path_queue !== undefined && queueless.has(action))) throw unknownAction("query", action);
+  const input = readQuery(inputs[action], parameters.tree, "") as { QueueUrl?: string };
+  if (path_queue !== undefined) input.QueueUrl ??= path_queue;
+  return { action, input };
+}
+
+/**
+ * The endpoint for clients of Amazon SQS. `fetch` answers a request on a port of its own, or one that `isSqs` says is
+ * for it. Never rejects.
+ */
+export function createSqs(broker: Broker, options: SqsOptions) {
+  const service: Service = {
+    broker,
+    place: options.place,
+    limits: limitsOf(options.is_strict, options),
+    facts: createFacts(broker),
+    attempts: createAttempts(),
+    wait_seconds_max: options.wait_seconds_max,
+    has_legacy_handles: options.has_legacy_handles,
+    purged: options.limits_purges ? createRecent() : undefined,
+    deleted: options.limits_names ? createRecent() : undefined,
+  };
+
+  async function act(request: Request): Promise<Response> {
+    const bytes = await readBody(request);
+    const { path, query } = splitUrl(request);
+    const { headers } = request;
+    if (options.signatures !== undefined) {
+      await checkSignature({ method: request.method, path, query, headers, body: bytes }, options.signatures);
+    }
+    const asked = readAsked(request, bytes);
+    if (asked === undefined) return account_path.test(path) ? noOperation(answerId(request)) : options.unknown();
+    let onUnsent: (() => void) | undefined;
+    const call: Call = {
+      host: headers.get("host"),
+      sender: keyIdOf(headers, query),
+      trace: headers.get("x-amzn-trace-id") ?? undefined,
+      signal: request.signal,
+      mayWait: (ms) => mayWait(request, ms),
+      whenUnsent: (undo) => {
+        onUnsent = undo;
+      },
+    };
+    const action = asked.action as Action;
+    const output = await acts[action](service, asked.input as never, call);
+    const protocol = protocolOf(request);
+    const id = answerId(request);
+    const text = protocol === "json" ? JSON.stringify(output) : writeResponse(action, outputs[action], output, id);
+    const response = respond(protocol, 200, text, id);
+    return onUnsent === undefined ? response : whenUnsent(response, onUnsent);
+  }
+
+  async function answer(request: Request): Promise<Response> {
+    try {
+      return await act(request);
+    } catch (thrown) {
+      const error = toSqsError(thrown, "sqs", requestId(request));
+      if (error.error === "SerializationException") {
+        observe({ kind: "malformed_request", reason: error.message, request_id: requestId(request) });
+      }
+      return refuse(request, error);
+    }
+  }
+
+  const gateway = createGateway(options, {
+    refusal: (error: BrokerError, headers, request) => {
+      const response = refuse(request, toSqsError(error, "sqs"));
+      for (const [name, value] of Object.entries(headers)) response.headers.set(name, value);
+      return response;
+    },
+    start: () => undefined,
+    // Who asks is told by signatures, which each action checks.
+    failure: (error, request) => refuse(request, toSqsError(error, "sqs", requestId(request))),
+    needs: {},
+  });
+  const hooks = { detail: has_effect };
+  gateway.open({
+    routes: ["/", "/sqs", "/:account/:queue"].flatMap((path) => [
+      { method: "POST", path },
+      { method: "GET", path, hooks },
+    ]),
+  });
+
+  return { fetch: (request: Request): Promise<Response> => gateway.enter(answer, request) };
+}

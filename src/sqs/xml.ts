@@ -1,0 +1,25 @@
+// A small writer of XML: elements and text. What is not legal in XML 1.0 cannot be written at all, whatever the escape,
+// so it becomes U+FFFD; messages that hold such characters are refused when they come by this endpoint.
+
+const illegal = /[^\t\n\r\u{20}-\u{d7ff}\u{e000}-\u{fffd}\u{10000}-\u{10ffff}]/gu;
+// A carriage return as it is would be read as a line feed.
+const special = /[&<>"'\r]/g;
+const escapes: Record<string, string> = {
+  "&": "&amp;",
+  "<": "&lt;",
+  ">": "&gt;",
+  '"': "&quot;",
+  "'": "&apos;",
+  "\r": "&#13;",
+};
+
+/** Does the text hold only characters that XML can carry? */
+export const isXmlText = (text: string): boolean => text.search(illegal) < 0;
+
+/** Text as it stands between tags, or in an attribute. */
+export const escapeXml = (text: string): string =>
+  text.replace(illegal, "\ufffd").replace(special, (character) => escapes[character] ?? character);
+
+/** An element around XML; without content it closes itself. */
+export const element = (name: string, content: string): string =>
+  content === "" ? `<${name}/>` : `<${name}>${content}</${name}>`;
