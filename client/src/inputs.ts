@@ -53,6 +53,8 @@ export type ChangeInput = {
   label?: string | null | undefined;
   /** A flat map of strings; a null value reads as the empty string */
   attributes?: Record<string, string | null> | null | undefined;
+  /** Higher ones are delivered first; default 0. Other than 0 only where the queue has priority_enabled */
+  priority?: number | null | undefined;
 };
 
 export type ExtendBatchInput = {
