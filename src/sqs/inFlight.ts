@@ -46,7 +46,7 @@ export function createInFlight(broker: Broker, limit: number): InFlight {
     async check(queue) {
       if (limit === Number.POSITIVE_INFINITY) return;
       let entry = counts.get(queue);
-      // To count costs what is in flight: what was delivered since is taken to be all in flight until it seems too much.
+      // A count costs what is in flight: until it may be too much, all that was delivered is taken to be.
       const isStale = ({ counted, since, at_ms }: Count) =>
         performance.now() - at_ms > (counted + since >= limit ? recount_ms : count_ms_max);
       if (entry === undefined || isStale(entry)) entry = await count(queue);
