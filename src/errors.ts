@@ -37,7 +37,7 @@ export type ErrorName = keyof typeof catalogue;
 export type Problem = {
   field: string;
   /** `together`: it must be given together with the member `bound`; `not_together`: it must not. */
-  rule: "blank" | "at_most" | "itself" | "leads_back" | "together" | "not_together";
+  rule: "blank" | "at_most" | "itself" | "leads_back" | "together" | "not_together" | "not_enabled";
   bound?: number | string;
 };
 

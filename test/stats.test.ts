@@ -141,6 +141,8 @@ test("/v1/info says what there is", async () => {
     "batch",
     "extend",
     "ordering_keys",
+    "priority",
+    "caps",
     "dedup",
     "retry_policy",
     "delay",

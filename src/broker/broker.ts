@@ -4,6 +4,7 @@ import type { Db } from "../db/db.ts";
 import type { Failure } from "../errors.ts";
 import { type MessageEvent, type NoteMessages, observe } from "../observe.ts";
 import { type Consumers, createConsumers } from "./deliver/consumers.ts";
+import { createKnownGoverned } from "./deliver/governed.ts";
 import type { LeasedMessage } from "./deliver/lease.ts";
 import { createNotifier } from "./deliver/notifier.ts";
 import { bytesOf as answerBytes, createReceive, type ReceiveFrom } from "./deliver/receive.ts";
@@ -27,6 +28,7 @@ import { nextFanOutId, nextId } from "./publish/ids.ts";
 import { createOutbox } from "./publish/outbox.ts";
 import {
   createPublish,
+  isKeyed,
   type OptionedItem,
   type Published,
   type PublishItem,
@@ -124,7 +126,12 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   const quotas = createQuotas(db, notifier.others);
   const publish = createPublish(db, onReady, quotas);
   const fanOut = createFanOut(db, onReady, quotas);
-  const receive = createReceive(db, floors, settle, note, { answer_bytes_max: limits.answer_bytes_max, answers });
+  const known_governed = createKnownGoverned();
+  const receive = createReceive(db, floors, settle, note, {
+    answer_bytes_max: limits.answer_bytes_max,
+    answers,
+    known_governed,
+  });
 
   /** Gives messages back that nobody will see, as if they had not been delivered. */
   async function giveBack(queue_id: string, leased: LeasedMessage[]): Promise<void> {
@@ -139,6 +146,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     unasked_max: limits.waiting_max,
     room_ms_max: limits.statement_ms_max,
     onWaiting: (queue_id) => wakeups.onWaiting(queue_id),
+    onThrottled: (queue_id, in_ms) => wakeups.wakeIn(queue_id, in_ms),
     onForgotten: (queue_id) => wakeups.onForgotten(queue_id),
   });
   const wakeups = createWakeups(db, consumers, floors.floorOf);
@@ -155,7 +163,14 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
         const own = (result as { deduplicated?: boolean } | undefined)?.deduplicated ? repeats : counts;
         own.set(queue_id, (own.get(queue_id) ?? 0) + 1);
       }
-      for (const [queue_id, count] of counts) note(event, queue_id, count);
+      for (const [queue_id, count] of counts) {
+        note(event, queue_id, count);
+        // The place of a lease that has ended may be what somebody waits for.
+        if (event === "acked" && known_governed.has(queue_id)) {
+          consumers.wake(queue_id);
+          notifier.note(queue_id);
+        }
+      }
       for (const [queue_id, count] of repeats) note("deduplicated", queue_id, count);
       return results;
     };
@@ -185,7 +200,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
 
   const publishes = byBytes<PublishItem, Published>("publish", storePlain);
   const optioned = byBytes<OptionedItem, Published>("publish_with_options", storeOptioned);
-  const ordered = byBytes<OptionedItem, Published>("publish_ordered", storeOptioned);
+  const keyed = byBytes<OptionedItem, Published>("publish_keyed", storeOptioned);
   const fanOuts = byBytes<FanOutItem, FannedOut>("fanout", fanOut);
   const acks = byCount<SettleItem, undefined>("ack", ackAll);
   const nacks = byCount<NackItem, undefined>("nack", nackAll);
@@ -216,7 +231,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     publish(message: Outgoing & { queue_id: string }, options?: PublishOptions): Promise<Published> {
       const item = { ...message, id: nextId() };
       if (options === undefined) return publishes.call(item);
-      return (options.ordering_key == null ? optioned : ordered).call({ ...item, ...options });
+      return (isKeyed(options) ? keyed : optioned).call({ ...item, ...options });
     },
 
     /**

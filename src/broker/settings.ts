@@ -15,6 +15,9 @@ export type RetryPolicy = {
   jitter: "none" | "full" | "equal";
 };
 
+/** Deliveries that a queue allows: `count` in `per_seconds`, and `burst` at once. */
+export type RateLimit = { count: number; per_seconds: number; burst: number };
+
 /** A whole number within its bounds; bytes and the like pass 32 bits. */
 type Whole<Default> = { kind: "whole"; min: number; max: number; default: Default; doc: string };
 type Truth = { kind: "truth"; default: boolean; doc: string };
@@ -22,6 +25,8 @@ type Truth = { kind: "truth"; default: boolean; doc: string };
 type Choice<Value extends string> = { kind: "choice"; choices: Value[]; default: Value; doc: string };
 /** The id of a queue, kept as its number in another column. */
 type Reference = { kind: "queue"; default: null; doc: string };
+/** Three columns, `rate_…`. */
+type Rate = { kind: "rate"; default: null; doc: string };
 /** Four columns, `retry_…`. */
 type Policy = { kind: "policy"; default: RetryPolicy; doc: string };
 
@@ -78,6 +83,13 @@ export const later_settings = {
     default: { min_seconds: 0, max_seconds: 600, multiplier: 2, jitter: "none" },
     doc: "When a nacked message, or one whose lease ran out, comes back",
   } as Policy,
+  priority_enabled: truth("Messages may have a priority, -100 to 100: higher ones are delivered first"),
+  priority_aging_seconds: whole(
+    null as number | null,
+    1,
+    31_536_000,
+    "So many seconds of waiting count as one step of priority; null: priorities are strict",
+  ),
   archive_retention_seconds: whole(
     null as number | null,
     0,
@@ -92,6 +104,8 @@ export const later_settings = {
   ),
   max_depth: whole(null as number | null, 1, bytes_max, "Unfinished messages that the queue holds; null: no limit"),
   max_bytes: whole(null as number | null, 1, bytes_max, "Bytes of its unfinished messages; null: no limit"),
+  max_in_flight: whole(null as number | null, 1, 1_000_000, "Messages under a lease at once; null: no limit"),
+  rate_limit: { kind: "rate", default: null, doc: "Deliveries that the queue allows; null: no limit" } as Rate,
 };
 
 type Later = typeof later_settings;
@@ -106,7 +120,9 @@ type ValueOf<Entry> =
         ? Value
         : Entry extends Reference
           ? string | null
-          : RetryPolicy;
+          : Entry extends Rate
+            ? RateLimit | null
+            : RetryPolicy;
 
 export type LaterName = keyof Later;
 export type LaterSettings = { [Name in LaterName]: ValueOf<Later[Name]> };

@@ -31,6 +31,7 @@ async function columnsOf(sql: postgres.ISql, table: string): Promise<Column[]> {
     select attribute.attname as name, format_type(attribute.atttypid, attribute.atttypmod) as type
     from pg_attribute as attribute
     where attribute.attrelid = ${`psqlqueue.${table}`}::text::regclass and attribute.attnum > 0 and not attribute.attisdropped
+      and attribute.attgenerated = ''
     order by attribute.attnum`;
   return rows.map((row) => ({ name: row["name"] as string, type: row["type"] as string }));
 }

@@ -1,5 +1,5 @@
 import { sql } from "drizzle-orm";
-import { bigint, index, integer, primaryKey } from "drizzle-orm/pg-core";
+import { bigint, doublePrecision, index, integer, primaryKey } from "drizzle-orm/pg-core";
 import { moment, psqlqueue, text } from "./schema.ts";
 
 /**
@@ -36,4 +36,14 @@ export const stale_keys = psqlqueue.table("stale_keys", {
   seq: bigint("seq", { mode: "number" }).primaryKey().generatedAlwaysAsIdentity(),
   queue_no: integer("queue_no").notNull(),
   ordering_group: text("ordering_group").notNull(),
+});
+
+/** One row per queue whose receives are counted; its lock makes them one after the other. */
+export const governors = psqlqueue.table("governors", {
+  /** Deliveries that the rate allows at once, at `refilled_at`. */
+  tokens: doublePrecision("tokens").notNull(),
+  refilled_at: moment("refilled_at").notNull(),
+  /** When the leases were marked that were made before the queue had a cap. */
+  marked_at: moment("marked_at"),
+  queue_no: integer("queue_no").primaryKey(),
 });

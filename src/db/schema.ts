@@ -69,6 +69,18 @@ export const queues = psqlqueue.table("queues", {
   on_dead: text("on_dead").notNull().default("move"),
   allow_delayed_ordering: boolean("allow_delayed_ordering").notNull().default(false),
   dedup_scope: text("dedup_scope").notNull().default("queue"),
+  priority_enabled: boolean("priority_enabled").notNull().default(false),
+  priority_aging_seconds: integer("priority_aging_seconds"),
+  /** Messages may have a priority, also of those that were moved here: set once, by a trigger. */
+  has_priorities: boolean("has_priorities").notNull().default(false),
+  max_in_flight: integer("max_in_flight"),
+  rate_count: integer("rate_count"),
+  rate_per_seconds: integer("rate_per_seconds"),
+  rate_burst: integer("rate_burst"),
+  /** A receive needs more than the usual statement. */
+  is_governed: boolean("is_governed")
+    .notNull()
+    .generatedAlwaysAs(sql`has_priorities or max_in_flight is not null or rate_count is not null`),
   publish_paused: boolean("publish_paused").notNull().default(false),
   consume_paused: boolean("consume_paused").notNull().default(false),
   /** What an edge keeps of a queue that means nothing to the broker: flat names, values as text. */
@@ -93,7 +105,6 @@ export const messages = psqlqueue.table(
     lease_token: bigint("lease_token", { mode: "bigint" }),
     queue_no: integer("queue_no").notNull(),
     delivery_attempts: integer("delivery_attempts").notNull().default(0),
-    /** Always 0 so far. In the index from the start, because adding it later would rebuild the largest index. */
     priority: smallint("priority").notNull().default(0),
     id: text("id").notNull(),
     label: text("label"),
@@ -117,6 +128,8 @@ export const messages = psqlqueue.table(
     ordering_key: text("ordering_key"),
     /** What the order is kept in: the key, or the key and the label (see ordering_keys). */
     ordering_group: text("ordering_group"),
+    /** Set by a lease that takes one of the places of a queue with `max_in_flight`. */
+    slot_key: text("slot_key"),
     /** When it was delivered for the first time. */
     first_leased_at: moment("first_leased_at"),
     /** What an edge keeps with a message and gets back, and the broker does not look into. */
@@ -148,6 +161,10 @@ export const messages = psqlqueue.table(
     index("messages_ordered")
       .on(sql`(${message.queue_no} + 0)`, message.ordering_group, message.ordering_seq)
       .where(sql`${message.ordering_seq} is not null`),
+    // The places that are taken. What ends a lease takes the entry out, and knows nothing of places.
+    index("messages_slots")
+      .on(sql`(${message.queue_no} + 0)`, message.slot_key, message.lease_expires_at)
+      .where(sql`${message.slot_key} is not null and ${message.lease_token} is not null`),
   ],
 );
 
@@ -304,6 +321,7 @@ export const outbox = psqlqueue.table("outbox", {
   attributes: jsonb("attributes").$type<Record<string, string>>(),
   body: plainText("body").notNull(),
   ordering_key: text("ordering_key"),
+  priority: smallint("priority").notNull().default(0),
 });
 
 /** What was published and acked per queue and minute, by all servers together: written every few seconds, for rates. */

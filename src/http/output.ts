@@ -45,6 +45,7 @@ const words: Record<Problem["rule"], string> = {
   itself: "must not be the queue itself",
   leads_back: "must not lead back to the queue",
   together: "must be given together with",
+  not_enabled: "is not enabled for this queue",
   not_together: "must not be given together with",
 };
 

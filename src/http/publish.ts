@@ -26,6 +26,7 @@ const MessageInput = Type.Object({
   expires_at: Type.Optional(member.time("When it expires; not together with ttl_seconds")),
   dedup_id: Type.Optional(member.dedupId),
   ordering_key: Type.Optional(member.ordering_key),
+  priority: Type.Optional(member.priority),
   id: Type.Optional(member.readOnlyText),
   queue_id: Type.Optional(member.readOnlyText),
   delivery_attempts: Type.Optional(member.readOnlyCount),
@@ -82,6 +83,7 @@ const optionsOf = (body: Message, key: string | undefined): PublishOptions => ({
   expires_at: body.expires_at ?? null,
   dedup_key: key === undefined ? null : deduplicationKey("id", key),
   ordering_key: body.ordering_key ?? null,
+  priority: body.priority ?? 0,
 });
 
 /** The client's key: the member, else the header. */
@@ -99,6 +101,7 @@ function keyOf(body: Message, request: Request): string | undefined {
 const hasOptions = (body: Message, key: string | undefined) =>
   key !== undefined ||
   body.ordering_key !== undefined ||
+  body.priority !== undefined ||
   body.delay_seconds !== undefined ||
   body.deliver_at !== undefined ||
   body.ttl_seconds !== undefined ||

@@ -7,6 +7,7 @@ import {
   later_names,
   later_settings,
   type RetryPolicy as QueuePolicy,
+  type RateLimit as QueueRate,
 } from "../broker/settings.ts";
 import { readsBody, readsOptionalBody, readsQuery } from "./input.ts";
 import { documents, json, noContent, page } from "./output.ts";
@@ -29,12 +30,19 @@ const RetryPolicy = Type.Object({
   ),
 });
 
+const RateLimit = Type.Object({
+  count: member.seconds("Deliveries", 1, 1_000_000),
+  per_seconds: member.seconds("In so many seconds", 1, 86_400),
+  burst: Type.Optional(member.seconds("Deliveries at once after a rest; default count", 1, 1_000_000)),
+});
+
 /** A setting as a request gives it. */
 function schemaOf(name: LaterName): TSchema {
   const { doc, ...setting } = later_settings[name];
   if (setting.kind === "whole") return member.seconds(doc, setting.min, setting.max);
   if (setting.kind === "truth") return Type.Boolean({ description: doc });
   if (setting.kind === "choice") return member.choice([...setting.choices], doc);
+  if (setting.kind === "rate") return RateLimit;
   return setting.kind === "queue" ? member.id(doc) : RetryPolicy;
 }
 
@@ -43,6 +51,7 @@ function shownSchemaOf(name: LaterName): TSchema {
   const setting = later_settings[name];
   if (setting.kind === "truth") return Type.Boolean();
   if (setting.kind === "policy") return Type.Required(RetryPolicy);
+  if (setting.kind === "rate") return Type.Union([Type.Required(RateLimit), Type.Null()]);
   if (setting.kind === "choice") return Type.String({ enum: [...setting.choices] });
   const own = setting.kind === "queue" ? Type.String() : Type.Integer();
   return setting.default === null ? Type.Union([own, Type.Null()]) : own;
@@ -122,7 +131,9 @@ const baseOf = (body: QueueBody) => ({
 
 const laterOf = (body: QueueBody): LaterInput => {
   const given = Object.fromEntries(later_names.map((name) => [name, body[name]])) as LaterInput;
-  return { ...given, retry_policy: policyOf(body.retry_policy) };
+  const rate = body.rate_limit as (Omit<QueueRate, "burst"> & { burst?: number }) | null | undefined;
+  const rate_limit = rate == null ? rate : { ...rate, burst: rate.burst ?? rate.count };
+  return { ...given, rate_limit, retry_policy: policyOf(body.retry_policy) };
 };
 
 const QueueStats = Type.Object({

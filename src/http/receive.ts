@@ -1,6 +1,7 @@
 import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
+import { throttleOf } from "../broker/deliver/consumers.ts";
 import type { LeasedMessage } from "../broker/deliver/lease.ts";
 import { bytesOf } from "../broker/deliver/receive.ts";
 import { whenUnsent } from "../web/answer.ts";
@@ -43,6 +44,7 @@ const Message = Type.Object({
   lease_token: Type.String({ description: "For ack, nack and extend; new on every delivery" }),
   lease_expires_at: Type.String({ format: "date-time" }),
   ordering_key: Type.Optional(Type.String()),
+  priority: Type.Optional(Type.Integer({ description: "Other than 0" })),
   expires_at: Type.Optional(Type.String({ format: "date-time" })),
   dead: Type.Optional(Dead),
   last_error: Type.Optional(Type.String()),
@@ -59,6 +61,7 @@ function render(message: LeasedMessage, queue_id: string): string {
     `"created_at":"${message.created_at}","lease_token":"${message.lease_token}",` +
     `"lease_expires_at":"${message.lease_expires_at}"`;
   if (message.ordering_key !== null) text += `,"ordering_key":${JSON.stringify(message.ordering_key)}`;
+  if ((message.priority ?? 0) !== 0) text += `,"priority":${message.priority}`;
   if (message.expires_at !== null) text += `,"expires_at":"${message.expires_at}"`;
   if (message.dead !== null) text += `,"dead":${message.dead}`;
   if (message.last_error !== null) text += `,"last_error":${JSON.stringify(message.last_error)}`;
@@ -162,7 +165,9 @@ export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_
       });
       const queue_id = JSON.stringify(params.queue_id);
       const bytes = bytesOf(leased);
+      const throttled = throttleOf(leased);
       const response = answerReceive(leased, queue_id, limit, request.signal, () => broker.answered(bytes));
+      if (throttled !== undefined) response.headers.set("x-throttled", throttled);
       return leased.length === 0 ? response : whenUnsent(response, () => broker.takeBack(params.queue_id, leased));
     },
     {

@@ -65,6 +65,11 @@ export const member = {
   seconds: (description: string, minimum: number, maximum = int32_max) =>
     Type.Integer({ minimum, maximum, description }),
   label: Type.String({ format: "label", maxBytes: label_bytes_max, description: "At most 255 bytes of UTF-8" }),
+  priority: Type.Integer({
+    minimum: -100,
+    maximum: 100,
+    description: "Higher ones are delivered first; default 0. Other than 0 only where the queue has priority_enabled",
+  }),
   ordering_key: Type.String({
     format: "ordering_key",
     minLength: 1,
@@ -154,7 +159,9 @@ export function judge(given_schema: TSchema, is_required: boolean, value: unknow
 
 function judgeInteger(schema: TSchema, is_required: boolean, value: unknown): Problem {
   // 1e400 parses to Infinity: a number above every bound.
-  if (typeof value !== "number" || !(Number.isInteger(value) || value === Infinity) || value < 0) return "malformed";
+  if (typeof value !== "number" || !(Number.isInteger(value) || Math.abs(value) === Infinity)) return "malformed";
+  // No count and no time is negative: that is another type.
+  if (value < 0 && !(schema["minimum"] < 0)) return "malformed";
   if (schema.readOnly === true) return undefined;
   if (is_required && value === 0 && schema["minimum"] > 0) return "cannot be blank";
   if (value < schema["minimum"]) return `must be no less than ${schema["minimum"]}`;

@@ -1,6 +1,7 @@
 import type { Budget } from "../../budget.ts";
 import { BrokerError, DatabaseError } from "../../errors.ts";
 import { observe } from "../../observe.ts";
+import type { Throttle } from "./governed.ts";
 import type { LeasedMessage } from "./lease.ts";
 import type { Receive, ReceiveFrom } from "./receive.ts";
 
@@ -48,6 +49,8 @@ type Group = {
   is_claiming: boolean;
   /** Something happened while a claim ran: it must look again. */
   is_woken: boolean;
+  /** What kept the last claim from delivering more. */
+  throttled: Throttle | null;
   /** Its messages are large: it claims only when there is room for their answers. */
   is_heavy: boolean;
 };
@@ -64,6 +67,8 @@ export type ConsumerOptions = {
   room_ms_max: number;
   /** A claim of this queue is over, and somebody still waits. */
   onWaiting(queue_id: string): void;
+  /** A cap or a rate keeps consumers waiting; it may let more through then. */
+  onThrottled(queue_id: string, in_ms: number): void;
   /** Nobody asks for anything of this queue any more. */
   onForgotten(queue_id: string): void;
 };
@@ -88,6 +93,12 @@ export type Consumers = {
 const keyOf = ({ queue_id, label, lease_seconds, max_per_key = 1 }: ReceiveFrom) =>
   `${queue_id}\n${label ?? "\0"}\n${lease_seconds ?? ""}\n${max_per_key}`;
 
+/** Answers that a cap or a rate has cut short. */
+const throttles = new WeakMap<LeasedMessage[], Throttle>();
+
+/** What kept this answer of a receive from holding more; undefined: nothing. */
+export const throttleOf = (messages: LeasedMessage[]): Throttle | undefined => throttles.get(messages);
+
 /** The consumers of one process. */
 export function createConsumers(options: ConsumerOptions): Consumers {
   const { receive, answers } = options;
@@ -102,7 +113,7 @@ export function createConsumers(options: ConsumerOptions): Consumers {
     let group = groups.get(key);
     if (group === undefined) {
       const empty = { consumers: new Set<Consumer>(), unasked: new Set<Consumer>() };
-      group = { key, from, ...empty, is_claiming: false, is_woken: false, is_heavy: false };
+      group = { key, from, ...empty, is_claiming: false, is_woken: false, is_heavy: false, throttled: null };
       groups.set(key, group);
       groups_of.set(from.queue_id, (groups_of.get(from.queue_id) ?? new Set()).add(group));
     }
@@ -141,11 +152,11 @@ export function createConsumers(options: ConsumerOptions): Consumers {
     const left_ms = Math.min(wait_ms, wait_ms_max) - (performance.now() - consumer.since_ms);
     if (left_ms <= 0 || is_stopped) {
       leave(group, consumer);
-      consumer.resolve([]);
+      consumer.resolve(nothing(group));
     } else if (consumer.is_waiting || startsWaiting(group, consumer)) {
       consumer.timer = setTimeout(() => {
         leave(group, consumer);
-        consumer.resolve([]);
+        consumer.resolve(nothing(group));
       }, left_ms);
     }
   }
@@ -188,6 +199,7 @@ export function createConsumers(options: ConsumerOptions): Consumers {
       if (messages.length === 0) continue;
       if (group.consumers.has(consumer)) {
         leave(group, consumer);
+        if (claimed.throttled !== null) throttles.set(messages, claimed.throttled);
         consumer.resolve(messages);
       } else {
         // It went away, or its time was over, while the claim ran: nobody would ever see what it got.
@@ -195,9 +207,18 @@ export function createConsumers(options: ConsumerOptions): Consumers {
       }
     }
     group.is_heavy = claimed.is_cut;
+    group.throttled = claimed.throttled;
+    if (claimed.retry_ms !== null && group.consumers.size > 0)
+      options.onThrottled(group.from.queue_id, claimed.retry_ms);
     if (claimed.has_more) return group.consumers.size > 0;
     for (const consumer of unasked_before) settleEmpty(group, consumer, claimed.wait_seconds);
     return false;
+  }
+
+  function nothing({ throttled }: Group): LeasedMessage[] {
+    const messages: LeasedMessage[] = [];
+    if (throttled !== null) throttles.set(messages, throttled);
+    return messages;
   }
 
   function refuse(group: Group, consumers: Iterable<Consumer>, error: unknown): void {

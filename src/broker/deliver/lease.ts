@@ -30,6 +30,8 @@ export type LeasedMessage = {
   first_leased_at: string;
   /** JSON text that the publisher's edge keeps with it, or null. */
   extras: string | null;
+  /** Of a queue that knows priorities. */
+  priority?: number;
 };
 
 /** What is to become of a leased row: only `ready` ones go to a consumer. */
@@ -39,6 +41,8 @@ export type LeaseRow = {
   wait_seconds: number;
   max_lease_seconds: number;
   is_lease_too_long: boolean;
+  /** It has priorities, a cap or a rate: leased by the statement of governed.ts, and by no other. */
+  is_governed: boolean;
   /** Bytes and not rows ended the claim: more is ready. */
   is_cut: boolean;
   verdict: Verdict;
@@ -69,6 +73,7 @@ function withQueue({ orm }: Db) {
         receive_wait_seconds: queues.receive_wait_seconds,
         max_lease_seconds: queues.max_lease_seconds,
         consume_paused: queues.consume_paused,
+        is_governed: queues.is_governed,
         // Of a time asked for by this call only; the queue's own deadline is not bounded.
         is_lease_too_long: sql<boolean>`(
           ${asked} > ${queues.max_lease_seconds} and ${queues.max_lease_seconds} > 0
@@ -143,7 +148,7 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
       })
       .from(queue)
       .crossJoinLateral(candidate)
-      .where(sql`not ${queue.consume_paused} and not ${queue.is_lease_too_long}`),
+      .where(sql`not ${queue.consume_paused} and not ${queue.is_lease_too_long} and not ${queue.is_governed}`),
   );
   const is_within = sql`(
     pick.bytes_so_far <= ${value("bytes_max")}::bigint or pick.n = 1 and ${value("is_one_free")}::text::boolean
@@ -192,6 +197,7 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
       wait_seconds: column<number>("wait_seconds"),
       max_lease_seconds: column<number>("max_lease_seconds"),
       is_lease_too_long: column<boolean>("is_lease_too_long"),
+      is_governed: column<boolean>("is_governed"),
       is_cut: column<boolean>("is_cut"),
       verdict: column<Verdict>("verdict"),
       was_leased: column<boolean>("was_leased"),
@@ -215,6 +221,7 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
     })
     .as(sql`
       select now() as now, queue.receive_wait_seconds as wait_seconds, queue.max_lease_seconds, queue.is_lease_too_long,
+        queue.is_governed,
         (select coalesce(bool_or(not ${is_within}), false) from pick) as is_cut, leased.*
       from queue
       left join leased on true

@@ -6,6 +6,7 @@ import { randomTokens } from "../publish/ids.ts";
 import { orderedToken } from "../settle/fenced.ts";
 import type { Settle } from "../settle/settle.ts";
 import { rfc3339 } from "../statement.ts";
+import { type KnownGoverned, prepareGoverned, type Throttle } from "./governed.ts";
 import { type LeasedMessage, type LeaseRow, prepareLease, type Verdict } from "./lease.ts";
 import { createFollowers } from "./ordered.ts";
 import { beginning, type ScanFloors } from "./scanFloors.ts";
@@ -32,6 +33,9 @@ export type Claimed = {
   has_more: boolean;
   /** In bytes. */
   is_cut: boolean;
+  /** What kept more from being delivered, and when to ask again. */
+  throttled: Throttle | null;
+  retry_ms: number | null;
 };
 
 /** What the queue as a whole refuses is the answer for all. */
@@ -42,6 +46,7 @@ export type ReceiveLimits = {
   answer_bytes_max: number;
   /** All answers that are not written yet, of all consumers. See bytesOf. */
   answers: Budget;
+  known_governed: KnownGoverned;
 };
 
 /**
@@ -64,6 +69,9 @@ type Leased = {
   /** More may be ready: it ended with the last row or byte that it was allowed. */
   is_full: boolean;
   is_cut: boolean;
+  is_counted?: boolean;
+  throttled?: Throttle | null;
+  retry_ms?: number | null;
 };
 
 /** Deals messages out in order of arrival: the next one gets some when the one before has its limit or its bytes. */
@@ -112,13 +120,42 @@ export function createReceive(
   floors: ScanFloors,
   settle: Settle,
   note: NoteMessages,
-  { answer_bytes_max, answers }: ReceiveLimits,
+  { answer_bytes_max, answers, known_governed }: ReceiveLimits,
 ): Receive {
   const followers = createFollowers(db);
+  const governed = prepareGoverned(db);
   const statements = { any: prepareLease(db, "receive", false), labelled: prepareLease(db, "receive_labelled", true) };
+
+  /** The lease of a queue with priorities, a cap or a rate; undefined when it has none any more. */
+  async function leaseGoverned(
+    from: ReceiveFrom,
+    limit: number,
+    bound: Bound,
+  ): Promise<Leased | BrokerError | undefined> {
+    const { queue_id, label = null, lease_seconds = null } = from;
+    const values = { queue_id, label, lease_seconds, limit, lease_tokens: randomTokens(limit), ...bound };
+    const [first, ...rows] = await db.run("receive_governed", () => governed.execute(values));
+    known_governed.set(queue_id, first?.is_governed ?? false);
+    if (first === undefined) return new BrokerError("queue_not_found");
+    if (!first.is_governed) return undefined;
+    if (first.is_lease_too_long) return invalid("ack_deadline_seconds", "at_most", first.max_lease_seconds);
+    const leased = noteLeased(queue_id, rows as Leased["rows"]);
+    const { throttled, retry_ms, wait_seconds, is_cut, is_counted } = first;
+    const is_full = throttled === null && limit > 0 && (leased.length === limit || is_cut);
+    return { rows: leased, wait_seconds, is_full, is_cut, is_counted, throttled, retry_ms };
+  }
+
+  function noteLeased(queue_id: string, leased: Leased["rows"]): Leased["rows"] {
+    for (const row of leased) if (row.ordering_key !== null) row.lease_token = orderedToken(row.lease_token);
+    const run_out = leased.reduce((count, row) => count + Number(row.was_leased), 0);
+    if (run_out > 0) note("lease_expired", queue_id, run_out);
+    return leased;
+  }
 
   async function lease(from: ReceiveFrom, limit: number, bound: Bound): Promise<Leased | BrokerError> {
     const { queue_id, label, lease_seconds = null } = from;
+    const own = known_governed.has(queue_id) ? await leaseGoverned(from, limit, bound) : undefined;
+    if (own !== undefined) return own;
     // A claim for nothing only asks whether the queue exists, and must not use up a rescan.
     const scan = limit === 0 ? undefined : floors.next(queue_id, label);
     const floor = scan?.from ?? beginning;
@@ -132,11 +169,12 @@ export function createReceive(
     if (first.is_lease_too_long) {
       return invalid("ack_deadline_seconds", "at_most", first.max_lease_seconds);
     }
-    const leased = first.id === null ? [] : (rows as Leased["rows"]);
-    for (const row of leased) if (row.ordering_key !== null) row.lease_token = orderedToken(row.lease_token);
+    if (first.is_governed) {
+      const leased = await leaseGoverned(from, limit, bound);
+      if (leased !== undefined) return leased;
+    }
+    const leased = noteLeased(queue_id, first.id === null ? [] : (rows as Leased["rows"]));
     const is_full = limit > 0 && (leased.length === limit || first.is_cut);
-    const run_out = leased.reduce((count, row) => count + Number(row.was_leased), 0);
-    if (run_out > 0) note("lease_expired", queue_id, run_out);
     if (scan) floors.done(queue_id, label, scan, { now: first.now, highest: leased.at(-1)?.ready_at, is_full });
     return { rows: leased, wait_seconds: first.wait_seconds, is_full, is_cut: first.is_cut };
   }
@@ -151,14 +189,16 @@ export function createReceive(
   }
 
   /** What can be delivered; for a consumer that takes several of a key, with those that follow its heads. */
-  async function withFollowers(from: ReceiveFrom, rows: Leased["rows"], limit: number, bytes_max: number) {
+  async function withFollowers(from: ReceiveFrom, leased: Leased, limit: number, bytes_max: number) {
+    const { rows, is_counted = false } = leased;
     const ready: LeasedMessage[] = rows.filter(({ verdict }) => verdict === "ready");
     const heads = ready.filter(({ ordering_key }) => ordering_key !== null);
     const key_max = from.max_per_key ?? 1;
     // Any number of a key: from as few keys as possible. The heads for which no room is left are given back.
     const left = key_max === 0 ? limit - 1 : limit - rows.length;
     const bytes_left = bytes_max - bytesOf(ready);
-    if (key_max === 1 || heads.length === 0 || left <= 0 || bytes_left <= 0) return ready;
+    // A cap or a rate would have to count them, too.
+    if (is_counted || key_max === 1 || heads.length === 0 || left <= 0 || bytes_left <= 0) return ready;
     try {
       const { queue_id, label } = from;
       const asked = { queue_id, label, key_max, limit: left, bytes_max: bytes_left };
@@ -179,7 +219,7 @@ export function createReceive(
     const leased = await lease(from, looks_first ? 1 : limit, bound);
     if (leased instanceof BrokerError) return leased;
     const left: LeasedMessage[] = [];
-    for (const row of await withFollowers(from, leased.rows, limit, bound.bytes_max)) {
+    for (const row of await withFollowers(from, leased, limit, bound.bytes_max)) {
       row.created_at = rfc3339(row.created_at);
       row.lease_expires_at = rfc3339(row.lease_expires_at);
       if (row.expires_at !== null) row.expires_at = rfc3339(row.expires_at);
@@ -189,10 +229,11 @@ export function createReceive(
     if (left.length > 0) await settle.unlease(from.queue_id, left);
     const unfit = leased.rows.filter(({ verdict }) => verdict !== "ready");
     if (unfit.length > 0) await putAway(from.queue_id, leased.rows);
-    // What made room for the next of its key may have been all that was ready.
-    const has_more_unfit = unfit.some(({ ordering_key }) => ordering_key !== null) || leased.is_full;
+    // What made room for the next of its key, or took a place that is free again, may have been all that was ready.
+    const has_more = leased.is_full || leased.throttled != null;
     const goes_on = looks_first && leased.rows.length > 0;
-    return { ...leased, asks_again: goes_on || (unfit.length > 0 && has_more_unfit) };
+    const may_find = unfit.length > 0 && (has_more || unfit.some(({ ordering_key }) => ordering_key !== null));
+    return { ...leased, asks_again: goes_on || may_find };
   }
 
   return async (from, limits) => {
@@ -201,6 +242,8 @@ export function createReceive(
     let wait_seconds = 0;
     let has_more = false;
     let is_cut = false;
+    let throttled: Throttle | null = null;
+    let retry_ms: number | null = null;
     for (let round = 0; round < rounds_max; round++) {
       const bytes_max = Math.min(deal.room(), is_cut ? Math.min(heavy_bytes, answers.room()) : light_bytes);
       try {
@@ -208,6 +251,8 @@ export function createReceive(
         if (leased instanceof BrokerError) return leased;
         wait_seconds = leased.wait_seconds;
         has_more = leased.is_full;
+        throttled = leased.throttled ?? null;
+        retry_ms = leased.retry_ms ?? null;
         is_cut ||= leased.is_cut;
         if (!leased.is_cut && !leased.asks_again) break;
         // What a lease of 0 seconds hides from nobody, the next round would find again.
@@ -220,6 +265,6 @@ export function createReceive(
         throw error;
       }
     }
-    return { shares: deal.shares, wait_seconds, has_more, is_cut };
+    return { shares: deal.shares, wait_seconds, has_more, is_cut, throttled, retry_ms };
   };
 }

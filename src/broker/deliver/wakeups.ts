@@ -1,6 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { messages, queues } from "../../db/schema.ts";
+import { levels } from "../levels.ts";
 import { column, value } from "../statement.ts";
 import type { Consumers } from "./consumers.ts";
 
@@ -17,6 +18,8 @@ const look_up_gather_ms = 10;
 const timer_ms_max = 60_000;
 
 export type Wakeups = {
+  /** Wakes the consumers of a queue after a while. */
+  wakeIn(queue_id: string, in_ms: number): void;
   /** Looks up what is due in a queue whose waiters a claim has left empty-handed. */
   onWaiting(queue_id: string): void;
   /** Drops what was kept for a queue. */
@@ -41,22 +44,32 @@ function prepareFindDue(db: Db) {
         (extract(epoch from next.visible_at - clock_timestamp()) * 1000)::float8 as in_ms
       from unnest(${value("queue_ids")}::text[], ${value("floors")}::text[]::timestamptz[]) as given (queue_id, floor)
       cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
-      left join lateral (
-        select message.visible_at
-        from ${messages} as message
-        where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at >= given.floor
-          and message.visible_at <= now()
-        order by message.visible_at, message.id collate "POSIX"
-        limit 1
-      ) as ready on true
-      left join lateral (
-        select message.visible_at
-        from ${messages} as message
-        where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at > now()
-          and message.visible_at < 'infinity'   -- parked behind another of its key
-        order by message.visible_at, message.id collate "POSIX"
-        limit 1
-      ) as next on true`);
+      cross join lateral (
+        select min(first.visible_at) as visible_at
+        from ${levels}
+        cross join lateral (
+          select message.visible_at
+          from ${messages} as message
+          where message.queue_no + 0 = queue.no and message.priority = level.priority
+            -- Floors are those of the receives without priorities.
+            and message.visible_at >= case when queue.is_governed then '-infinity' else given.floor end
+            and message.visible_at <= now()
+          order by message.visible_at, message.id collate "POSIX"
+          limit 1
+        ) as first
+      ) as ready
+      cross join lateral (
+        select min(first.visible_at) as visible_at
+        from ${levels}
+        cross join lateral (
+          select message.visible_at
+          from ${messages} as message
+          where message.queue_no + 0 = queue.no and message.priority = level.priority and message.visible_at > now()
+            and message.visible_at < 'infinity'   -- parked behind another of its key
+          order by message.visible_at, message.id collate "POSIX"
+          limit 1
+        ) as first
+      ) as next`);
   return db.orm.with(due).select().from(due).prepare("find_due");
 }
 
@@ -124,6 +137,7 @@ export function createWakeups(
   }
 
   return {
+    wakeIn: setDueTimer,
     // One look-up for the queues of many claims.
     onWaiting(queue_id) {
       if (is_stopped) return;

@@ -22,6 +22,7 @@ export type SeenMessage = {
   created_at: string;
   lease_expires_at?: string;
   ordering_key?: string;
+  priority?: number;
   expires_at?: string;
   dead?: unknown;
   last_error?: string;
@@ -43,6 +44,7 @@ type Row = {
   state: State;
   visible_at: string | null;
   ordering_key: string | null;
+  priority: number;
 };
 
 export type PeekQuery = {
@@ -79,13 +81,13 @@ const live = sql`
   select message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
     message.created_at, case when message.visible_at > now() then message.lease_expires_at end as lease_expires_at,
     case when message.has_ttl then message.expires_at end as expires_at, message.dead::text as dead, message.last_error,
-    ${live_state} as state, ${due_at} as visible_at, message.ordering_key
+    ${live_state} as state, ${due_at} as visible_at, message.ordering_key, message.priority
   from ${messages} as message`;
 
 const past = sql`
   select past.id, past.label, past.body, past.attributes::text as attributes, past.delivery_attempts, past.created_at,
     null::timestamptz as lease_expires_at, null::timestamptz as expires_at, past.dead::text as dead, past.last_error,
-    past.outcome as state, null::timestamptz as visible_at, past.ordering_key
+    past.outcome as state, null::timestamptz as visible_at, past.ordering_key, past.priority
   from ${archived_messages} as past`;
 
 const shape = {
@@ -102,6 +104,7 @@ const shape = {
   state: column<State>("state"),
   visible_at: column<string | null>("visible_at"),
   ordering_key: column<string | null>("ordering_key"),
+  priority: column<number>("priority"),
 };
 
 const isLive = (state: State) => state !== "acked" && state !== "expired";
@@ -117,6 +120,7 @@ function present(row: Row & { id: string }, queue_id: string, has_body = true): 
     created_at: rfc3339(row.created_at),
     ...(row.lease_expires_at !== null && row.state === "leased" && { lease_expires_at: rfc3339(row.lease_expires_at) }),
     ...(row.ordering_key !== null && { ordering_key: row.ordering_key }),
+    ...(row.priority !== 0 && { priority: row.priority }),
     ...(row.expires_at !== null && { expires_at: rfc3339(row.expires_at) }),
     ...(row.dead !== null && { dead: JSON.parse(row.dead) }),
     ...(row.last_error !== null && { last_error: row.last_error }),

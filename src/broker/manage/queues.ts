@@ -1,5 +1,6 @@
 import { asc, eq, type SQL, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
+import { governors } from "../../db/orderingSchema.ts";
 import { deleted_queues, queues } from "../../db/schema.ts";
 import { BrokerError, DatabaseError, invalid } from "../../errors.ts";
 import {
@@ -16,6 +17,7 @@ import { changedExtras, type Extras } from "./extras.ts";
 
 // SQLSTATEs of the rules that the table itself holds for dead-letter queues.
 const check_violation = "23514";
+const aging_constraint = "queues_aging";
 const foreign_key_violation = "23503";
 const chain_loops = "PQ003";
 /** The sequence has given its last number. */
@@ -24,13 +26,22 @@ const no_number =
   "no queue can be made any more: each that ever was has a number of its own, and all 2147483647 are given away; " +
   "make new queues in a new database";
 
+/** Settings of several columns. */
+const compounds = {
+  policy: {
+    prefix: "retry",
+    types: { min_seconds: sql`int`, max_seconds: sql`int`, multiplier: sql`float8`, jitter: sql`text` },
+  },
+  rate: { prefix: "rate", types: { count: sql`int`, per_seconds: sql`int`, burst: sql`int` } },
+};
+
 /** `x` of a setting → its columns: their names, SQL types, and where a `PUT` finds them as they are. */
 const columnsOf = (name: LaterName): { column: string; type: SQL; current: SQL }[] => {
   const { kind } = later_settings[name];
-  if (kind === "policy") {
-    const types = { min_seconds: sql`int`, max_seconds: sql`int`, multiplier: sql`float8`, jitter: sql`text` };
-    return Object.entries(types).map(([member, type]) => {
-      const column = `retry_${member}`;
+  const members = compounds[kind as keyof typeof compounds];
+  if (members !== undefined) {
+    return Object.entries(members.types).map(([member, type]) => {
+      const column = `${members.prefix}_${member}`;
       return { column, type, current: sql`${queues}.${sql.identifier(column)}` };
     });
   }
@@ -74,9 +85,10 @@ type Row = BaseSettings & {
 
 function laterOf(row: Row): LaterSettings {
   const of = (name: LaterName) => {
-    if (later_settings[name].kind !== "policy") return row[name];
-    const members = Object.keys(later_settings.retry_policy.default);
-    return Object.fromEntries(members.map((member) => [member, row[`retry_${member}`]]));
+    const compound = compounds[later_settings[name].kind as keyof typeof compounds];
+    if (compound === undefined) return row[name];
+    const members = Object.keys(compound.types).map((member) => [member, row[`${compound.prefix}_${member}`]]);
+    return members.every(([, value]) => value === null) ? null : Object.fromEntries(members);
   };
   return Object.fromEntries(later_names.map((name) => [name, of(name)])) as LaterSettings;
 }
@@ -124,8 +136,12 @@ function valuesOf(
     const own = input[name];
     values[`keeps_${name}`] = String(own === undefined && !is_new);
     const set = own ?? later_settings[name].default;
-    if (typeof set === "object" && set !== null) {
-      for (const [member, part] of Object.entries(set)) values[`retry_${member}`] = String(part);
+    const compound = compounds[later_settings[name].kind as keyof typeof compounds];
+    if (compound !== undefined) {
+      const parts = (set ?? {}) as Record<string, unknown>;
+      for (const member of Object.keys(compound.types)) {
+        values[`${compound.prefix}_${member}`] = parts[member] === undefined ? null : String(parts[member]);
+      }
     } else values[name] = set === null ? null : String(set);
   }
   return values;
@@ -213,10 +229,13 @@ export function createQueues(db: Db) {
       .where(eq(queues.id, value("id")))
       .returning({ no: queues.no }),
   );
+  const ungoverned = orm
+    .$with("ungoverned", {})
+    .as(sql`delete from ${governors} as governor where governor.queue_no in (select no from gone)`);
   const remembered = orm
     .$with("remembered", { no: column<number>("no") })
     .as(sql`insert into ${deleted_queues} (no) select no from gone returning no`);
-  const remove = orm.with(released, gone, remembered).select().from(remembered).prepare("delete_queue");
+  const remove = orm.with(released, gone, ungoverned, remembered).select().from(remembered).prepare("delete_queue");
 
   const find = async (id: string): Promise<Queue | undefined> => {
     const [row] = await db.run("get_queue", () => get.execute({ id }), true);
@@ -229,6 +248,7 @@ export function createQueues(db: Db) {
       return invalid("dead_queue_id", "leads_back");
     }
     if (error !== undefined && error.code !== check_violation) throw error;
+    if (error?.constraint === aging_constraint) return agingAlone();
     const queue = await find(id);
     if (queue === undefined) return new BrokerError("queue_not_found");
     const { dead_queue_id = queue.dead_queue_id, message_max_deliveries = queue.message_max_deliveries } = input;
@@ -238,6 +258,8 @@ export function createQueues(db: Db) {
     const [alone, other] = dead_queue_id !== null ? names : names.reverse();
     return invalid(alone as string, "together", other as string);
   }
+
+  const agingAlone = () => invalid("priority_aging_seconds", "together", "priority_enabled");
 
   function refuseItself(id: string, { dead_queue_id }: LaterInput): void {
     if (dead_queue_id !== id) return;
@@ -265,6 +287,7 @@ export function createQueues(db: Db) {
           throw new BrokerError("queue_not_found");
         // The constraint is looked at before the id: the dead-letter queue is missing, the id may be taken besides.
         if (!(error instanceof DatabaseError && error.code === check_violation)) throw error;
+        if (error.constraint === aging_constraint) throw agingAlone();
         throw new BrokerError((await find(id)) === undefined ? "queue_not_found" : "queue_exists");
       }
     },

@@ -54,7 +54,7 @@ export function prepareRedrive(db: Db): Prepared<RedriveStep[]> {
     ) as message`);
   const pick = db.orm.$with("pick", {}).as(sql`
     select page.tid, page.id, page.dead, page.ordering_group, destination.no, destination.id as queue_id,
-      destination.message_retention_seconds,
+      destination.message_retention_seconds, destination.has_priorities,
       coalesce(destination.publish_paused, false) as is_closed
     from page
     cross join task
@@ -105,6 +105,8 @@ export function prepareRedrive(db: Db): Prepared<RedriveStep[]> {
     update ${messages} as message
     set queue_no = pick.no, lease_token = null, leased_at = null, lease_expires_at = null, dead = null, last_error = null,
       has_ttl = false,
+      -- A queue that knows no priorities would not look for it.
+      priority = case when pick.has_priorities then message.priority else 0 end,
       visible_at = case
         when message.ordering_seq is null then now() + (${option("delay_seconds")})::int * interval '1 second'
         else 'infinity'

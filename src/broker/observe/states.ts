@@ -1,6 +1,7 @@
-import { sql } from "drizzle-orm";
+import { type SQL, sql } from "drizzle-orm";
 import { ordering_keys } from "../../db/orderingSchema.ts";
 import { messages } from "../../db/schema.ts";
+import { levels } from "../levels.ts";
 import { value } from "../statement.ts";
 
 /** Beyond the exact count, so many pages of the table are looked at to estimate: a fixed effort, whatever is stored. */
@@ -28,13 +29,18 @@ export const hidden_rows = sql`
     select lease.is_held as is_leased, not lease.is_held and message.expires_at > now() as is_waiting,
       message.delivery_attempts, message.leased_at,
       message.dead is not null and (lease.is_held or message.expires_at > now()) as is_dead
-    from ${messages} as message
+    from ${levels}
+    cross join lateral (
+      select *
+      from ${messages} as message
+      where message.queue_no + 0 = queue.no and message.priority = level.priority and message.visible_at > now()
+        and message.visible_at < 'infinity'
+      order by message.visible_at, message.id collate "POSIX"
+      limit ${value("cap")}
+    ) as message
     cross join lateral (
       select coalesce(message.lease_token is not null and message.lease_expires_at > now(), false) as is_held
     ) as lease
-    where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at > now()
-      and message.visible_at < 'infinity'
-    order by message.visible_at, message.id collate "POSIX"
     limit ${value("cap")}
   ) as seen`;
 
@@ -61,17 +67,38 @@ export const parked_rows = sql`
   from (
     select lease.is_held as is_leased, not lease.is_held and message.expires_at > now() as is_open, ${due_at} as due_at,
       message.delivery_attempts, message.created_at, message.dead is not null as is_dead
-    from ${messages} as message
+    from ${levels}
+    cross join lateral (
+      select *
+      from ${messages} as message
+      where message.queue_no + 0 = queue.no and message.priority = level.priority and message.visible_at = 'infinity'
+      order by message.id collate "POSIX"
+      limit ${value("cap")}
+    ) as message
     cross join lateral (
       select coalesce(message.lease_token is not null and message.lease_expires_at > now(), false) as is_held
     ) as lease
-    where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at = 'infinity'
-    order by message.id collate "POSIX"
     limit ${value("cap")}
   ) as seen`;
 
 /** Messages behind a head that are looked at for another label. */
 const labels_seen_max = 100;
+
+/** The ready ones of `queue`, from `floor` on, as `seen`. */
+export const ready_messages = (floor: SQL) => sql`
+  select message.created_at, message.visible_at, message.dead is not null as is_dead
+  from ${levels}
+  cross join lateral (
+    select message.created_at, message.visible_at, message.dead
+    from ${messages} as message
+    where message.queue_no + 0 = queue.no and message.priority = level.priority and message.visible_at <= now()
+      -- Past what has been consumed, vacuumed or not; floors are those of the receives without priorities.
+      and message.visible_at >= case when queue.is_governed then '-infinity' else ${floor} end
+      and message.expires_at > now()
+    order by message.visible_at, message.id collate "POSIX"
+    limit ${value("cap")}
+  ) as message
+  limit ${value("cap")}`;
 
 /** Ordering keys that a dead message keeps closed, and those whose head keeps other labels from being delivered. */
 export const key_rows = sql`

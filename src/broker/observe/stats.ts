@@ -8,6 +8,7 @@ import {
   hidden_rows,
   key_rows,
   parked_rows,
+  ready_messages,
   sample_factor,
   sample_share,
   sample_size,
@@ -124,15 +125,7 @@ function prepareStats(db: Db) {
       cross join lateral (
         select count(*)::int as ready, min(seen.visible_at) as ready_since, min(seen.created_at) as oldest_at,
           (count(*) filter (where seen.is_dead))::int as dead
-        from (
-          select message.created_at, message.visible_at, message.dead is not null as is_dead
-          from ${messages} as message
-          where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at <= now()
-            and message.visible_at >= ${value("floor")}::timestamptz   -- past what has been consumed, vacuumed or not
-            and message.expires_at > now()
-          order by message.visible_at, message.id collate "POSIX"
-          limit ${value("cap")}
-        ) as seen
+        from (${ready_messages(sql`${value("floor")}::timestamptz`)}) as seen
       ) as ready
       cross join lateral (${hidden_rows}) as hidden
       cross join lateral (${parked_rows}) as parked
@@ -186,17 +179,11 @@ function prepareDepths(db: Db) {
         hidden.backing_off + parked.backing_off as backing_off,
         coalesce(greatest(0, extract(epoch from now() - least(ready.since, parked.ready_since))), 0)::float8
           as oldest_ready_age_seconds
-      from unnest(${value("nos")}::int[], ${value("floors")}::text[]::timestamptz[]) as queue (no, floor)
+      from unnest(${value("nos")}::int[], ${value("floors")}::text[]::timestamptz[]) as given (no, floor)
+      cross join lateral (select * from ${queues} as queue where queue.no = given.no limit 1) as queue
       cross join lateral (
         select count(*)::int as count, min(seen.visible_at) as since
-        from (
-          select message.visible_at
-          from ${messages} as message
-          where message.queue_no + 0 = queue.no and message.priority = 0 and message.visible_at <= now()
-            and message.visible_at >= queue.floor and message.expires_at > now()
-          order by message.visible_at, message.id collate "POSIX"
-          limit ${value("cap")}
-        ) as seen
+        from (${ready_messages(sql`given.floor`)}) as seen
       ) as ready
       cross join lateral (${hidden_rows}) as hidden
       cross join lateral (${parked_rows}) as parked`);

@@ -5,8 +5,8 @@ import { BrokerError, completeResults, type Failure } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
 import { column, prepare, value } from "../statement.ts";
 import { nextId } from "./ids.ts";
-import { enteredKeys, placed } from "./ordered.ts";
-import { bytesOf, isDelayed, type PublishOptions, too_large } from "./publish.ts";
+import { enteredKeys, keysOf, placed } from "./ordered.ts";
+import { bytesOf, isDelayed, isKeyed, type PublishOptions, too_large } from "./publish.ts";
 import type { Quotas } from "./quotas.ts";
 import { ending, guard } from "./storing.ts";
 
@@ -42,7 +42,7 @@ type Row = {
   delivered_queues: number;
 };
 
-/** `is_ordered`: for messages of which some have an ordering key; the others are not to pay for it. */
+/** `is_ordered`: for messages of which some have an ordering key or a priority; the others are not to pay for it. */
 function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepared<Row[]> {
   const { orm } = db;
   const ordered = (text: SQL, otherwise = sql``) => (is_ordered ? text : otherwise);
@@ -56,6 +56,8 @@ function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepared<Row[
       coalesce(bool_or(given.bytes > target.max_message_bytes) over whole, false) as is_too_large,
       ${ordered(sql`
         psqlqueue.ordering_group(target.ordering_scope, given.ordering_key, given.label) as ordering_group,
+        -- A queue that knows no priorities ignores it.
+        case when target.priority_enabled then given.priority else 0 end as own_priority,
         coalesce(bool_or(given.ordering_key is not null and not target.allow_delayed_ordering
           and (given.delay_seconds is not null or given.deliver_at is not null)) over whole, false) as is_delayed,
       `)}
@@ -68,15 +70,16 @@ function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepared<Row[
       ${value("topic_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
       ${value("attributes")}::text[], ${value("delays")}::int[], ${value("deliver_ats")}::text[]::timestamptz[],
       ${value("ttls")}::int[], ${value("expires_ats")}::text[]::timestamptz[], ${value("dedup_keys")}::text[],
-        ${value("bytes")}::text[]::bigint[] ${ordered(sql`, ${value("ordering_keys")}::text[]`)}
+        ${value("bytes")}::text[]::bigint[] ${ordered(sql`, ${value("ordering_keys")}::text[], ${value("priorities")}::int[]`)}
       ) with ordinality as item (
         topic_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, bytes,
-        ${ordered(sql`ordering_key,`)} n)
+        ${ordered(sql`ordering_key, priority,`)} n)
     ) as given
     cross join lateral (select topic.id from ${topics} as topic where topic.id = given.topic_id limit 1) as topic
     left join lateral (
       select queue.no as queue_no, queue.id as queue_id, queue.delivery_delay_seconds, queue.message_retention_seconds,
-        queue.publish_paused, queue.max_message_bytes, ${ordered(sql`queue.ordering_scope, queue.allow_delayed_ordering,`)}
+        queue.publish_paused, queue.max_message_bytes, 
+        ${ordered(sql`queue.ordering_scope, queue.allow_delayed_ordering, queue.priority_enabled,`)}
         num_nonnulls(queue.max_depth, queue.max_bytes) > 0
           and queue.id <> all (${value("counted_ids")}::text[]) as is_uncounted
       from ${subscriptions} as subscription
@@ -118,7 +121,7 @@ function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepared<Row[
   const stored = orm.$with("stored", {}).as(sql`
     insert into ${messages} (
       queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at
-      ${ordered(sql`, ordering_seq, due_at, ordering_key, ordering_group`)})
+      ${ordered(sql`, priority, ordering_seq, due_at, ordering_key, ordering_group`)})
     select
       fresh.queue_no, psqlqueue.copy_id(fresh.id, fresh.copy_n::int), fresh.body, fresh.label, fresh.attributes::jsonb,
       ${ordered(sql`case
@@ -128,7 +131,7 @@ function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepared<Row[
         else 'infinity'
       end`)},
       ${ending}, fresh.expires_at is not null or fresh.ttl_seconds is not null, now()
-      ${ordered(sql`,
+      ${ordered(sql`, fresh.own_priority,
         case when fresh.ordering_group is not null then nextval('psqlqueue.ordering_seq') end,
         case when fresh.ordering_group is not null then ${due_at} end, fresh.ordering_key, fresh.ordering_group`)}
     from ${ordered(sql`(${placed(sql`fresh`, order)}) as fresh`, sql`fresh`)}
@@ -200,7 +203,7 @@ export function createFanOut(
   quotas: Quotas,
 ): (items: FanOutItem[], is_batch?: boolean) => Promise<(FannedOut | Failure)[]> {
   const statement = prepareFanOut(db, "fanout", false);
-  const withOrder = prepareFanOut(db, "fanout_ordered", true);
+  const withKeys = prepareFanOut(db, "fanout_keyed", true);
   const originals = prepareOriginals(db);
 
   async function repeatAnswers(items: FanOutItem[], results: (FannedOut | Failure)[], seen: number[]): Promise<void> {
@@ -287,10 +290,9 @@ export function createFanOut(
       expires_ats: items.map((item) => item.expires_at),
       dedup_keys: items.map((item) => item.dedup_key),
     };
-    const ordering_keys = items.map((item) => item.ordering_key ?? null);
-    const rows = ordering_keys.every((key) => key === null)
-      ? await db.run("fanout", () => statement.execute(values), true)
-      : await db.run("fanout_ordered", () => withOrder.execute({ ...values, ordering_keys }), true);
+    const rows = items.some(isKeyed)
+      ? await db.run("fanout_keyed", () => withKeys.execute({ ...values, ...keysOf(items) }), true)
+      : await db.run("fanout", () => statement.execute(values), true);
     const results: (FannedOut | Failure)[] = items.map(() => new BrokerError("topic_not_found"));
     const seen = new Set<number>();
     const uncounted = new Map<number, string[]>();

@@ -4,8 +4,8 @@ import { messages } from "../../db/schema.ts";
 import { value } from "../statement.ts";
 import { ending, type Outcome, plain_key, storing } from "./storing.ts";
 
-// Storing messages with an ordering key. Only the head of a key is visible (see ordering_keys): the first message of a
-// key that held nothing; the others wait at `infinity` until what stands before them has ended.
+// Storing messages with an ordering key or a priority. Only the head of a key is visible (see ordering_keys): the first
+// message of a key that held nothing; the others wait at `infinity` until what stands before them has ended.
 
 /** A function of the database, called once for all keys of a statement, sorted and each once: it takes their locks. */
 export const enteredKeys = (rows: SQL) => sql`
@@ -35,16 +35,23 @@ export const placed = (name: SQL, order: SQL) => sql`
   left join entered on entered.queue_no = ${name}.queue_no and entered.ordering_group = ${name}.ordering_group
   order by ${order}`;
 
-/** Like publish_with_options, for items of which some have an ordering key. */
-export function prepareOrdered(db: Db): Prepared<Outcome[]> {
+/** What items have that few have, as columns. */
+export const keysOf = (items: { ordering_key?: string | null; priority?: number }[]) => ({
+  ordering_keys: items.map((item) => item.ordering_key ?? null),
+  priorities: items.map((item) => item.priority ?? 0),
+});
+
+/** Like publish_with_options, for items of which some have an ordering key or a priority. */
+export function prepareKeyed(db: Db): Prepared<Outcome[]> {
   const extra = {
-    arrays: sql`, ${value("ordering_keys")}::text[]`,
-    names: sql`ordering_key,`,
+    arrays: sql`, ${value("ordering_keys")}::text[], ${value("priorities")}::int[]`,
+    names: sql`ordering_key, priority,`,
     columns: sql`,
       psqlqueue.ordering_group(queue.ordering_scope, given.ordering_key, given.label) as ordering_group,
       given.ordering_key is not null and not queue.allow_delayed_ordering
-        and (given.delay_seconds is not null or given.deliver_at is not null) as is_delayed`,
-    refused: sql`or judged.is_delayed`,
+        and (given.delay_seconds is not null or given.deliver_at is not null) as is_delayed,
+      given.priority <> 0 and not queue.priority_enabled as is_unprioritized`,
+    refused: sql`or judged.is_delayed or judged.is_unprioritized`,
     key: sql`case
       when queue.dedup_scope = 'ordering_key' and given.ordering_key is not null
         then psqlqueue.scoped_key(${plain_key}, given.ordering_key)
@@ -53,10 +60,10 @@ export function prepareOrdered(db: Db): Prepared<Outcome[]> {
   };
   const stored = sql`
     insert into ${messages} (
-      queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at, ordering_seq, due_at, ordering_key,
-      ordering_group, extras)
+      queue_no, id, body, label, attributes, priority, visible_at, expires_at, has_ttl, created_at, ordering_seq, due_at,
+      ordering_key, ordering_group, extras)
     select
-      fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes::jsonb,
+      fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes::jsonb, fresh.priority,
       case
         when fresh.ordering_group is null then fresh.visible_at
         -- At its end it makes room for the next, delayed or not.
@@ -73,8 +80,8 @@ export function prepareOrdered(db: Db): Prepared<Outcome[]> {
     ["entered", enteredKeys(sql`select fresh.queue_no, fresh.ordering_group from fresh`)],
     ["stored", stored],
   ];
-  return storing(db, "publish_ordered", extra, steps, {
-    status: sql`when item.is_delayed then 'delayed'`,
+  return storing(db, "publish_keyed", extra, steps, {
+    status: sql`when item.is_delayed then 'delayed' when item.is_unprioritized then 'unprioritized'`,
     // Gathered once for all items.
     seq: sql`(select jsonb_object_agg(stored.id, stored.ordering_seq) from stored) ->> item.id`,
   });

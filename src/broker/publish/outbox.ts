@@ -83,9 +83,9 @@ function prepareMove(db: Db): Prepared<Moved[]> {
     .as(enteredKeys(sql`select fresh.queue_no, fresh.ordering_group from fresh`));
   const stored = db.orm.$with("stored", {}).as(sql`
     insert into ${messages} (
-      queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at, ordering_seq, due_at, ordering_key,
-      ordering_group)
-    select fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes,
+      queue_no, id, body, label, attributes, priority, visible_at, expires_at, has_ttl, created_at, ordering_seq, due_at,
+      ordering_key, ordering_group)
+    select fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes, fresh.priority,
       case
         when fresh.ordering_group is null then fresh.due_at
         when fresh.is_head then least(fresh.due_at, ${ending})

@@ -4,7 +4,7 @@ import type { OnReady } from "../onReady.ts";
 import { isInTally } from "../statement.ts";
 import { deduplicationKey } from "./dedup.ts";
 import { nextId } from "./ids.ts";
-import { prepareOrdered } from "./ordered.ts";
+import { keysOf, prepareKeyed } from "./ordered.ts";
 import type { Asked, Quotas } from "./quotas.ts";
 import { prepareOptioned, prepareOriginals, preparePlain, prepareWhy } from "./storing.ts";
 
@@ -34,7 +34,13 @@ export type PublishOptions = {
   dedup_key: string | null;
   /** Messages with the same key in one queue are delivered in order, one at a time. null: no order. */
   ordering_key?: string | null;
+  /** -100 to 100, higher first; other than 0 only where the queue allows it. */
+  priority?: number;
 };
+
+/** Needs the statement for messages with an ordering key or a priority. */
+export const isKeyed = ({ ordering_key, priority }: Pick<PublishOptions, "ordering_key" | "priority">): boolean =>
+  ordering_key != null || (priority ?? 0) !== 0;
 
 export type OptionedItem = PublishItem & PublishOptions;
 
@@ -82,7 +88,7 @@ const no_options: PublishOptions = {
 export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish {
   const plainly = preparePlain(db);
   const withOptions = prepareOptioned(db);
-  const withOrder = prepareOrdered(db);
+  const withKeys = prepareKeyed(db);
   const originals = prepareOriginals(db);
   const why = prepareWhy(db);
 
@@ -174,11 +180,10 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
       bytes: items.map((item) => String(item.bytes ?? bytesOf(item))),
       is_atomic: String(is_atomic),
     };
-    const ordering_keys = items.map((item) => item.ordering_key ?? null);
     // Its own statement: what has no order pays nothing for it.
-    const rows = ordering_keys.every((key) => key === null)
-      ? await db.run("publish_with_options", () => withOptions.execute(values), true)
-      : await db.run("publish_ordered", () => withOrder.execute({ ...values, ordering_keys }), true);
+    const rows = items.some(isKeyed)
+      ? await db.run("publish_keyed", () => withKeys.execute({ ...values, ...keysOf(items) }), true)
+      : await db.run("publish_with_options", () => withOptions.execute(values), true);
     const results: (Published | Failure | "uncounted")[] = items.map(() => new BrokerError("queue_not_found"));
     const seen: number[] = [];
     for (const { n, now, status, ordering_seq } of rows) {
@@ -189,6 +194,7 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
       else if (status === "too_large") results[i] = new BrokerError("payload_too_large", too_large);
       else if (status === "uncounted") results[i] = status;
       else if (status === "delayed") results[i] = isDelayed(item);
+      else if (status === "unprioritized") results[i] = invalid("priority", "not_enabled");
       else results[i] = published(item.id, false, ordering_seq);
       if (status === "stored") onReady(item.queue_id, item.label, now);
       if (status === "seen") seen.push(i);

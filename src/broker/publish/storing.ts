@@ -13,9 +13,9 @@ export type Outcome = {
   ordering_seq: string | null;
   /**
    * `uncounted`: its queue has a quota, and nobody has looked whether it fits. `delayed`: an order and a delay of its
-   * own do not go together in this queue.
+   * own do not go together in this queue. `unprioritized`: it knows no priorities.
    */
-  status: "stored" | "seen" | "closed" | "conflict" | "too_large" | "uncounted" | "delayed";
+  status: "stored" | "seen" | "closed" | "conflict" | "too_large" | "uncounted" | "delayed" | "unprioritized";
 };
 
 /** Remembers the statement by its batch id; empty when it has run before. Every publishing statement begins with it. */

@@ -29,7 +29,7 @@ export function prepareExtend(db: Db): Prepared<ExtendRow[]> {
             then floor(extract(epoch from found.leased_at + queue.max_lease_seconds * interval '1 second' - now()))::int
         end as seconds_left`,
       // Late is fine with the token of the last delivery, unless the message has expired meanwhile.
-      where: sql`and case
+      where: sql`and (message.slot_key is null or given.seconds = 0) and case   -- the others: extend_slots
         when given.lease_token is not null then message.expires_at > now() or message.lease_expires_at > now()
         else queue.allow_tokenless_extend and message.lease_token is not null and message.lease_expires_at > now()
       end`,

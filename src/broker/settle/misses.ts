@@ -45,7 +45,8 @@ export function prepareExplain(db: Db): Prepared<Miss[]> {
             when message.expires_at <= now() and coalesce(message.lease_expires_at <= now(), true) then 'archived'
             -- Without a token only a live lease can be extended, and there is none.
             when given.lease_token is null and ${value("is_extend")}::text::boolean then 'lease_lost'
-            when message.ordering_seq is not null then 'ordered'
+            when message.ordering_seq is not null
+              or message.slot_key is not null and ${value("is_extend")}::text::boolean then 'ordered'
             else 'again'
           end
           from ${messages} as message

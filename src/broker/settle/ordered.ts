@@ -62,6 +62,22 @@ function prepareExtend(db: Db): Prepared<ExtendedRow[]> {
   return prepare<ExtendedRow>(db.orm.with(extended).select().from(extended), "extend_ordered");
 }
 
+type SlotRow = Pick<ExtendedRow, "lease_expires_at" | "seconds_left" | "is_lost"> & { n: number };
+
+function prepareExtendSlots(db: Db): Prepared<SlotRow[]> {
+  const extended = db.orm
+    .$with("extended", {
+      n: column<number>("n"),
+      lease_expires_at: column<string>("lease_expires_at"),
+      seconds_left: column<number | null>("seconds_left"),
+      is_lost: column<boolean>("is_lost"),
+    })
+    .as(sql`
+      select done.*
+      from psqlqueue.extend_slots(${value("places")}::int[], ${ids}, ${value("seconds")}::int[]) as done`);
+  return prepare<SlotRow>(db.orm.with(extended).select().from(extended), "extend_slots");
+}
+
 /** Which items' keys a transaction of somebody else has locked right now; see prepareFindHeld. */
 function prepareFindHeldKeys(db: Db): Prepared<{ n: string }[]> {
   const held = db.orm.$with("held", { n: column<string>("n") }).as(sql`
@@ -97,6 +113,7 @@ export function createOrdered(db: Db, onReady: OnReady, note: NoteMessages) {
   const end = prepareEnd(db);
   const letGo = prepareLetGo(db);
   const prolong = prepareExtend(db);
+  const prolongSlots = prepareExtendSlots(db);
   const findHeldKeys = prepareFindHeldKeys(db);
 
   function report(rows: { n: unknown; queue_id: string | null; label: string | null; ready_at: string }[]): void {
@@ -143,7 +160,10 @@ export function createOrdered(db: Db, onReady: OnReady, note: NoteMessages) {
       const values = { ...columns, places, seconds };
       const rows = await db.run("extend_ordered", () => prolong.execute(values), true);
       report(rows);
-      return rows.filter(({ n }) => n !== null) as (ExtendedRow & { n: number })[];
+      const done = rows.filter(({ n }) => n !== null) as SlotRow[];
+      if (done.length === places.length) return done;
+      // The others have no order, and hold places of a queue with a cap.
+      return [...done, ...(await db.run("extend_slots", () => prolongSlots.execute(values), true))];
     },
 
     /** The places (from 0) of items whose keys are locked. */

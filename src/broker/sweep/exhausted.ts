@@ -1,6 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { messages, queues } from "../../db/schema.ts";
+import { levels } from "../levels.ts";
 import type { Settle } from "../settle/settle.ts";
 import { column, value } from "../statement.ts";
 
@@ -15,10 +16,11 @@ export function createExhaustedSweep(db: Db, settle: Settle) {
     .as(sql`
       select queue.id as queue_id, message.id
       from ${queues} as queue
+      cross join ${levels}
       cross join lateral (
         select message.id
         from ${messages} as message
-        where message.queue_no + 0 = queue.no and message.priority = 0
+        where message.queue_no + 0 = queue.no and message.priority = level.priority
           and message.visible_at > now() - ${value("seconds")}::int * interval '1 second' and message.visible_at <= now()
           and message.delivery_attempts >= queue.message_max_deliveries and message.lease_token is not null
         order by message.visible_at, message.id collate "POSIX"
