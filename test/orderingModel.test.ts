@@ -166,9 +166,12 @@ const receiving = fc
       const started = delivered.filter((one) => heads.includes(one));
       const shown = () => JSON.stringify({ now: model.now, got: delivered, heads, all: model.messages });
       if (started.length !== Math.min(places, heads.length)) throw new Error(`${started.length} heads: ${shown()}`);
-      // Behind one that has expired nobody has seen it: it counts with that one's priority.
+      // Behind one that has expired, or used up its deliveries, nobody has seen it: it counts with that one's priority.
       const isSeen = ({ key }: Message) =>
-        key === undefined || !model.messages.some((one) => one.key === key && model.isOver(one));
+        key === undefined ||
+        !model.messages.some(
+          (one) => one.key === key && (model.isOver(one) || (one.place === "dead" && !before.has(one))),
+        );
       const left = heads.filter((one) => !started.includes(one) && isSeen(one));
       const lowest = Math.min(...started.filter(isSeen).map(({ priority }) => priority));
       if (left.some(({ priority }) => priority > lowest)) throw new Error(`priorities: ${shown()}`);
