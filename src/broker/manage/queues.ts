@@ -1,4 +1,4 @@
-import { asc, eq, type SQL, sql } from "drizzle-orm";
+import { asc, eq, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { governors } from "../../db/orderingSchema.ts";
 import { deleted_queues, queues } from "../../db/schema.ts";
@@ -7,13 +7,13 @@ import {
   type BaseSettings,
   type LaterInput,
   type LaterName,
-  type LaterSettings,
   later_names,
   later_settings,
   type Queue,
 } from "../settings.ts";
-import { column, rfc3339, value } from "../statement.ts";
+import { column, value } from "../statement.ts";
 import { changedExtras, type Extras } from "./extras.ts";
+import { columnsOf, compounds, dead_queue_no, fields, present, type Row } from "./queueRows.ts";
 
 // SQLSTATEs of the rules that the table itself holds for dead-letter queues.
 const check_violation = "23514";
@@ -25,87 +25,6 @@ const numbers_used_up = "2200H";
 const no_number =
   "no queue can be made any more: each that ever was has a number of its own, and all 2147483647 are given away; " +
   "make new queues in a new database";
-
-/** Settings of several columns. */
-const compounds = {
-  policy: {
-    prefix: "retry",
-    types: { min_seconds: sql`int`, max_seconds: sql`int`, multiplier: sql`float8`, jitter: sql`text` },
-  },
-  rate: { prefix: "rate", types: { count: sql`int`, per_seconds: sql`int`, burst: sql`int` } },
-};
-
-/** `x` of a setting → its columns: their names, SQL types, and where a `PUT` finds them as they are. */
-const columnsOf = (name: LaterName): { column: string; type: SQL; current: SQL }[] => {
-  const { kind } = later_settings[name];
-  const members = compounds[kind as keyof typeof compounds];
-  if (members !== undefined) {
-    return Object.entries(members.types).map(([member, type]) => {
-      const column = `${members.prefix}_${member}`;
-      return { column, type, current: sql`${queues}.${sql.identifier(column)}` };
-    });
-  }
-  const column = kind === "queue" ? dead_queue_no : name;
-  const type = kind === "truth" ? sql`boolean` : kind === "choice" ? sql`text` : sql`bigint`;
-  return [{ column, type, current: sql`${queues}.${sql.identifier(column)}` }];
-};
-
-const dead_queue_no = "dead_queue_no";
-
-/** What is selected of a queue; of a setting, its columns. */
-const fields = {
-  id: queues.id,
-  ack_deadline_seconds: queues.ack_deadline_seconds,
-  message_retention_seconds: queues.message_retention_seconds,
-  delivery_delay_seconds: queues.delivery_delay_seconds,
-  created_at: queues.created_at,
-  updated_at: queues.updated_at,
-  // Named by its table: a column alone would be that of the inner one.
-  dead_queue_id: sql<string | null>`(
-    select dead.id from psqlqueue.queues as dead where dead.no = ${queues}.dead_queue_no
-  )`.as("dead_queue_id"),
-  ...Object.fromEntries(
-    later_names
-      .filter((name) => later_settings[name].kind !== "queue")
-      .flatMap(columnsOf)
-      .map(({ column }) => [column, queues[column as keyof typeof queues] as typeof queues.publish_paused]),
-  ),
-  publish_paused: queues.publish_paused,
-  consume_paused: queues.consume_paused,
-  extras: queues.extras,
-};
-
-type Row = BaseSettings & {
-  id: string;
-  created_at: string;
-  updated_at: string;
-  publish_paused: boolean;
-  consume_paused: boolean;
-} & Record<string, unknown>;
-
-function laterOf(row: Row): LaterSettings {
-  const of = (name: LaterName) => {
-    const compound = compounds[later_settings[name].kind as keyof typeof compounds];
-    if (compound === undefined) return row[name];
-    const members = Object.keys(compound.types).map((member) => [member, row[`${compound.prefix}_${member}`]]);
-    return members.every(([, value]) => value === null) ? null : Object.fromEntries(members);
-  };
-  return Object.fromEntries(later_names.map((name) => [name, of(name)])) as LaterSettings;
-}
-
-function present(row: Row): Queue {
-  const { publish_paused, consume_paused } = row;
-  return {
-    id: row.id,
-    ack_deadline_seconds: row.ack_deadline_seconds,
-    message_retention_seconds: row.message_retention_seconds,
-    delivery_delay_seconds: row.delivery_delay_seconds,
-    created_at: rfc3339(row.created_at),
-    updated_at: rfc3339(row.updated_at),
-    ...laterOf(row),
-    ...((publish_paused || consume_paused) && { paused: { publish: publish_paused, consume: consume_paused } }),
-  };
-}
 
 const is_kept = (name: LaterName) => sql`${value(`keeps_${name}`)}::text::boolean`;
 
