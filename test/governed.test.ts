@@ -5,7 +5,7 @@ import { type Delivered, refused, verbsOf } from "./verbs.ts";
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, sql, broker, elapse } = service;
-const { ack, bodies, extend, look, nack, publish, put, receive, stats, take, update } = verbsOf(service);
+const { ack, bodies, change, extend, look, nack, publish, put, receive, stats, take, update } = verbsOf(service);
 const { drain, end, putAll } = keyedVerbsOf(service);
 
 /** Publishes bodies like `5a`: with their number as priority. */
@@ -81,6 +81,17 @@ describe("priority", () => {
     await elapse(40);
     await putPrioritized(queue, "3", "5");
     expect(await bodies(queue, all)).toEqual(["5", "0", "3"]);
+  });
+
+  test("it can be changed while nobody holds the message", async () => {
+    const queue = await createQueue(service, prioritized);
+    const [low = ""] = await putPrioritized(queue, "1", "2");
+    expect((await change(queue, low, { priority: 3 })).body.priority).toBe(3);
+    expect(await bodies(queue)).toEqual(["1", "2"]);
+    expect((await change(queue, low, { priority: 4 })).status).toBe(409);
+    const plain = await createQueue(service);
+    const details = "priority: is not enabled for this queue.";
+    expect((await change(plain, await put(plain), { priority: 3 })).body.details).toBe(details);
   });
 
   test("ageing needs priorities", async () => {

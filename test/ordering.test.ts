@@ -311,6 +311,14 @@ describe("labels", () => {
     expect(await stats(queue)).toMatchObject({ blocked_by_label: 0 });
   });
 
+  test("an expired head with another label is in nobody's way", async () => {
+    const queue = await createQueue(service);
+    await put(queue, { body: "1", ordering_key: "k", label: "a", ttl_seconds: 10 });
+    await put(queue, { body: "2", ordering_key: "k", label: "b" });
+    await elapse(11);
+    expect(await bodies(queue, "?label=b")).toEqual(["2"]);
+  });
+
   test("with key_label each label of a key has its own order", async () => {
     const queue = await createQueue(service, { ordering_scope: "key_label" });
     for (const [body, label] of [

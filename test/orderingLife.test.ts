@@ -151,6 +151,34 @@ describe("what ends messages otherwise", () => {
     expect(await drain(queue)).toEqual(["3"]);
   });
 
+  test("what was leased for a consumer that went away comes back in order, and uncounted", async () => {
+    const queue = await createQueue(service);
+    await putAll(queue, "k", "1", "2", "3");
+    const from = { queue_id: queue, label: undefined, lease_seconds: undefined, limit: 2, wait_ms: 0, wait_ms_max: 0 };
+    const leased = await broker.receive({ ...from, max_per_key: 0 });
+    expect(leased.map(({ body }) => body)).toEqual(["1", "2"]);
+    broker.takeBack(queue, leased);
+    await until(async () => (await stats(queue)).leased === 0);
+    const again = await receive(queue, "?limit=3&max_per_key=0");
+    expect(again.map(({ body, delivery_attempts }) => [body, delivery_attempts])).toEqual([
+      ["1", 1],
+      ["2", 1],
+      ["3", 1],
+    ]);
+  });
+
+  test("a deleted queue leaves no keys behind", async () => {
+    const queue = await createQueue(service, { max_in_flight: 1 });
+    await putAll(queue, "k", "1", "2");
+    await take(queue, "?limit=1");
+    const [row] = await sql`select no from psqlqueue.queues where id = ${queue}`;
+    expect((await call("DELETE", `/v1/queues/${queue}`)).status).toBe(204);
+    for (const table of ["messages", "ordering_keys", "governors"]) {
+      const left = await sql`select from psqlqueue.${sql(table)} where queue_no = ${row?.["no"]}`;
+      expect([table, left.length]).toEqual([table, 0]);
+    }
+  });
+
   test("acks are repeatable with the token that did it, and refused with another", async () => {
     const queue = await createQueue(service);
     await putAll(queue, "k", "1");

@@ -46,6 +46,7 @@ const ChangeInput = Type.Object({
   deliver_at: Type.Optional(member.time("When it becomes visible, at most a year ahead")),
   label: Type.Optional(member.label),
   attributes: Type.Optional(member.attributes),
+  priority: Type.Optional(member.priority),
 });
 const TokenQuery = Type.Object({ lease_token: Type.Optional(member.text("Of the lease that holds it")) });
 
@@ -108,6 +109,7 @@ export const messageRoutes = (broker: Broker) =>
           ...(body.deliver_at !== undefined && { deliver_at: body.deliver_at }),
           ...(body.label !== undefined && { label: body.label }),
           ...(attributes !== null && { attributes }),
+          ...(body.priority !== undefined && { priority: body.priority }),
         };
         return json(200, await broker.changeMessage(params.queue_id, params.message_id, change));
       },

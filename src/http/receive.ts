@@ -176,7 +176,14 @@ export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_
         ...documents(
           "messages",
           "Receive messages: leases them for the queue's ack deadline",
-          [{ status: 200, schema: Received, description: "The messages, none when none is ready" }],
+          [
+            {
+              status: 200,
+              schema: Received,
+              description:
+                "The messages, none when none is ready; X-Throttled: in_flight or rate when that kept some back",
+            },
+          ],
           ["validation_failed", "queue_not_found", "too_many_requests"],
         ),
         ...has_effect,

@@ -6,6 +6,7 @@ import { randomTokens } from "../publish/ids.ts";
 import { orderedToken } from "../settle/fenced.ts";
 import type { Settle } from "../settle/settle.ts";
 import { rfc3339 } from "../statement.ts";
+import { createExpiredHeads } from "./expiredHeads.ts";
 import { type KnownGoverned, prepareGoverned, type Throttle } from "./governed.ts";
 import { type LeasedMessage, type LeaseRow, prepareLease, type Verdict } from "./lease.ts";
 import { createFollowers } from "./ordered.ts";
@@ -124,6 +125,7 @@ export function createReceive(
 ): Receive {
   const followers = createFollowers(db);
   const governed = prepareGoverned(db);
+  const endExpiredHeads = createExpiredHeads(db, settle);
   const statements = { any: prepareLease(db, "receive", false), labelled: prepareLease(db, "receive_labelled", true) };
 
   /** The lease of a queue with priorities, a cap or a rate; undefined when it has none any more. */
@@ -236,6 +238,17 @@ export function createReceive(
     return { ...leased, asks_again: goes_on || may_find };
   }
 
+  /** A filter found nothing: heads with another label that have expired may stand before what it asks for. */
+  async function mayLookAgain(
+    from: ReceiveFrom,
+    deal: ReturnType<typeof createDeal>,
+    leased: Leased,
+  ): Promise<boolean> {
+    const is_empty = leased.rows.length === 0 && leased.throttled == null;
+    if (from.label === undefined || deal.wanted() === 0 || !is_empty) return false;
+    return await endExpiredHeads(from.queue_id);
+  }
+
   return async (from, limits) => {
     const deal = createDeal(limits, answer_bytes_max);
     const hasDealt = () => deal.shares.some((share) => share.length > 0);
@@ -254,11 +267,12 @@ export function createReceive(
         throttled = leased.throttled ?? null;
         retry_ms = leased.retry_ms ?? null;
         is_cut ||= leased.is_cut;
-        if (!leased.is_cut && !leased.asks_again) break;
+        const has_ended = !leased.is_cut && !leased.asks_again;
+        if (has_ended && !(await mayLookAgain(from, deal, leased))) break;
         // What a lease of 0 seconds hides from nobody, the next round would find again.
         if (deal.wanted() === 0 || (from.lease_seconds === 0 && hasDealt())) break;
         // Those who have nothing yet are served by a claim that begins when there is room.
-        if (leased.rows.length === 0 || (is_cut && answers.room() === 0)) break;
+        if (!has_ended && (leased.rows.length === 0 || (is_cut && answers.room() === 0))) break;
       } catch (error) {
         // What an earlier round leased is the caller's: giving it up would hide it for a whole lease.
         if (hasDealt() && error instanceof DatabaseError) break;

@@ -57,7 +57,7 @@ export type PeekQuery = {
   has_body: boolean;
 };
 
-export type Change = { deliver_at?: string; label?: string; attributes?: string };
+export type Change = { deliver_at?: string; label?: string; attributes?: string; priority?: number };
 
 /** Rows that one peek looks at, at most: a rare state in a large queue takes several calls. */
 const scanned_rows_max = 5000;
@@ -192,6 +192,7 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle) {
       attributes = case
         when ${value("sets_attributes")}::text::boolean then ${value("attributes")}::text::jsonb else message.attributes
       end,
+      priority = coalesce(${value("priority")}::int, message.priority),
       due_at = case
         when message.ordering_seq is null then null
         when ${value("deliver_at")}::text is not null then greatest(now(), ${value("deliver_at")}::text::timestamptz)
@@ -208,6 +209,9 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle) {
       and message.id = ${value("id")} and not (${isLeased}) and message.expires_at > now()
       and (message.ordering_seq is null or ${value("deliver_at")}::text is null or (
         select queue.allow_delayed_ordering from ${queues} as queue where queue.no = message.queue_no
+      ))
+      and (coalesce(${value("priority")}::int, 0) = 0 or (
+        select queue.priority_enabled from ${queues} as queue where queue.no = message.queue_no
       ))
     returning message.label, message.visible_at as ready_at`);
   const head = db.orm
@@ -258,6 +262,7 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle) {
         attributes: wanted.attributes ?? null,
         sets_attributes: String(wanted.attributes !== undefined),
         deliver_at: wanted.deliver_at ?? null,
+        priority: wanted.priority ?? null,
       };
       const rows = await db.run("change_message", () => change.execute(values), true);
       const before = await look(queue_id, id);
@@ -269,8 +274,11 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle) {
       }
       const seen = is_ordered ? await look(queue_id, id) : before;
       if (rows.length > 0) return seen;
-      const is_refused = is_ordered && isLive(seen.state) && seen.state !== "leased" && wanted.deliver_at !== undefined;
-      if (is_refused) throw invalid("deliver_at", "not_together", "ordering_key");
+      const is_refused = isLive(seen.state) && seen.state !== "leased";
+      if (is_refused && is_ordered && wanted.deliver_at !== undefined) {
+        throw invalid("deliver_at", "not_together", "ordering_key");
+      }
+      if (is_refused && (wanted.priority ?? 0) !== 0) throw invalid("priority", "not_enabled");
       throw new BrokerError(isLive(seen.state) ? "lease_lost" : "message_not_found");
     },
 

@@ -81,7 +81,8 @@ export const parked_rows = sql`
     limit ${value("cap")}
   ) as seen`;
 
-/** Messages behind a head that are looked at for another label. */
+/** Keys that one request looks at, and messages behind the head of each, for another label. */
+export const keys_seen_max = 20_000;
 const labels_seen_max = 100;
 
 /** The ready ones of `queue`, from `floor` on, as `seen`. */
@@ -115,7 +116,13 @@ export const key_rows = sql`
       select count(*)
       from (
         select head.label
-        from ${ordering_keys} as key
+        from (
+          select key.ordering_group, key.floor_seq
+          from ${ordering_keys} as key
+          where key.queue_no = queue.no
+          order by key.ordering_group
+          limit ${keys_seen_max}
+        ) as key
         cross join lateral (
           select message.label, message.ordering_seq
           from ${messages} as message
@@ -137,10 +144,17 @@ export const key_rows = sql`
           where next.label is distinct from head.label
           limit 1
         ) as other
-        where key.queue_no = queue.no
-        limit ${value("cap")}
       ) as jumped
-    )::int as blocked_by_label`;
+    )::int as blocked_by_label,
+    (
+      select count(*)
+      from (
+        select key.queue_no from ${ordering_keys} as key
+        where key.queue_no = queue.no
+        order by key.ordering_group
+        limit ${keys_seen_max}
+      ) as seen
+    )::int as keys_seen`;
 
 /** The states of the rows of a sample, each to be multiplied by the factor. */
 export const sampled_states = sql`

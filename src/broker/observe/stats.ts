@@ -7,6 +7,7 @@ import { column, value } from "../statement.ts";
 import {
   hidden_rows,
   key_rows,
+  keys_seen_max,
   parked_rows,
   ready_messages,
   sample_factor,
@@ -71,6 +72,7 @@ type Counted = {
   parked: number;
   blocked_keys: number;
   blocked_by_label: number;
+  keys_seen: number;
 };
 
 const whole = (name: string) => column<number>(name);
@@ -110,6 +112,7 @@ function prepareStats(db: Db) {
       parked: whole("parked"),
       blocked_keys: whole("blocked_keys"),
       blocked_by_label: whole("blocked_by_label"),
+      keys_seen: whole("keys_seen"),
     })
     .as(sql`
       select ready.ready + parked.ready as ready,
@@ -120,6 +123,7 @@ function prepareStats(db: Db) {
         hidden.hidden, hidden.leased + parked.leased as leased, hidden.delayed + parked.delayed as delayed,
         hidden.backing_off + parked.backing_off as backing_off, hidden.lease_age,
         ready.dead + hidden.dead + parked.dead as dead, parked.parked, own.blocked_keys, own.blocked_by_label,
+        own.keys_seen,
         coalesce(rate.published, 0)::int as published, coalesce(rate.acked, 0)::int as acked
       from ${queues} as queue
       cross join lateral (
@@ -248,6 +252,7 @@ export function createStats(db: Db, floorOf: ScanFloors["floorOf"]) {
       const [exact] = (await db.run("queue_stats", () => stats.execute(values), true)) as Counted[];
       if (exact === undefined) throw new BrokerError("queue_not_found");
       const is_approximate = exact.ready > exact_max || exact.hidden > exact_max || exact.parked > exact_max;
+      const has_unseen_keys = exact.keys_seen === keys_seen_max;
       const row = is_approximate ? await estimate(queue_id, exact) : exact;
       return {
         num_undelivered_messages: row.ready,
@@ -263,7 +268,7 @@ export function createStats(db: Db, floorOf: ScanFloors["floorOf"]) {
         ack_rate_1m: row.acked / 60,
         blocked_keys: row.blocked_keys,
         blocked_by_label: row.blocked_by_label,
-        ...(is_approximate && { approximate: true }),
+        ...((is_approximate || has_unseen_keys) && { approximate: true }),
       };
     },
 
