@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { copyFile, mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
+import { bundleDashboard } from "../src/dashboard/bundle.ts";
 
 const root = path.resolve(import.meta.dir, "..");
 const dist = path.join(root, "dist");
@@ -52,6 +53,8 @@ async function build(outfile: string, target?: string): Promise<void> {
     "./dist/drizzle",
     "--asset",
     "./dist/docs",
+    "--asset",
+    "./dist/ui",
     ...(target === undefined ? [] : [`--target=bun-${target}`]),
     "src/main.ts",
     "src/db/embedded/worker.ts",
@@ -80,6 +83,19 @@ async function packDocs(): Promise<void> {
   }
 }
 
+/** The dashboard's files, packed as the server sends them. */
+async function packDashboard(): Promise<void> {
+  const target = path.join(dist, "ui");
+  await rm(target, { recursive: true, force: true });
+  await mkdir(target, { recursive: true });
+  const files = await bundleDashboard(true);
+  for (const { name, gzip, brotli } of files) {
+    await writeFile(path.join(target, `${name}.gz`), gzip);
+    await writeFile(path.join(target, `${name}.br`), brotli);
+  }
+  await writeFile(path.join(target, "names.json"), JSON.stringify(files.map(({ name }) => name)));
+}
+
 async function sha256(file: string): Promise<string> {
   const hash = createHash("sha256");
   for await (const chunk of createReadStream(file)) hash.update(chunk as Uint8Array);
@@ -104,6 +120,7 @@ if (options.some((option) => option !== "--all")) {
   process.exit(2);
 }
 await packDocs();
+await packDashboard();
 await packMigrations();
 if (options.includes("--all")) {
   await buildAll();

@@ -2,6 +2,6 @@ import { defineConfig } from "drizzle-kit";
 
 export default defineConfig({
   dialect: "postgresql",
-  schema: ["./src/db/schema.ts", "./src/db/orderingSchema.ts"],
+  schema: ["./src/db/schema.ts", "./src/db/orderingSchema.ts", "./src/db/rightsSchema.ts", "./src/db/historySchema.ts"],
   out: "./drizzle",
 });

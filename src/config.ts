@@ -1,88 +1,33 @@
-import { existsSync, readFileSync, statSync } from "node:fs";
-import { isIPv6 } from "node:net";
+import { readFileSync } from "node:fs";
 import { readConnection } from "./connection/connection.ts";
 import { maskConnection } from "./connection/mask.ts";
-import { ConnectionError, trimText } from "./connection/text.ts";
+import { trimText } from "./connection/text.ts";
 import { nearestOf } from "./nearest.ts";
-import { matching, oneOf, onOff, portOrNone, type Setting, text, truth, whole } from "./settingKinds.ts";
+import {
+  accessKeys,
+  baseUrl,
+  databaseUrl,
+  databaseUrlFile,
+  host,
+  matching,
+  names,
+  oneOf,
+  onOff,
+  optionalText,
+  origins,
+  portOrNone,
+  problemOf,
+  type Setting,
+  secret,
+  text,
+  truth,
+  whole,
+} from "./settingKinds.ts";
 
 /** A setting that cannot be used. The message is one line: the variable, the value, what is allowed. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
 }
-
-/** An IPv6 address may stand in brackets, as in a URL. */
-const host = (default_value: string, meaning: string): Setting<string> => ({
-  default: default_value,
-  allowed: "an address or a name of this machine, without a port",
-  meaning,
-  read: (given) => {
-    const bare = /^\[(.*)\]$/.exec(given)?.[1] ?? given;
-    if (isIPv6(bare)) return bare;
-    return bare === given && /^[\w.-]+$/.test(given) ? given : undefined;
-  },
-});
-
-/** Why a connection string cannot be used. */
-function problemOf(given: string): string | undefined {
-  try {
-    if (trimText(given) !== "") readConnection(given);
-    return undefined;
-  } catch (error) {
-    if (error instanceof ConnectionError) return error.message;
-    throw error;
-  }
-}
-
-const databaseUrl = (meaning: string): Setting<string> => ({
-  default: "",
-  allowed: "empty, or postgres://user:password@host:port/database",
-  meaning,
-  read: (given) => (problemOf(given) === undefined ? trimText(given) : undefined),
-});
-
-const databaseUrlFile = (meaning: string): Setting<string> => ({
-  default: "",
-  allowed: "empty, or the path of a file that can be read",
-  meaning,
-  read: (given) => (given === "" || (existsSync(given) && statSync(given).isFile()) ? given : undefined),
-});
-
-const origins: Setting<string[]> = {
-  default: "",
-  allowed: "origins such as https://app.example.com separated by commas, or *",
-  meaning: "origins whose pages may call the API; empty: none",
-  read: (given) => {
-    const list = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));
-    const isOrigin = (item: string) => item === "*" || (URL.canParse(item) && new URL(item).origin === item);
-    return list.every(isOrigin) ? list : undefined;
-  },
-};
-
-const baseUrl = (meaning: string): Setting<string> => ({
-  default: "",
-  allowed: "empty, or an address such as https://queue.example.com",
-  meaning,
-  read: (given) => {
-    if (given === "") return "";
-    const is_url = URL.canParse(given) && /^https?:$/.test(new URL(given).protocol) && !/[?#]/.test(given);
-    return is_url ? given.replace(/\/+$/, "") : undefined;
-  },
-});
-
-/** Secrets by their ids. */
-const accessKeys: Setting<ReadonlyMap<string, string>> = {
-  default: "",
-  allowed: "ids and secrets such as AKIDEXAMPLE:secret, separated by commas",
-  meaning: "access keys of SQS clients, one of which a signature must be made with",
-  is_secret: true,
-  read: (given) => {
-    const pairs = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));
-    const read = pairs.map((pair) => /^([!-9;-~]{1,128}):([!-~]{8,256})$/.exec(pair));
-    if (read.some((match) => match === null)) return undefined;
-    return new Map(read.map((match) => [match?.[1] ?? "", match?.[2] ?? ""]));
-  },
-};
 
 /** Every setting: environment name → default, bound, meaning. The README's table and `server --help` are made of it. */
 export const settings = {
@@ -104,9 +49,20 @@ export const settings = {
     5000,
     "milliseconds until the database cancels a statement; 2 s later the connection is given up and the answer is 503",
   ),
+  PSQLQUEUE_AUTH: oneOf(["on", "off"], "off", "on: every request needs an API key, but those in PSQLQUEUE_AUTH_OPEN"),
+  PSQLQUEUE_AUTH_OPEN: names(["healthz", "docs", "info", "metrics"], "healthz", "what needs no key"),
+  PSQLQUEUE_ROOT_KEY: secret("a key with all rights, kept nowhere; empty: there is none"),
+  PSQLQUEUE_METRICS_AUTH: oneOf(
+    ["on", "off"],
+    "off",
+    "on: the metrics need a key with the right to peek at everything",
+  ),
   PSQLQUEUE_LOG_LEVEL: oneOf(["debug", "info", "warn", "error"], "info", "least level that is logged"),
   PSQLQUEUE_SERVER_HOST: host("0.0.0.0", "address of the API"),
   PSQLQUEUE_SERVER_PORT: whole(0, 65535, 8000, "port of the API; 0: any free one"),
+  PSQLQUEUE_TLS_CERT: optionalText("path of the API's certificate, with its chain, in PEM; empty: no TLS"),
+  PSQLQUEUE_TLS_KEY: optionalText("path of its key"),
+  PSQLQUEUE_TLS_CLIENT_CA: optionalText("path of an authority: only clients with a certificate of it are let in"),
   PSQLQUEUE_SERVER_READ_HEADER_TIMEOUT_SECONDS: whole(
     1,
     3600,
@@ -167,6 +123,7 @@ export const settings = {
   PSQLQUEUE_BATCH_MAX_BYTES: whole(1024, 268_435_456, 8_388_608, "bytes of message bodies that one statement carries"),
   PSQLQUEUE_BATCH_MAX_WAITING: whole(1, 1_000_000, 20_000, "requests that wait per verb; one more is answered 503"),
   PSQLQUEUE_CORS_ORIGINS: origins,
+  PSQLQUEUE_UI: onOff("on", "the dashboard at /ui"),
   PSQLQUEUE_SQS: onOff("on", "whether clients of Amazon SQS are served"),
   PSQLQUEUE_SQS_PORT: portOrNone("port of their own besides that of the API; 0: any free one; empty: none"),
   PSQLQUEUE_SQS_PUBLIC_URL: baseUrl("what QueueUrls begin with; empty: the address that the client used"),
@@ -247,13 +204,14 @@ export function readConfig(
     const value = setting.read(given.trim() === "" ? given : given.trim());
     if (value === undefined) {
       const is_url = name.endsWith("DATABASE_URL");
-      const shown = setting.is_secret ? "(secret)" : JSON.stringify(is_url ? maskConnection(given) : given);
+      const shown = setting.is_secret ? '"***"' : JSON.stringify(is_url ? maskConnection(given) : given);
       const problem = is_url ? `: ${problemOf(given)}` : "";
       throw new ConfigError(`${name}=${shown} cannot be used${problem}; allowed: ${setting.allowed}`);
     }
     values[name] = value;
   }
   const read = values as Values;
+  checkTls(read);
   const url = readUrlFile(read);
   const database_url = read.PSQLQUEUE_TESTING ? read.PSQLQUEUE_TEST_DATABASE_URL : url;
   const isSet = (name: string) => environment[name] !== undefined;
@@ -277,8 +235,17 @@ export function readConfig(
   return Object.freeze({ ...config, database_url, origin });
 }
 
-/** Our own for builds and tests, which the program does not read. */
-const other_names = /^PSQLQUEUE_(COMMIT|TEST_[A-Z_]+)$/;
+/** A certificate and its key go together. */
+function checkTls(config: Values): void {
+  const { PSQLQUEUE_TLS_CERT: cert, PSQLQUEUE_TLS_KEY: key, PSQLQUEUE_TLS_CLIENT_CA: client_ca } = config;
+  if ((cert === "") !== (key === "") || (client_ca !== "" && cert === "")) {
+    const missing = cert === "" ? "PSQLQUEUE_TLS_CERT" : "PSQLQUEUE_TLS_KEY";
+    throw new ConfigError(`${missing}="" cannot be used; allowed: the path of a file, since the others are given`);
+  }
+}
+
+/** Our own for builds, tests and the commands that ask a server, which a server does not read. */
+const other_names = /^PSQLQUEUE_(COMMIT|TEST_[A-Z_]+|URL|KEY|PROFILE)$/;
 /** What Kubernetes gives every container about a service that is named psqlqueue. */
 const kubernetes_names = /^PSQLQUEUE_(.*_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$/;
 

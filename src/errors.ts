@@ -17,6 +17,7 @@ export const catalogue = {
   queue_in_use: { code: 12, status: 409, message: "queue in use" },
   payload_too_large: { code: 13, status: 413, message: "payload too large" },
   too_many_requests: { code: 14, status: 429, message: "too many requests" },
+  unauthorized: { code: 15, status: 401, message: "unauthorized" },
   forbidden: { code: 16, status: 403, message: "forbidden" },
   queue_closed: { code: 17, status: 409, message: "queue closed" },
   quota_exceeded: { code: 18, status: 429, message: "quota exceeded" },
@@ -25,6 +26,7 @@ export const catalogue = {
   dedup_conflict: { code: 22, status: 409, message: "dedup conflict" },
   route_not_found: { code: 23, status: 404, message: "route not found" },
   method_not_allowed: { code: 24, status: 405, message: "method not allowed" },
+  key_not_found: { code: 25, status: 404, message: "api key not found" },
   bad_request: { code: 27, status: 400, message: "bad request" },
   request_timeout: { code: 28, status: 408, message: "request timeout" },
   headers_too_large: { code: 29, status: 431, message: "request headers too large" },
@@ -46,14 +48,21 @@ export class BrokerError extends Error {
   override readonly name = "BrokerError";
   readonly error: ErrorName;
   readonly details: string | undefined;
+  /** Of `too_many_requests`: when the next try has a chance. */
+  readonly retry_after_seconds: number | undefined;
   /** Of `validation_failed`, when it is the broker that found it. */
   readonly problem: Problem | undefined;
 
-  constructor(error: ErrorName, details?: string, options?: ErrorOptions & { problem?: Problem }) {
+  constructor(
+    error: ErrorName,
+    details?: string,
+    options?: ErrorOptions & { problem?: Problem; retry_after_seconds?: number },
+  ) {
     super(catalogue[error].message, options);
     this.error = error;
     this.details = details;
     this.problem = options?.problem;
+    this.retry_after_seconds = options?.retry_after_seconds;
   }
 }
 

@@ -109,6 +109,12 @@ export function logObserver(log: Log, least: Level): Observer {
       case "malformed_request":
         log("debug", "malformed request", { error: observation.reason, id: observation.request_id });
         break;
+      case "audit": {
+        const { key_id, action, target, status, request_id } = observation;
+        const outcome = status < 400 ? "done" : status === 401 || status === 403 ? "refused" : "failed";
+        log("info", "audit", { key_id, action, target, outcome, status, id: request_id });
+        break;
+      }
       case "internal_error":
         log("error", "internal server error", {
           where: observation.where,

@@ -1,55 +1,22 @@
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import path from "node:path";
-import { type CommandLine, type CommandName, readCommandLine } from "./commandLine.ts";
-import { healthUrl, ListenError } from "./commands/listeners.ts";
-import { runMigration } from "./commands/migrate.ts";
-import { startServer } from "./commands/server.ts";
-import { type Config, ConfigError, describeSettings, findUnknown, readConfig, settings } from "./config.ts";
+import { type CommandLine, type Options, UsageError } from "./commandLine/command.ts";
+import { readCommandLine } from "./commandLine/commandLine.ts";
+import { type Config, ConfigError, findUnknown, readConfig, settings } from "./config.ts";
 import { type Dotenv, readDotenv } from "./dotenv.ts";
 import { createLog, describeError, type Log, logObserver } from "./log.ts";
 import { addObserver } from "./observe.ts";
+import { stopSignals } from "./terminal/signals.ts";
 import { commit, version } from "./version.ts";
 
-const usage = `psqlqueue ${version}: a durable message queue over HTTP
-
-usage: psqlqueue COMMAND
-
-commands:
-  server, s     serves the API and the metrics until SIGINT, SIGTERM or SIGHUP
-  migrate, m    brings the database to this version; safe to run any number of times
-    --from DIR  then carries the embedded database of that directory over to PSQLQUEUE_DATABASE_URL, which must be empty
-  healthcheck   asks the local server whether it is well: exit 0, or 1
-  help          this page; \`psqlqueue server --help\` lists the settings
-
-options:
-  --help, -h    this page
-  --version     version and commit
-`;
-
-const server_usage = `usage: psqlqueue server
-
-Serves the API and the metrics until SIGINT, SIGTERM or SIGHUP. Settings come from the environment, or from a file .env
-found from the working directory upwards; the environment wins.
-
-`;
-
-/**
- * The signals that stop us. SIGHUP comes when a terminal is closed, and stays ignored where it was at the start
- * (nohup): a handler would end that. Only Linux tells whether it was. Elsewhere it is left alone: nohup works, and a
- * closed terminal ends the process at once, which loses nothing that was answered.
- */
-function stopSignals(): NodeJS.Signals[] {
-  const file = "/proc/self/status";
-  const status = existsSync(file) ? readFileSync(file, "utf8") : "";
-  const ignored = /^SigIgn:\s*([0-9a-f]+)$/m.exec(status)?.[1];
-  const hears_hangup = ignored !== undefined && (BigInt(`0x${ignored}`) & 1n) === 0n;
-  return ["SIGINT", "SIGTERM", ...(hears_hangup ? (["SIGHUP"] as const) : [])];
-}
+// Each command is loaded when it is asked for: a server has nothing of the clients, and a client nothing of the server.
 
 /** Ends at the first signal through `stop`, at the second at once. */
-function onSignals(log: Log, stop: () => void): void {
+function onSignals(log: Log, has_reload: boolean, stop: () => void): void {
   let signals = 0;
   for (const signal of stopSignals()) {
+    // With TLS it says that there are new certificates.
+    if (signal === "SIGHUP" && has_reload) continue;
     process.on(signal, () => {
       // Of a terminal that is closed both the system and the shell tell us; nobody is in a hurry.
       if (signal === "SIGHUP" && signals > 0) return;
@@ -62,9 +29,11 @@ function onSignals(log: Log, stop: () => void): void {
 }
 
 async function runServer(config: Config, log: Log): Promise<number> {
+  const { startServer } = await import("./commands/server.ts");
+  const { ListenError } = await import("./commands/listeners.ts");
   const stopped = Promise.withResolvers<undefined>();
   // Before anything is opened: as the first process of a container a signal without a handler is ignored.
-  onSignals(log, () => stopped.resolve(undefined));
+  onSignals(log, config.PSQLQUEUE_TLS_CERT !== "", () => stopped.resolve(undefined));
   try {
     // A database that does not answer can hold up the start for long. A signal ends that too: nothing is served yet.
     const server = await Promise.race([startServer(config, log), stopped.promise]);
@@ -87,17 +56,22 @@ async function runServer(config: Config, log: Log): Promise<number> {
   }
 }
 
-async function runMigrate(config: Config, log: Log, line: CommandLine): Promise<number> {
+async function runMigrate(config: Config, log: Log, { from }: Options): Promise<number> {
+  const { runMigration } = await import("./commands/migrate.ts");
   for (const signal of stopSignals()) process.on(signal, () => process.exit(1));
   log("info", "migration process started");
-  log("info", "migration process finished", await runMigration(config, line.from));
+  log("info", "migration process finished", await runMigration(config, from as string | undefined));
   return 0;
 }
 
 async function runHealthcheck(config: Config): Promise<number> {
+  const { healthUrl } = await import("./commands/listeners.ts");
+  const { readCertificates } = await import("./commands/certificates.ts");
   const url = healthUrl(config);
   try {
-    const response = await fetch(url, { signal: AbortSignal.timeout(5000) });
+    // Our own certificate is for the names that clients use. Where they need one, ours may be of that authority too.
+    const tls = { ...readCertificates(config), rejectUnauthorized: false };
+    const response = await fetch(url, { signal: AbortSignal.timeout(5000), tls });
     if (response.ok) return 0;
     console.error(`${url} answered ${response.status}: ${(await response.text()).slice(0, 500)}`);
   } catch (error) {
@@ -106,17 +80,11 @@ async function runHealthcheck(config: Config): Promise<number> {
   return 1;
 }
 
-const commands: Record<CommandName, (config: Config, log: Log, line: CommandLine) => Promise<number>> = {
+const servers: Record<string, (config: Config, log: Log, options: Options) => Promise<number>> = {
   server: runServer,
   migrate: runMigrate,
   healthcheck: runHealthcheck,
 };
-
-/** Prints what is wrong with the command line, and how to do it right. */
-function refuse(what: string): number {
-  process.stderr.write(`psqlqueue: ${what}\n\n${usage}`);
-  return 2;
-}
 
 /** Says what was not understood; never a value. */
 function warnOfSettings(log: Log, dotenv: Dotenv | undefined): string[] {
@@ -158,22 +126,8 @@ function warnOfBun(log: Log): void {
   log("warn", "Bun has read the files .env of this directory in its own way before", { directory, files, remedy });
 }
 
-async function main(argv: string[]): Promise<number> {
-  let line: CommandLine;
-  try {
-    line = readCommandLine(argv);
-  } catch (error) {
-    return refuse((error as Error).message);
-  }
-  const { command, is_help, is_version } = line;
-  if (is_version) {
-    console.log(`psqlqueue ${version} (${commit})`);
-    return 0;
-  }
-  if (command === undefined || is_help) {
-    process.stdout.write(command === "server" ? `${server_usage}${describeSettings()}\n` : usage);
-    return 0;
-  }
+/** Runs what is no client: settings from the environment and `.env`, a log on standard output. */
+async function serve(run: (typeof servers)[string], options: Options): Promise<number> {
   let log = createLog("info");
   try {
     const dotenv = readDotenv(process.cwd());
@@ -186,12 +140,35 @@ async function main(argv: string[]): Promise<number> {
     warnOfBun(log);
     const unknown_names = warnOfSettings(log, dotenv);
     const config = readConfig(values, { dotenv_file: dotenv?.file, unknown_names });
-    return await commands[command](config, log, line);
+    return await run(config, log, options);
   } catch (error) {
     if (error instanceof ConfigError) process.stderr.write(`psqlqueue: ${error.message}\n`);
     log("error", "cli app failed", { error: describeError(error) });
     return 1;
   }
+}
+
+async function main(argv: string[]): Promise<number> {
+  let line: CommandLine;
+  try {
+    line = readCommandLine(argv);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    process.stderr.write(`psqlqueue: ${error.message}\n\n${error.usage}`);
+    return 2;
+  }
+  if (line.kind === "version") {
+    console.log(`psqlqueue ${version} (${commit})`);
+    return 0;
+  }
+  if (line.kind === "help") {
+    process.stdout.write(line.text);
+    return 0;
+  }
+  const server = servers[line.command.path];
+  if (server !== undefined) return await serve(server, line.options);
+  const { runClient } = await import("./commands/client.ts");
+  return await runClient(line.command.path, line.arguments, line.options);
 }
 
 process.exit(await main(Bun.argv.slice(2)));

@@ -68,6 +68,32 @@ function createLabels(queues_max: number, onForgotten: (queue_id: string) => voi
   };
 }
 
+const whole = " Describes the whole database and is the same on every server: use max(), not sum().";
+const states = ["ready", "leased", "delayed", "backing_off"] as const;
+
+/**
+ * The depths of all queues as Prometheus reads them. Written here, because thousands of lines that are different each
+ * time cost the library more than the database that counts them.
+ */
+function renderDepths(rows: Depth[]): string {
+  const depths: string[] = [];
+  const ages: string[] = [];
+  for (const row of rows) {
+    const queue = JSON.stringify(row.queue_id);
+    for (const state of states) depths.push(`psqlqueue_queue_messages{queue=${queue},state="${state}"} ${row[state]}`);
+    ages.push(`psqlqueue_queue_oldest_ready_age_seconds{queue=${queue}} ${row.oldest_ready_age_seconds}`);
+  }
+  return [
+    `# HELP psqlqueue_queue_messages Messages by state; large numbers are estimates.${whole}`,
+    "# TYPE psqlqueue_queue_messages gauge",
+    ...depths,
+    `\n# HELP psqlqueue_queue_oldest_ready_age_seconds How long the oldest ready message has been ready.${whole}`,
+    "# TYPE psqlqueue_queue_oldest_ready_age_seconds gauge",
+    ...ages,
+    "",
+  ].join("\n");
+}
+
 /** How late a timer of this process is at worst, since the last scrape. */
 function watchEventLoop(registers: Registry[]): void {
   let worst_ms = 0;
@@ -194,20 +220,6 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
       this.set({ state: "in_use" }, options.connectionsInUse());
     },
   });
-  const whole = " Describes the whole database and is the same on every server: use max(), not sum().";
-  const depth = new Gauge({
-    name: "psqlqueue_queue_messages",
-    help: `Messages by state; large numbers are estimates.${whole}`,
-    labelNames: ["queue", "state"],
-    registers,
-  });
-  const age = new Gauge({
-    name: "psqlqueue_queue_oldest_ready_age_seconds",
-    help: `How long the oldest ready message has been ready.${whole}`,
-    labelNames: ["queue"],
-    registers,
-  });
-
   const snapshot_age = new Gauge({
     name: "psqlqueue_oldest_snapshot_age_seconds",
     help: `Age of the oldest snapshot: what died since then cannot be vacuumed. 0 when none is held.${whole}`,
@@ -252,18 +264,12 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
     }
   }
 
+  let depths_text = renderDepths([]);
   async function refreshDepths(): Promise<void> {
     const rows = await options.listDepths(options.queues_max);
     // A full list may leave queues out, which are no less alive for that.
     labels.sweep(rows.length < options.queues_max ? new Set(rows.map(({ queue_id }) => queue_id)) : undefined);
-    depth.reset();
-    age.reset();
-    for (const row of rows) {
-      for (const state of ["ready", "leased", "delayed", "backing_off"] as const) {
-        depth.set({ queue: row.queue_id, state }, row[state]);
-      }
-      age.set({ queue: row.queue_id }, row.oldest_ready_age_seconds);
-    }
+    depths_text = renderDepths(rows);
   }
 
   // Children are looked up once: by label objects it costs as much as the request's routing.
@@ -307,7 +313,7 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
     async scrape() {
       // Without the database the other numbers are still worth having.
       await askDatabase().catch(() => {});
-      return registry.metrics();
+      return `${await registry.metrics()}${depths_text}`;
     },
   };
 }

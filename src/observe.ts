@@ -3,6 +3,7 @@ export type Observation =
   | ({ kind: "request" } & RequestObservation)
   | { kind: "request_started"; route: string }
   | { kind: "malformed_request"; reason: string; request_id: string }
+  | ({ kind: "audit" } & AuditObservation)
   | { kind: "internal_error"; where: string; error: unknown; request_id?: string }
   | { kind: "messages"; event: MessageEvent; queue_id: string; count: number }
   | { kind: "delivered"; queue_id: string; messages: { ready_at: string; now: string }[] }
@@ -22,6 +23,16 @@ export type MessageEvent =
 
 /** Counts what happened to messages of a queue. Never throws. */
 export type NoteMessages = (event: MessageEvent, queue_id: string, count: number) => void;
+
+/** Somebody changed something, or was refused. Never a secret or a body. */
+export type AuditObservation = {
+  /** null: nobody whose key was known. */
+  key_id: string | null;
+  action: string;
+  target: string;
+  status: number;
+  request_id: string;
+};
 
 export type RequestObservation = {
   /** The client's X-Request-Id, or one of ours. */

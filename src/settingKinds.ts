@@ -1,5 +1,11 @@
-// The kinds of settings: how a text is read, and what is said of one that cannot be.
+import { existsSync, statSync } from "node:fs";
+import { isIPv6 } from "node:net";
+import { readConnection } from "./connection/connection.ts";
+import { ConnectionError, trimText } from "./connection/text.ts";
 
+// The kinds of settings: what each takes, and in which words it says so.
+
+/** How a setting is read from text; `read` answers undefined for what is not allowed. */
 export type Setting<T> = {
   default: string;
   allowed: string;
@@ -9,7 +15,7 @@ export type Setting<T> = {
   read: (text: string) => T | undefined;
 };
 
-/** A whole number within bounds. */
+/** A whole number, in digits only. */
 export const whole = (min: number, max: number, default_value: number, meaning: string): Setting<number> => ({
   default: String(default_value),
   allowed: `a whole number from ${min} to ${max}`,
@@ -33,7 +39,7 @@ export const truth = (default_value: boolean, meaning: string): Setting<boolean>
   read: (text) => truths.get(text),
 });
 
-/** One of some words. */
+/** One of some words, in any case. */
 export const oneOf = <const T extends string>(values: readonly T[], default_value: T, meaning: string): Setting<T> => ({
   default: default_value,
   allowed: `one of ${values.join(", ")}`,
@@ -51,6 +57,86 @@ export const text = (default_value: string, meaning: string): Setting<string> =>
   meaning,
   read: (given) => (isText(given) ? given : undefined),
 });
+
+/** An IPv6 address may stand in brackets, as in a URL. */
+export const host = (default_value: string, meaning: string): Setting<string> => ({
+  default: default_value,
+  allowed: "an address or a name of this machine, without a port",
+  meaning,
+  read: (given) => {
+    const bare = /^\[(.*)\]$/.exec(given)?.[1] ?? given;
+    if (isIPv6(bare)) return bare;
+    return bare === given && /^[\w.-]+$/.test(given) ? given : undefined;
+  },
+});
+
+/** Why a connection string cannot be used. */
+export function problemOf(given: string): string | undefined {
+  try {
+    if (trimText(given) !== "") readConnection(given);
+    return undefined;
+  } catch (error) {
+    if (error instanceof ConnectionError) return error.message;
+    throw error;
+  }
+}
+
+/** A connection string, or nothing. */
+export const databaseUrl = (meaning: string): Setting<string> => ({
+  default: "",
+  allowed: "empty, or postgres://user:password@host:port/database",
+  meaning,
+  read: (given) => (problemOf(given) === undefined ? trimText(given) : undefined),
+});
+
+/** The path of a file that is there, or nothing. */
+export const databaseUrlFile = (meaning: string): Setting<string> => ({
+  default: "",
+  allowed: "empty, or the path of a file that can be read",
+  meaning,
+  read: (given) => (given === "" || (existsSync(given) && statSync(given).isFile()) ? given : undefined),
+});
+
+/** A text, or nothing. */
+export const optionalText = (meaning: string): Setting<string> => ({
+  default: "",
+  allowed: "a text, or empty, without quotes around it",
+  meaning,
+  read: (given) => (given === "" || isText(given) ? given : undefined),
+});
+
+/** Some of these names, separated by commas. */
+export const names = (known: readonly string[], default_value: string, meaning: string): Setting<string[]> => ({
+  default: default_value,
+  allowed: `some of ${known.join(", ")}, separated by commas, or none`,
+  meaning,
+  read: (given) => {
+    const list = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim().toLowerCase()]));
+    return list.every((item) => known.includes(item)) ? list : undefined;
+  },
+});
+
+const secret_characters_min = 16;
+/** A text that nobody guesses, or nothing. */
+export const secret = (meaning: string): Setting<string> => ({
+  default: "",
+  allowed: `empty, or at least ${secret_characters_min} characters without a blank`,
+  meaning,
+  is_secret: true,
+  read: (given) => (given === "" || /^[!-~]{16,512}$/.test(given) ? given : undefined),
+});
+
+/** Origins of web pages. */
+export const origins: Setting<string[]> = {
+  default: "",
+  allowed: "origins such as https://app.example.com separated by commas, or *",
+  meaning: "origins whose pages may call the API; empty: none",
+  read: (given) => {
+    const list = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));
+    const isOrigin = (item: string) => item === "*" || (URL.canParse(item) && new URL(item).origin === item);
+    return list.every(isOrigin) ? list : undefined;
+  },
+};
 
 /** On or off. */
 export const onOff = (default_value: "on" | "off", meaning: string) => oneOf(["on", "off"], default_value, meaning);
@@ -79,3 +165,29 @@ export const matching = (
   meaning,
   read: (given) => (pattern.test(given) ? given : undefined),
 });
+
+/** An address that others are told. */
+export const baseUrl = (meaning: string): Setting<string> => ({
+  default: "",
+  allowed: "empty, or an address such as https://queue.example.com",
+  meaning,
+  read: (given) => {
+    if (given === "") return "";
+    const is_url = URL.canParse(given) && /^https?:$/.test(new URL(given).protocol) && !/[?#]/.test(given);
+    return is_url ? given.replace(/\/+$/, "") : undefined;
+  },
+});
+
+/** Secrets by their ids. */
+export const accessKeys: Setting<ReadonlyMap<string, string>> = {
+  default: "",
+  allowed: "ids and secrets such as AKIDEXAMPLE:secret, separated by commas",
+  meaning: "access keys of SQS clients, one of which a signature must be made with",
+  is_secret: true,
+  read: (given) => {
+    const pairs = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));
+    const read = pairs.map((pair) => /^([!-9;-~]{1,128}):([!-~]{8,256})$/.exec(pair));
+    if (read.some((match) => match === null)) return undefined;
+    return new Map(read.map((match) => [match?.[1] ?? "", match?.[2] ?? ""]));
+  },
+};

@@ -85,12 +85,19 @@ describe("the recorded requests are answered as recorded", () => {
   }, 60_000);
 });
 
-test("everything it serves is inside: the docs page, its scripts and styles, the migrations", async () => {
+test("everything it serves is inside: the dashboard, the docs page, their scripts and styles, the migrations", async () => {
   const server = await serve({ PSQLQUEUE_DATA_DIR: "inside" });
   for (const name of ["index.html", "swagger-ui.css", "swagger-ui-bundle.js", "start.js", "doc.json"]) {
     const response = await fetch(`${server.url}/v1/swagger/${name}`);
     expect(response.status).toBe(200);
     expect((await response.text()).length).toBeGreaterThan(50);
+  }
+  const page = await (await fetch(`${server.url}/ui/queues/x`)).text();
+  const files = [...page.matchAll(/(?:src|href)="\.\.\/(assets\/[^"]*)"/g)].map(([, name]) => `/ui/${name}`);
+  expect(files).toHaveLength(3);
+  for (const file of files) {
+    const response = await fetch(server.url + file);
+    expect([file, response.status, (await response.text()).length > 50]).toEqual([file, 200, true]);
   }
   expect(await server.stop()).toBe(0);
 }, 30_000);

@@ -35,6 +35,8 @@ export type ChildOptions = {
   cwd?: string;
   /** What is started, instead of this source by Bun. */
   program?: string[];
+  /** Standard input; without it there is none. */
+  stdin?: string;
 };
 
 /** Bun itself reads no `.env` then, as in the binary. */
@@ -47,7 +49,7 @@ export function startChild(args: string[], options: ChildOptions = {}): Child {
   const started = Bun.spawn([...(options.program ?? sourceProgram), ...args], {
     cwd: options.cwd ?? emptyDirectory(),
     env: { PATH: process.env["PATH"] ?? "", HOME: scratch, TMPDIR: scratch, ...options.env },
-    stdin: "ignore",
+    stdin: options.stdin === undefined ? "ignore" : new Blob([options.stdin]),
     stdout: "pipe",
     stderr: "pipe",
   });

@@ -285,6 +285,22 @@ describe("paths as they were written", () => {
     expect(await bodies(queue)).toEqual(["x"]);
   });
 
+  test("an id that is a step in a path cannot be given; one that is there is found", async () => {
+    const invalid = { code: 3, message: "request validation failed", details: "id: must be in a valid format." };
+    for (const id of [".", ".."]) {
+      const queue = { id, ack_deadline_seconds: 30, message_retention_seconds: 60 };
+      expect((await service.call("POST", "/v1/queues", queue)).body).toEqual(invalid);
+      expect((await service.call("POST", "/v1/topics", { id })).body).toEqual(invalid);
+      const subscription = { id, topic_id: "t", queue_id: "q" };
+      expect((await service.call("POST", "/v1/subscriptions", subscription)).body).toEqual(invalid);
+    }
+    const topic = `t-${crypto.randomUUID()}`;
+    await service.call("POST", "/v1/topics", { id: topic });
+    await service.sql`update psqlqueue.topics set id = '..' where id = ${topic}`;
+    expect(await service.broker.findUnreachable()).toEqual([{ kind: "topic", id: ".." }]);
+    await service.sql`delete from psqlqueue.topics where id = '..'`;
+  });
+
   test("dots inside an id are an id", async () => {
     for (const id of ["a..b", "...", "..a", "a.", "%2e%2e%2e"]) {
       const answer = await exchange(listener.port, request("GET", `/v1/queues/${id}`));

@@ -3,6 +3,7 @@
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
+import { type Document, inlined, misfits, type Operation, type Schema } from "./document.ts";
 import { type Answer, serviceForFile } from "./harness.ts";
 
 const requests = Number(process.env["PSQLQUEUE_TEST_FUZZ_REQUESTS"] ?? 5000);
@@ -12,66 +13,7 @@ const compared_every = 10;
 // A queue that makes its receives wait would only make the run long.
 const service = await serviceForFile({ wait_seconds_max: 0 });
 
-type Schema = {
-  type?: string;
-  nullable?: boolean;
-  format?: string;
-  pattern?: string;
-  minLength?: number;
-  maxLength?: number;
-  minimum?: number;
-  maximum?: number;
-  readOnly?: boolean;
-  enum?: unknown[];
-  items?: Schema;
-  minItems?: number;
-  properties?: Record<string, Schema>;
-  required?: string[];
-  additionalProperties?: Schema;
-  $ref?: string;
-};
-type Content = { content?: { "application/json": { schema: Schema } } };
-type Operation = {
-  operationId: string;
-  parameters?: { name: string; in: "path" | "query"; schema: Schema }[];
-  requestBody?: Content & { required: boolean };
-  responses: Record<string, Content>;
-};
-const doc = (await service.call("GET", "/v1/swagger/doc.json")).body as {
-  paths: Record<string, Record<string, Operation>>;
-  components: { schemas: Record<string, Schema> };
-};
-
-/**
- * What the value breaks of the schema, with its place; empty when it fits. Members that the schema does not name are
- * wrong.
- */
-function misfits(given: Schema, value: unknown, place = "$"): string[] {
-  const schema = given.$ref === undefined ? given : (doc.components.schemas[given.$ref.split("/").at(-1) ?? ""] ?? {});
-  if (value === null) return schema.nullable ? [] : [`${place} is null`];
-  const actual = Array.isArray(value) ? "array" : typeof value;
-  const type = schema.type === "integer" ? "number" : schema.type;
-  if (actual !== type) return [`${place} is ${actual}, not ${type}`];
-  if (schema.type === "integer" && !Number.isInteger(value)) return [`${place} is no integer`];
-  if (typeof value === "number") {
-    return value >= (schema.minimum ?? value) && value <= (schema.maximum ?? value)
-      ? []
-      : [`${place} is out of bounds`];
-  }
-  if (schema.format === "date-time" && !/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/.test(String(value))) {
-    return [`${place} is no timestamp of ours: ${value}`];
-  }
-  if (Array.isArray(value)) return value.flatMap((item, i) => misfits(schema.items ?? {}, item, `${place}[${i}]`));
-  if (typeof value !== "object") return [];
-  const missing = (schema.required ?? []).filter((name) => !Object.hasOwn(value, name));
-  return [
-    ...missing.map((name) => `${place}.${name} is missing`),
-    ...Object.entries(value).flatMap(([name, item]) => {
-      const own = schema.properties?.[name] ?? schema.additionalProperties;
-      return own === undefined ? [`${place}.${name} is not documented`] : misfits(own, item, `${place}.${name}`);
-    }),
-  ];
-}
+const doc = inlined((await service.call("GET", "/v1/swagger/doc.json")).body as Document);
 
 // Few ids, so that requests meet what others have made.
 const ids: Record<string, fc.Arbitrary<string>> = {
@@ -83,12 +25,14 @@ const ids: Record<string, fc.Arbitrary<string>> = {
   source_queue_id: fc.constantFrom("q0", "q1"),
   message_id: fc.constant("a message"),
   task_id: fc.constant("a task"),
+  key_id: fc.constant("a key"),
 };
 
 /** Rules between members, and against what is stored, which a schema cannot say. */
 const between_members = new RegExp(
   [
     "given together with",
+    "is not enabled for this queue",
     "must be in the future",
     "deliver_at: must be no greater than 20",
     "must not (lead back|be the queue)",
@@ -360,6 +304,7 @@ const ground: Step[] = [
   ["POST", "/v1/queues", { id: "sure", ...settings }],
   ["POST", "/v1/topics", { id: "sure" }],
 ];
+const key = { name: "sure", scopes: [{ actions: ["publish"], queues: ["sure*"] }] };
 const subscription = { id: "sure", topic_id: "sure", queue_id: "sure" };
 const subscribed: Step[] = [["POST", "/v1/subscriptions", subscription]];
 
@@ -379,6 +324,12 @@ const sure: Record<string, { ground?: Step[]; body?: object }> = {
   "get /v1/queues/{queue_id}/messages": {},
   "post /v1/queues/{queue_id}/messages/batch": { body: { messages: [{ body: "x" }] } },
   "get /v1/queues/{queue_id}/messages/peek": {},
+  "get /v1/queues/{queue_id}/messages/count": {},
+  "get /v1/queues/{queue_id}/messages/groups": {},
+  "post /v1/queues/{queue_id}/messages/matching": { body: { action: "nack" } },
+  "get /v1/queues/{queue_id}/rates": {},
+  "get /v1/rates": {},
+  "get /v1/stats": {},
   "get /v1/queues/{queue_id}/messages/{message_id}": { ground: leased },
   "put /v1/queues/{queue_id}/messages/{message_id}": { ground: published, body: { label: "l" } },
   "delete /v1/queues/{queue_id}/messages/{message_id}": { ground: published },
@@ -395,6 +346,7 @@ const sure: Record<string, { ground?: Step[]; body?: object }> = {
     body: { items: [{ id: "a message", lease_token: "a token" }], ack_deadline_seconds: 9 },
   },
   "post /v1/queues/{queue_id}/redrive": { body: {} },
+  "get /v1/tasks": {},
   "get /v1/tasks/{task_id}": { ground: task },
   "delete /v1/tasks/{task_id}": { ground: task },
   "post /v1/topics": { body: { id: "new" } },
@@ -407,6 +359,11 @@ const sure: Record<string, { ground?: Step[]; body?: object }> = {
   "get /v1/subscriptions": {},
   "get /v1/subscriptions/{subscription_id}": { ground: subscribed },
   "delete /v1/subscriptions/{subscription_id}": { ground: subscribed },
+  "get /v1/queues/{queue_id}/keys": {},
+  "post /v1/queues/{queue_id}/repair": {},
+  "post /v1/keys": { body: key },
+  "get /v1/keys": {},
+  "delete /v1/keys/{key_id}": { ground: [["POST", "/v1/keys", key]] },
   "get /v1/info": {},
   "get /v1/maintenance": {},
   "get /v1/healthz": {},
@@ -419,7 +376,7 @@ function judge(name: string, operation: Operation, { status, body, text }: Answe
   const is_routing = (status === 404 && body?.code === 23) || (status === 405 && body?.code === 24);
   const response = operation.responses[status];
   if (response === undefined && !is_routing) throw new Error(`not documented: ${what}`);
-  const schema = is_routing ? { $ref: "Error" } : response?.content?.["application/json"].schema;
+  const schema = is_routing ? doc.components.schemas["Error"] : response?.content?.["application/json"].schema;
   if (schema === undefined && text !== "") throw new Error(`a body that is not documented: ${what}`);
   const wrong = schema === undefined ? [] : misfits(schema, body);
   if (wrong.length > 0) throw new Error(`${wrong.join(", ")}: ${what}`);
@@ -429,15 +386,18 @@ test(`${requests} requests from the document and next to it are answered as the 
   let refusals = 0;
   let last = { id: "01HZZZZZZZZZZZZZZZZZZZZZ01", queue_id: "q0", lease_token: "1" };
   let last_task = "01HZZZZZZZZZZZZZZZZZZZZZ01";
+  let last_key = "none";
   const fill = (text: string) =>
     text
       .replaceAll("a message", last.id)
       .replaceAll(/a(\+|%20| )token/g, last.lease_token)
-      .replaceAll("a task", last_task);
+      .replaceAll("a task", last_task)
+      .replaceAll("a key", last_key);
   const learn = (body: Answer["body"]) => {
     const [message] = body?.data ?? [];
     if (message?.lease_token !== undefined) last = message;
     if (body?.task_id !== undefined) last_task = body.task_id;
+    if (body?.key !== undefined) last_key = body.id;
   };
 
   async function check({ ask, operation }: { ask: Ask; operation: Operation }): Promise<void> {
@@ -473,7 +433,9 @@ test(`${requests} requests from the document and next to it are answered as the 
       if (id !== null) last = { id, queue_id: "sure", lease_token: "1" };
       learn(answer.body);
     }
-    const target = fill(path.replace("{message_id}", "a message").replace("{task_id}", "a task"));
+    const target = fill(
+      path.replace("{message_id}", "a message").replace("{task_id}", "a task").replace("{key_id}", "a key"),
+    );
     const answer = await service.call(
       method.toUpperCase(),
       target.replaceAll(/{\w+}/g, "sure"),

@@ -95,7 +95,7 @@ test.if(can_chroot)(
     const bytes = copies(stageOf(`AS libraries-${arch}`))
       .concat(copies(stages.at(-1) ?? ""))
       .reduce((sum, { to }) => sum + statSync(path.join(root, to)).size, 0);
-    expect(bytes).toBeLessThan(140_000_000);
+    expect(bytes).toBeLessThan(145_000_000);
 
     const port = await freePort();
     const first = await start(port);

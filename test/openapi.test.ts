@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { createApp } from "../src/http/app.ts";
+import { type Document, inlined, misfits } from "./document.ts";
 import { createQueue, serviceForFile } from "./harness.ts";
 
 const service = await serviceForFile();
@@ -80,6 +81,54 @@ test("every operation has an id of its own, a tag, a summary, and described resp
   }
 });
 
+test("operations and schemas are called what generated code should be called", () => {
+  const schemas = Object.keys((doc["components"] as Json)["schemas"] as Json);
+  expect(schemas).toEqual(expect.arrayContaining(["Error", "Message", "Queue", "Subscription", "Task", "Topic"]));
+  for (const name of schemas) expect(name).toMatch(/^[A-Z][A-Za-z]+$/);
+  for (const { own } of operations) expect(own["operationId"]).toMatch(/^[a-z]+[A-Z][A-Za-z]+$/);
+  const bodies = operations.flatMap(({ own }) => [own["requestBody"], ...Object.values(own["responses"] as Json)]);
+  for (const body of bodies.filter(isJson).filter((own) => "content" in own)) {
+    const { schema } = (body["content"] as Record<string, Json>)["application/json"] as { schema: Json };
+    expect(Object.keys(schema)).toEqual(["$ref"]);
+  }
+});
+
+test("every refusal names the codes of its operation, those of its status among them", () => {
+  for (const { own } of operations) {
+    const id = String(own["operationId"]);
+    const name = `#/components/schemas/${id[0]?.toUpperCase()}${id.slice(1)}Error`;
+    const { properties } = resolve(name) as { properties: { code: { enum: number[] } } };
+    const codes = Object.entries(own["responses"] as Record<string, Json>).flatMap(([status, response]) => {
+      if (status.startsWith("2")) return [];
+      const content = (response["content"] as Json)["application/json"] as { schema: Json; example: Json };
+      expect({ id, schema: content.schema }).toEqual({ id, schema: { $ref: name } });
+      const named = String(response["description"])
+        .split("; ")
+        .map((text) => Number.parseInt(text, 10));
+      expect(named).toContain(content.example["code"] as number);
+      return named;
+    });
+    expect({ id, codes: codes.sort() }).toEqual({ id, codes: properties.code.enum.sort() });
+  }
+});
+
+test("what goes in and what comes out has an example, which is as the schema says", () => {
+  const { paths } = inlined(doc as unknown as Document);
+  let count = 0;
+  for (const operation of Object.values(paths).flatMap((item) => Object.values(item))) {
+    for (const { content } of [operation.requestBody, ...Object.values(operation.responses)].flatMap(
+      (own) => own ?? [],
+    )) {
+      if (content === undefined) continue;
+      const { schema, example = schema.example } = content["application/json"];
+      count += 1;
+      expect([operation.operationId, example, misfits(schema, example)]).toEqual([operation.operationId, example, []]);
+      expect([operation.operationId, typeof example]).toEqual([operation.operationId, "object"]);
+    }
+  }
+  expect(count).toBeGreaterThan(100);
+});
+
 test("path parameters are declared, required, and stand in the path; the others are optional and named once", () => {
   for (const { name, path, own } of operations) {
     const parameters = listOf(own["parameters"]);
@@ -93,7 +142,7 @@ test("path parameters are declared, required, and stand in the path; the others 
         parameter["name"],
         parameter["in"] === "path",
       ]);
-      expect(["path", "query"]).toContain(String(parameter["in"]));
+      expect(["path", "query", "header"]).toContain(String(parameter["in"]));
       expect(isJson(parameter["schema"])).toBe(true);
     }
   }
@@ -113,7 +162,19 @@ test("bodies go in with POST and PUT only, and everything is JSON", () => {
 
 test("its schemas speak OpenAPI 3.0: plain types, `nullable`, nothing of the tool that made them", () => {
   const known = new Set([
-    ...["type", "description", "format", "pattern", "minLength", "maxLength", "minimum", "maximum", "enum", "default"],
+    ...[
+      "type",
+      "description",
+      "example",
+      "format",
+      "pattern",
+      "minLength",
+      "maxLength",
+      "minimum",
+      "maximum",
+      "enum",
+      "default",
+    ],
     ...[
       "items",
       "minItems",
@@ -124,6 +185,7 @@ test("its schemas speak OpenAPI 3.0: plain types, `nullable`, nothing of the too
       "nullable",
       "readOnly",
       "$ref",
+      "example",
     ],
   ]);
   const types = new Set(["object", "array", "string", "integer", "number", "boolean"]);

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import postgres from "postgres";
 import { createBroker } from "../src/broker/broker.ts";
+import { no_filter } from "../src/broker/manage/filter.ts";
 import { openPostgres } from "../src/db/db.ts";
 import { createMigratedDatabase, limits } from "./harness.ts";
 import { problemsOf } from "./planProblems.ts";
@@ -49,8 +50,20 @@ async function callEverything(broker: ReturnType<typeof createBroker>): Promise<
   await ignore(broker.nack({ ...of(two?.id), ...nack }));
   await broker.getStats("q");
   await broker.listDepths(10);
-  await broker.peek("q", { state: "ready", label: undefined, after: "", limit: 10, has_body: true });
-  await broker.peek("q", { state: "acked", label: undefined, after: "", limit: 10, has_body: true });
+  await broker.listSummaries("", 100, 0);
+  await broker.recordMinutes();
+  await broker.getMinutes("q", "0001-01-01T00:00:00Z");
+  await broker.listTrends(["q"], 60);
+  for (const state of ["ready", "acked"] as const) {
+    const page = { ...no_filter, state, after: "" };
+    await broker.peek("q", { ...page, limit: 10, has_body: true, body_characters_max: 100 });
+    await broker.countMatching("q", page);
+  }
+  await broker.groupDeadLetters("dead", "");
+  await broker.listTasks(null, 10, 0);
+  await ignore(broker.startMatching("limited", { ...no_filter, state: "all", action: "delete" }, 0));
+  await ignore(broker.startMatching("limited", { ...no_filter, state: "all", action: "nack" }, 0));
+  while ((await broker.runTasks()).is_busy);
   await ignore(broker.getMessage("q", two?.id ?? ""));
   await ignore(broker.changeMessage("q", two?.id ?? "", { label: "M" }));
   await ignore(broker.deleteMessage("q", "missing", null));
@@ -94,10 +107,8 @@ async function callOrdered(broker: ReturnType<typeof createBroker>): Promise<voi
 }
 
 const redriveOptions = {
+  ...no_filter,
   destination_queue_id: null,
-  label: null,
-  reason: null,
-  source_queue_id: null,
   limit: 1,
   rate_per_second: null,
   delay_seconds: 0,

@@ -87,11 +87,14 @@ describe("the command line", () => {
   });
 
   test("what is not understood is named with the nearest that there is, and the usage, on standard error, exit 2", async () => {
+    const names =
+      "server, migrate, healthcheck, queue, publish, receive, ack, nack, extend, peek, topic, subscription, " +
+      "redrive, task, key, top, doctor, apply, completions, schema, help";
     const cases: [args: string[], sentence: string][] = [
       [["serve"], 'unknown command "serve"; did you mean server?'],
-      [["frobnicate"], 'unknown command "frobnicate"; there are server, migrate, healthcheck, help'],
-      [["__proto__"], 'unknown command "__proto__"; there are server, migrate, healthcheck, help'],
-      [["constructor"], 'unknown command "constructor"; there are server, migrate, healthcheck, help'],
+      [["frobnicate"], `unknown command "frobnicate"; there are ${names}`],
+      [["__proto__"], `unknown command "__proto__"; there are ${names}`],
+      [["constructor"], `unknown command "constructor"; there are ${names}`],
       [["--server"], 'unknown option "--server"; did you mean server?'],
       [["server", "--frob"], 'unknown option "--frob"; there are --help, --version'],
       [["server", "-x"], 'unknown option "-x"; there are --help, --version'],
@@ -158,7 +161,11 @@ describe("settings", () => {
     await forEachOf(cases, async ({ name, value }) => {
       const answer = await runChild(["server"], { env: { [name]: value } });
       expect(answer.stderr).toMatch(/^psqlqueue: [^\n]+\n$/);
-      const shown = name.endsWith("_URL") ? maskConnection(value) : value;
+      const shown = (settings as Record<string, { is_secret?: true }>)[name]?.is_secret
+        ? "***"
+        : name.endsWith("DATABASE_URL")
+          ? maskConnection(value)
+          : value;
       expect(answer.stderr).toStartWith(`psqlqueue: ${name}=${JSON.stringify(shown)} cannot be used`);
       expect(answer.stderr).toMatch(/; allowed: .+/);
       expect(answer.code).toBe(1);
@@ -354,6 +361,7 @@ describe("a running server", () => {
         host: "127.0.0.1",
         port: count,
         url: server.url,
+        ui: `${server.url}/ui`,
         docs: `${server.url}/v1/swagger/index.html`,
       },
     ]);

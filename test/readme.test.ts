@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { settings } from "../src/config.ts";
+import { emptyDirectory, sourceProgram } from "./child.ts";
 import { is_embedded, listen, openService, uniqueId, until } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
@@ -16,15 +17,16 @@ const plain = (text: string) => text.replace(ulid, "ID").replace(time, "T");
 
 const parse = (text: string) => (text.trim() === "" ? "" : JSON.parse(plain(text)));
 
-/** The commands of the walk-through and what each is shown to print. */
-function readSteps(): { command: string; status: string; body: string }[] {
+/** The commands of one of the two walk-throughs, and what each is shown to print. */
+function readSteps(program: "curl" | "psqlqueue"): { command: string; printed: string }[] {
   const blocks = [...readme.matchAll(/^```console\n(.*?)^```/gms)].map(([, block]) => block ?? "");
   return blocks
+    .filter((block) => block.includes(`$ ${program} `))
     .join("\n")
     .split(/^\$ /m)
     .flatMap((step) => {
-      const [command = "", status = "", ...body] = step.trim().split("\n");
-      return command === "" ? [] : [{ command, status, body: body.join("\n") }];
+      const [command = "", ...printed] = step.trim().split("\n");
+      return command === "" ? [] : [{ command, printed: printed.join("\n") }];
     });
 }
 
@@ -34,10 +36,12 @@ test.if(Bun.which("curl") !== null)(
     const service = await openService();
     const listener = await listen(service.app);
     const origin = `http://127.0.0.1:${listener.port}`;
-    const steps = readSteps();
+    const steps = readSteps("curl");
     expect(steps.length).toBeGreaterThan(18);
     let id = "";
-    for (const { command, status, body } of steps) {
+    for (const { command, printed } of steps) {
+      const [status = "", ...rest] = printed.split("\n");
+      const body = rest.join("\n");
       const sleep = /^sleep (\d+)$/.exec(command);
       if (sleep !== null) {
         await service.elapse(Number(sleep[1]));
@@ -56,6 +60,35 @@ test.if(Bun.which("curl") !== null)(
   },
   30_000,
 );
+
+test("the same walk with the command line prints what the README shows", async () => {
+  const service = await openService();
+  const listener = await listen(service.app);
+  const steps = readSteps("psqlqueue");
+  expect(steps.length).toBeGreaterThan(18);
+  const directory = emptyDirectory();
+  writeFileSync(path.join(directory, "psqlqueue"), `#!/bin/sh\nexec ${sourceProgram.join(" ")} "$@"\n`, {
+    mode: 0o755,
+  });
+  const env = {
+    PATH: `${directory}:${process.env["PATH"]}`,
+    PSQLQUEUE_URL: `http://127.0.0.1:${listener.port}`,
+  };
+  let id = "";
+  for (const { command, printed } of steps) {
+    const sleep = /^sleep (\d+)$/.exec(command);
+    if (sleep !== null) {
+      await service.elapse(Number(sleep[1]));
+      continue;
+    }
+    const child = Bun.spawn(["sh", "-c", `${command.replace(ulid, id)} 2>&1`], { env, stdout: "pipe" });
+    const answer = (await new Response(child.stdout).text()).trimEnd();
+    expect({ command, printed: plain(answer) }).toEqual({ command, printed: plain(printed) });
+    id = answer.match(ulid)?.[0] ?? id;
+  }
+  await listener.stop(true);
+  await service.close();
+}, 30_000);
 
 test.if(!is_embedded)("the SQL does what the README says, as the role it is granted to", async () => {
   const service = await openService();

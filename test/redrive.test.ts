@@ -234,6 +234,24 @@ describe("a task", () => {
     }
   });
 
+  test("is listed, newest first, a page at a time", async () => {
+    const { queue, dead } = await pair();
+    await bury(queue, numbered(1));
+    const ids: string[] = [];
+    for (let i = 0; i < 3; i++) {
+      ids.unshift((await redrive(dead)).body.task_id);
+      await finish();
+    }
+    const page = (await call("GET", "/v1/tasks?limit=2")).body;
+    expect(page).toEqual({ data: [await task(ids[0] ?? ""), await task(ids[1] ?? "")], limit: 2 });
+    expect((await call("GET", "/v1/tasks?limit=1&offset=2")).body).toEqual({
+      data: [await task(ids[2] ?? "")],
+      offset: 2,
+      limit: 1,
+    });
+    expect((await call("GET", "/v1/tasks?limit=x")).status).toBe(400);
+  });
+
   test("moves each message exactly once, whoever runs it, and in the order of publication", async () => {
     const { queue, dead } = await pair();
     for (let i = 0; i < 4; i++) await bury(queue, numbered(1000));

@@ -120,7 +120,12 @@ describe("the schema", () => {
     const copy = mkdtempSync(path.join(tmpdir(), "psqlqueue-drizzle-"));
     try {
       cpSync(path.join(root, "drizzle"), path.join(copy, "drizzle"), { recursive: true });
-      for (const name of ["src/db/schema.ts", "src/db/orderingSchema.ts"]) {
+      for (const name of [
+        "src/db/schema.ts",
+        "src/db/orderingSchema.ts",
+        "src/db/rightsSchema.ts",
+        "src/db/historySchema.ts",
+      ]) {
         cpSync(path.join(root, name), path.join(copy, name));
       }
       symlinkSync(path.join(root, "node_modules"), path.join(copy, "node_modules"));

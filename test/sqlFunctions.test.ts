@@ -208,6 +208,51 @@ describe("it is refused in the words of the API:", () => {
 });
 
 describe("rights", () => {
+  test("a role may be let publish to some queues and topics only, and ack in some", async () => {
+    const role = uniqueId("role").replaceAll("-", "_");
+    const group = uniqueId("group").replaceAll("-", "_");
+    await sql`create role ${sql(role)}`;
+    await sql`create role ${sql(group)}`;
+    const [mine, theirs] = [await createQueue(service), await createQueue(service)];
+    const topic = await topicOf(mine);
+    await sql`select psqlqueue.grant_publish(${role}, ${`${mine.slice(0, -1)}*`})`;
+    await sql`select psqlqueue.grant_publish(${role}, ${mine})`;
+    await sql`select psqlqueue.revoke_publish(${role}, ${`${mine.slice(0, -1)}*`})`;
+    const as = async (statement: string) => {
+      const query = sql.begin(async (session) => {
+        await session`set local role ${sql(role)}`;
+        await session.unsafe(`select psqlqueue.${statement}`);
+      });
+      return await query.then(
+        () => "done",
+        ({ message }: Error) => message,
+      );
+    };
+    expect(await as(`publish('${mine}', 'x')`)).toBe("done");
+    expect(await as(`publish_batch('${mine}', '[{"body":"y"}]')`)).toBe("done");
+    for (const id of [theirs, "nowhere", `${mine}%`])
+      expect([id, await as(`publish('${id}', 'x')`)]).toEqual([id, "forbidden"]);
+    expect(await as(`publish_topic('${topic}', 'x')`)).toBe("forbidden");
+    expect(await as(`ack('${mine}', 'i', '1')`)).toContain("permission denied");
+
+    await sql`select psqlqueue.grant_ack(${group}, ${theirs})`;
+    await sql`select psqlqueue.grant_publish(${group}, ${topic})`;
+    await sql`grant ${sql(group)} to ${sql(role)}`;
+    expect(await as(`publish_topic('${topic}', 'z')`)).toBe("done");
+    expect(await as(`publish('${mine}', 'x')`)).toBe("done");
+    expect(await as(`ack('${theirs}', 'i', '1')`)).toBe("done");
+    expect(await as(`ack('${mine}', 'i', '1')`)).toBe("forbidden");
+
+    await sql`select psqlqueue.revoke_publish(${role}, ${mine})`;
+    await sql`select psqlqueue.revoke_publish(${group}, ${topic})`;
+    expect(await as(`publish('${mine}', 'x')`)).toContain("permission denied");
+    for (const name of [role, group]) {
+      await sql`delete from psqlqueue.sql_rights where role = ${name}`;
+      await sql`drop owned by ${sql(name)}`;
+      await sql`drop role ${sql(name)}`;
+    }
+  });
+
   test("a role with EXECUTE and none on any table can publish and ack; one without cannot", async () => {
     const queue = await createQueue(service);
     const id = await put(queue);

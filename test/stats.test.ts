@@ -152,7 +152,7 @@ test("/v1/info says what there is", async () => {
     body: {
       name: "psqlqueue",
       version: "test",
-      features: [...delivery, "ttl", "archive", "peek", "pause", "quotas", "sql"],
+      features: [...delivery, "ttl", "archive", "peek", "pause", "quotas", "search", "error_groups", "history", "sql"],
     },
   });
 });

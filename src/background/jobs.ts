@@ -1,5 +1,7 @@
 import type { Broker } from "../broker/broker.ts";
 import { archiveJob } from "./archive.ts";
+import { clockJob } from "./clock.ts";
+import { historyJob } from "./history.ts";
 import type { Job } from "./loop.ts";
 import { orderingKeysJob } from "./orderingKeys.ts";
 import { outboxJob } from "./outbox.ts";
@@ -18,5 +20,7 @@ export const jobsOf = (broker: Broker): Job[] => [
   orderingKeysJob(broker),
   snapshotsJob(broker),
   ratesJob(broker),
+  clockJob(broker),
+  historyJob(broker),
   ...sweepJobs(broker),
 ];

@@ -11,6 +11,7 @@ import { bytesOf as answerBytes, createReceive, type ReceiveFrom } from "./deliv
 import { createScanFloors } from "./deliver/scanFloors.ts";
 import { createWakeups } from "./deliver/wakeups.ts";
 import { createExtras } from "./manage/extras.ts";
+import { createKeys } from "./manage/keys.ts";
 import { createMessages } from "./manage/messages.ts";
 import { createOrderingKeys, createRepair } from "./manage/orderingKeys.ts";
 import { createQueues } from "./manage/queues.ts";
@@ -19,12 +20,13 @@ import { createRemovals } from "./manage/removal.ts";
 import { createSubscriptions } from "./manage/subscriptions.ts";
 import { createTasks } from "./manage/tasks.ts";
 import { createTopics } from "./manage/topics.ts";
+import { createFindUnreachable } from "./manage/unreachable.ts";
+import { createObserving } from "./observe/observing.ts";
 import { createRates } from "./observe/rates.ts";
-import { createStats } from "./observe/stats.ts";
-import { createTableHealth } from "./observe/tableHealth.ts";
 import type { OnReady } from "./onReady.ts";
+import { createClock } from "./publish/clock.ts";
 import { createFanOut, type FannedOut, type FanOutItem } from "./publish/fanOut.ts";
-import { nextFanOutId, nextId } from "./publish/ids.ts";
+import { createIds } from "./publish/ids.ts";
 import { createOutbox } from "./publish/outbox.ts";
 import {
   createPublish,
@@ -115,11 +117,14 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     consumers.wake(queue_id);
     notifier.note(queue_id);
   };
+  const clock = createClock(db);
+  const { nextId, nextFanOutId } = createIds(clock.now_ms);
   const repair = createRepair(db, onReady);
   const removals = createRemovals(db, repair);
   const rates = createRates(db);
   const note: NoteMessages = (event, queue_id, count) => {
     if (event === "published" || event === "acked") rates.count(queue_id, event, count);
+    else if (event === "nacked" || event === "lease_expired") rates.count(queue_id, "failed", count);
     observe({ kind: "messages", event, queue_id, count });
   };
   const settle = createSettle(db, onReady, note);
@@ -211,10 +216,13 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createExtras(db),
     ...createTopics(db),
     ...createSubscriptions(db),
+    ...createKeys(db),
     ...createMessages(db, onReady, settle),
     ...createOrderingKeys(db, repair),
-    ...createStats(db, floors.floorOf),
-    ...createTableHealth(db),
+    ...createObserving(db, floors.floorOf),
+    clock,
+    /** What has an id that no path can name. */
+    findUnreachable: createFindUnreachable(db),
     ...createOutbox(db, onReady),
     ...createRedrives(db),
     ...createTasks(db, removals, onReady, limits.removal_ms_max),
@@ -285,6 +293,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
         await giveBack(queue_id, leased);
         return [];
       }
+      if (leased.length > 0) rates.count(queue_id, "delivered", leased.length);
       observe({ kind: "delivered", queue_id: request.queue_id, messages: leased });
       return leased;
     },

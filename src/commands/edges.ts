@@ -22,7 +22,8 @@ export function createEdges(broker: Broker, app: App, config: Config, isStopping
   const http: Fetch = async (request) => await app.fetch(request);
   if (config.PSQLQUEUE_SQS === "off") return { main: http, sqs: undefined };
   const keys = config.PSQLQUEUE_SQS_ACCESS_KEYS;
-  const are_signed = config.PSQLQUEUE_SQS_AUTH !== "off" && keys.size > 0;
+  // Where API keys are asked for, SQS is no way round them.
+  const are_signed = config.PSQLQUEUE_AUTH === "on" || (config.PSQLQUEUE_SQS_AUTH !== "off" && keys.size > 0);
   const sqs = createSqs(broker, {
     body_bytes_max: config.PSQLQUEUE_MAX_BODY_BYTES,
     cors_origins: config.PSQLQUEUE_CORS_ORIGINS,

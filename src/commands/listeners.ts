@@ -126,13 +126,14 @@ export async function checkListeners(config: Config): Promise<Record<ListenerNam
 }
 
 /** Where a browser on this machine finds a server that listens on `host`. */
-export function urlOf(host: string, port: number): string {
-  return `http://${isWildcard(host) ? "localhost" : canonical(host)}:${port}`;
+export function urlOf(host: string, port: number, has_tls = false): string {
+  return `http${has_tls ? "s" : ""}://${isWildcard(host) ? "localhost" : canonical(host)}:${port}`;
 }
 
 /** Where a server of these settings is asked by a program on this machine. */
 export function healthUrl(config: Config): string {
   const host = canonical(config.PSQLQUEUE_SERVER_HOST);
   const reachable = host === "0.0.0.0" ? "127.0.0.1" : host === "[::]" ? "[::1]" : host;
-  return `http://${reachable}:${config.PSQLQUEUE_SERVER_PORT}/v1/healthz`;
+  const scheme = config.PSQLQUEUE_TLS_CERT === "" ? "http" : "https";
+  return `${scheme}://${reachable}:${config.PSQLQUEUE_SERVER_PORT}/v1/healthz`;
 }

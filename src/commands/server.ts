@@ -1,21 +1,28 @@
 import os from "node:os";
 import { jobsOf } from "../background/jobs.ts";
+import { keysJob } from "../background/keys.ts";
 import { startLeadership } from "../background/leadership.ts";
 import { startLoop } from "../background/loop.ts";
 import { peersJob } from "../background/peers.ts";
 import { createBroker } from "../broker/broker.ts";
+import { hashSecret } from "../broker/manage/keys.ts";
 import type { Config } from "../config.ts";
+import { dashboardRoutes } from "../dashboard/dashboard.ts";
 import { openPostgres } from "../db/db.ts";
 import { checkMigrated, migrateDatabase } from "../db/migrate.ts";
 import { checkSession } from "../db/session.ts";
 import { findKnownBug } from "../db/versions.ts";
+import { BrokerError } from "../errors.ts";
 import { createApp } from "../http/app.ts";
-import { refusal } from "../http/output.ts";
+import { refusal, refusalOf } from "../http/output.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
 import { addObserver, observe } from "../observe.ts";
 import { version } from "../version.ts";
+import { type Auth, createAuth } from "../web/auth.ts";
 import { startListener } from "../web/listener.ts";
+import type { Certificates } from "../web/openServer.ts";
+import { readCertificates, watchCertificates } from "./certificates.ts";
 import { createEdges } from "./edges.ts";
 import { checkListeners, type ListenerName, listen, portOf, urlOf } from "./listeners.ts";
 import { openStore, type Store } from "./store.ts";
@@ -56,6 +63,7 @@ const peers_ms_max = 1000;
 export async function startServer(config: Config, log: Log): Promise<RunningServer> {
   // First: nothing is made on the disk by a server that then cannot serve.
   const addresses = await checkListeners(config);
+  const certificates = readCertificates(config);
   const store = await openStore(config);
   try {
     // Nobody else can have migrated the embedded database: it has one process at a time.
@@ -63,7 +71,7 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
     // Asked while the service is being put together, and answered before it listens.
     const is_ready = store.is_embedded ? Promise.resolve() : checkVersion(store);
     is_ready.catch(() => {});
-    return await serve(config, log, store, addresses, is_ready);
+    return await serve(config, log, store, addresses, certificates, is_ready);
   } catch (error) {
     await store.close().catch(() => {});
     throw error;
@@ -79,6 +87,28 @@ async function sayGoodbye(lastRequestMs: () => number, idle_ms_max: number, ms_m
   if (performance.now() - lastRequestMs() > idle_ms_max) return;
   const quiet_since_ms = () => Math.max(lastRequestMs(), end_ms - ms_max);
   while (performance.now() < end_ms && performance.now() - quiet_since_ms() < quiet_ms_min) await Bun.sleep(20);
+}
+
+/** The metrics say of every queue how it is doing. */
+async function refuseScrape(keys: Auth | undefined, request: Request): Promise<Response | undefined> {
+  try {
+    const identity = await keys?.identify(request.headers.get("authorization"));
+    return identity?.mayAll("peek") ? undefined : refusal(new BrokerError("forbidden"));
+  } catch (error) {
+    return refusal(refusalOf(error, "metrics"));
+  }
+}
+
+const isLoopback = (address: string) => address === "::1" || address.startsWith("127.");
+
+/** Said at every start, so that nobody serves the world without knowing. */
+function warnOfOpenness(config: Config, log: Log, address: string): void {
+  if (config.PSQLQUEUE_AUTH === "on" || config.PSQLQUEUE_TLS_CLIENT_CA !== "" || isLoopback(address)) return;
+  log("warn", "no key is asked for: whoever reaches this address may do everything", {
+    host: config.PSQLQUEUE_SERVER_HOST,
+    remedy:
+      "set PSQLQUEUE_AUTH=on and PSQLQUEUE_ROOT_KEY, or PSQLQUEUE_SERVER_HOST=127.0.0.1, or keep others off by a firewall",
+  });
 }
 
 async function checkVersion(store: Store): Promise<void> {
@@ -97,6 +127,7 @@ async function serve(
   log: Log,
   store: Store,
   addresses: Record<ListenerName, string>,
+  certificates: Certificates | undefined,
   is_ready: Promise<void>,
 ): Promise<RunningServer> {
   const holder = `${os.hostname()}:${process.pid}:${crypto.randomUUID()}`;
@@ -130,6 +161,16 @@ async function serve(
     holder,
   );
 
+  const asks_keys = config.PSQLQUEUE_AUTH === "on";
+  const keys =
+    asks_keys || config.PSQLQUEUE_METRICS_AUTH === "on"
+      ? createAuth({
+          find: broker.findKey,
+          hash: hashSecret,
+          claim: broker.claimRate,
+          root_key: config.PSQLQUEUE_ROOT_KEY,
+        })
+      : undefined;
   let is_stopping = false;
   let metrics_port: number | undefined;
   const app = createApp(broker, {
@@ -140,7 +181,9 @@ async function serve(
     isStopping: () => is_stopping,
     metricsPort: () => metrics_port,
     checks_responses: process.env["NODE_ENV"] === "development",
+    ...(config.PSQLQUEUE_UI === "on" && { beside: [dashboardRoutes()], home: "/ui" }),
     version,
+    ...(asks_keys && keys && { auth: { keys, open: config.PSQLQUEUE_AUTH_OPEN } }),
   });
   const edges = createEdges(broker, app, config, () => is_stopping);
   const metrics = createMetrics({
@@ -171,13 +214,25 @@ async function serve(
         observe({ kind: "notice", level: "WARN", message: "this PostgreSQL has a known bug", details: bug });
       }
     }
+    await broker.clock.refresh();
+    for (const { kind, id } of await broker.findUnreachable()) {
+      const remedy = `rename it in the database: no path can name it, so it cannot be asked for or deleted`;
+      observe({
+        kind: "notice",
+        level: "WARN",
+        message: `a ${kind} has an id that clients take for a step in a path`,
+        details: { id, remedy },
+      });
+    }
     const metrics_host = config.PSQLQUEUE_METRICS_HOST;
     const metrics_server = await listen("metrics", config, () =>
       Bun.serve({
         hostname: addresses.metrics,
         port: config.PSQLQUEUE_METRICS_PORT,
         reusePort: false,
-        async fetch() {
+        async fetch(request) {
+          const refused = config.PSQLQUEUE_METRICS_AUTH === "on" ? await refuseScrape(keys, request) : undefined;
+          if (refused !== undefined) return refused;
           return new Response(await metrics.scrape(), {
             headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
           });
@@ -203,6 +258,7 @@ async function serve(
         ...serving,
         hostname: addresses.http,
         port: config.PSQLQUEUE_SERVER_PORT,
+        certificates,
         fetch: edges.main,
       }),
     );
@@ -216,16 +272,21 @@ async function serve(
           );
     if (sqs_listener) log("info", "sqs server starting", { host, port: sqs_listener.port });
     const { port } = listener;
-    const url = urlOf(host, port);
-    log("info", "http server starting", { host, port, url, docs: `${url}/v1/swagger/index.html` });
+    const url = urlOf(host, port, certificates !== undefined);
+    const pages = { ...(config.PSQLQUEUE_UI === "on" && { ui: `${url}/ui` }), docs: `${url}/v1/swagger/index.html` };
+    log("info", "http server starting", { host, port, url, ...pages });
+    const endWatch = watchCertificates(config, log, listener.reload);
+    warnOfOpenness(config, log, addresses.http);
 
     const leadership = startLeadership(broker, holder);
-    const jobs = [...jobsOf(broker), ...(peers ? [peers] : []), ...store.jobs(db)];
+    const key_jobs = keys ? [keysJob(broker, keys, !store.is_embedded)] : [];
+    const jobs = [...jobsOf(broker), ...(peers ? [peers] : []), ...key_jobs, ...store.jobs(db)];
     const stops = jobs.map((job) => startLoop(job, leadership.isLeader, 1000));
 
     let stopped: Promise<void> | undefined;
     const stop = async () => {
       is_stopping = true;
+      endWatch();
       // Long polls end at once, with nothing.
       broker.wakeups.stop();
       const grace_ms = config.PSQLQUEUE_SHUTDOWN_GRACE_SECONDS * 1000;

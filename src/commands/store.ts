@@ -66,7 +66,7 @@ function warnOfForeignVariables(): void {
 }
 
 /** The server of the settings, called by the name of its setting. Throws ConfigError for a file that it names. */
-function readServer(config: Config): Connection {
+export function readServer(config: Config): Connection {
   const connection = readConnection(config.database_url);
   const from = config.PSQLQUEUE_DATABASE_URL_FILE === "" ? "PSQLQUEUE_DATABASE_URL" : "PSQLQUEUE_DATABASE_URL_FILE";
   const name = config.PSQLQUEUE_TESTING ? "PSQLQUEUE_TEST_DATABASE_URL" : from;

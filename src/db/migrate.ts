@@ -7,6 +7,7 @@ import { migrations_folder, readBreakingTimes, readMigrationTimes } from "./fold
 import { connectionOf, createConnector, type DatabaseServer } from "./hosts.ts";
 import { checkV04, importV04 } from "./importV04.ts";
 import { reachError } from "./reach.ts";
+import { checkEncoding, checkRights, checkUsage, migrateGivenSchema } from "./rights.ts";
 
 // Beside our tables, and not in Drizzle's default schema: the database may belong to an application that uses Drizzle
 // too.
@@ -75,12 +76,18 @@ export async function migrateDatabase(server: DatabaseServer): Promise<Migration
   try {
     // One connection, so that the lock covers all that follows; it ends with the connection, also when we are killed.
     await client`select pg_advisory_lock(hashtextextended('psqlqueue:migrate', 0))`;
+    await checkEncoding(client);
+    await checkUsage(client);
     const before = await appliedTime(client);
+    const is_done = before !== undefined && before >= (times.at(-1) ?? 0);
+    const { is_schema_given } = is_done ? { is_schema_given: true } : await checkRights(client);
     if (before !== undefined) await checkNewer(client, before, times.at(-1) ?? 0);
     await checkV04(client);
     // Never queue for a lock for long: everybody who comes later would wait behind us.
     await client`select set_config('lock_timeout', '10s', false)`;
-    await migrate(drizzle(client), { migrationsFolder: migrations_folder, migrationsSchema, migrationsTable });
+    const options = { migrationsFolder: migrations_folder, migrationsSchema, migrationsTable };
+    if (is_schema_given) await migrateGivenSchema(drizzle(client), options);
+    else await migrate(drizzle(client), options);
     for (const time of readBreakingTimes()) {
       await client`insert into psqlqueue.breaking_migrations (created_at) values (${time}) on conflict do nothing`;
     }
@@ -101,6 +108,8 @@ export async function checkMigrated(server: DatabaseServer): Promise<{ is_newer:
   const newest = readMigrationTimes().at(-1) ?? 0;
   const client = await connectOnce(server);
   try {
+    await checkEncoding(client);
+    await checkUsage(client);
     const found = await appliedTime(client);
     if (found === undefined) {
       throw new MigrationError("the database is not migrated: run `psqlqueue migrate` with the same settings first");

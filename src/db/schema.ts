@@ -20,7 +20,8 @@ import {
  * index in the old order then finds nothing.
  */
 export const text = customType<{ data: string }>({ dataType: () => 'text collate "C"' });
-const plainText = customType<{ data: string }>({ dataType: () => "text" });
+/** Text that is for people, in the database's own order. */
+export const plainText = customType<{ data: string }>({ dataType: () => "text" });
 /** Text, not Date: a Date loses the microseconds. */
 export const moment = (name: string) => timestamp(name, { withTimezone: true, mode: "string" });
 
@@ -121,6 +122,8 @@ export const messages = psqlqueue.table(
     last_error: plainText("last_error"),
     /** Where a dead-lettered message came from, and why. */
     dead: jsonb("dead").$type<DeadLetter>(),
+    /** Its failures, the first and the latest ones; null while nothing has failed, so that nothing is paid for. */
+    events: jsonb("events").$type<unknown[]>(),
     /** Null: the message has no order. Given under the lock of its key, so that it rises with commits. */
     ordering_seq: bigint("ordering_seq", { mode: "number" }),
     /** When an ordered message would be visible if none of its key stood before it. */
@@ -189,6 +192,7 @@ export const archived_messages = psqlqueue.table(
     last_error: plainText("last_error"),
     dead: jsonb("dead").$type<DeadLetter>(),
     ordering_key: text("ordering_key"),
+    events: jsonb("events").$type<unknown[]>(),
   },
   (past) => [
     index("archived_messages_id").on(past.queue_no, past.id),
@@ -324,13 +328,15 @@ export const outbox = psqlqueue.table("outbox", {
   priority: smallint("priority").notNull().default(0),
 });
 
-/** What was published and acked per queue and minute, by all servers together: written every few seconds, for rates. */
+/** What happened per queue and minute, on all servers together: for rates. Failed: nacks, and leases that ran out. */
 export const rates = psqlqueue.table(
   "rates",
   {
     minute: moment("minute").notNull(),
     published: bigint("published", { mode: "number" }).notNull(),
     acked: bigint("acked", { mode: "number" }).notNull(),
+    delivered: bigint("delivered", { mode: "number" }).notNull().default(0),
+    failed: bigint("failed", { mode: "number" }).notNull().default(0),
     queue_id: text("queue_id").notNull(),
   },
   (rate) => [primaryKey({ columns: [rate.queue_id, rate.minute] })],

@@ -1,12 +1,15 @@
-import { Elysia, ParseError } from "elysia";
+import { type AnyElysia, Elysia, ParseError } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
 import { createGateway, type GatewayOptions, requestId } from "../web/gateway.ts";
+import { needs } from "./actions.ts";
 import { checksResponses, type Route } from "./checkedResponses.ts";
 import { docsRoutes } from "./docs.ts";
 import { healthRoutes } from "./health.ts";
+import { keyRoutes } from "./keys.ts";
 import { maintenanceRoutes } from "./maintenance.ts";
+import { matchingRoutes } from "./matching.ts";
 import { infoRoutes, messageRoutes } from "./messages.ts";
 import { orderingKeyRoutes } from "./orderingKeys.ts";
 import { refusal, refusalOf } from "./output.ts";
@@ -15,12 +18,15 @@ import { queueRoutes } from "./queues.ts";
 import { receiveRoutes } from "./receive.ts";
 import { settleBatchRoutes, settleRoutes } from "./settle.ts";
 import { createStart, type StartOptions } from "./start.ts";
+import { statsRoutes } from "./stats.ts";
 import { subscriptionRoutes } from "./subscriptions.ts";
 import { taskRoutes } from "./tasks.ts";
 import { topicRoutes } from "./topics.ts";
 
 export type AppOptions = GatewayOptions &
   StartOptions & {
+    /** Routes of other edges beside the API's. */
+    beside?: AnyElysia[];
     /** Messages that one receive returns at most. */
     receive_limit_max: number;
     /** An answer that is not what the document says is a 500: for tests and development. */
@@ -49,10 +55,13 @@ const resources = (broker: Broker, options: AppOptions) =>
     .use(publishRoutes(broker))
     .use(receiveRoutes(broker, options))
     .use(messageRoutes(broker))
+    .use(matchingRoutes(broker))
     .use(settleRoutes(broker))
     .use(settleBatchRoutes(broker))
     .use(topicPublishRoutes(broker))
     .use(taskRoutes(broker))
+    .use(keyRoutes(broker))
+    .use(statsRoutes(broker))
     .use(topicRoutes(broker))
     .use(subscriptionRoutes(broker))
     .use(infoRoutes(options.version))
@@ -65,7 +74,12 @@ const resources = (broker: Broker, options: AppOptions) =>
  */
 export function createApp(broker: Broker, options: AppOptions) {
   let routes: Route[] = [];
-  const gateway = createGateway(options, { refusal, start: createStart(options) });
+  const gateway = createGateway(options, {
+    refusal,
+    start: createStart(options),
+    failure: (error, request) => renderError(error, request, "authentication"),
+    needs,
+  });
   const app = new Elysia({
     normalize: false,
     systemRouter: false,
@@ -83,7 +97,8 @@ export function createApp(broker: Broker, options: AppOptions) {
     })
     .use(options.checks_responses ? checksResponses(() => routes) : new Elysia())
     .use(resources(broker, options))
-    .use(docsRoutes(() => resources(broker, options), options.version));
+    .use(docsRoutes(() => resources(broker, options), options));
+  for (const own of options.beside ?? []) app.use(own);
   routes = app.routes;
   gateway.open(app);
   return app;

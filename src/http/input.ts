@@ -2,7 +2,7 @@ import { Kind, type Static, type TObject, type TSchema, Type } from "@sinclair/t
 import { TypeCompiler } from "@sinclair/typebox/compiler";
 import { BrokerError } from "../errors.ts";
 import { readBody } from "../web/body.ts";
-import { describe, isMap, isNullable, isText, judge, judgeAll, member, type Problems } from "./schema.ts";
+import { describe, isMap, isNullable, isObject, isText, judge, judgeAll, member, type Problems } from "./schema.ts";
 
 // Reading requests: bytes to JSON, URL to parameters, both against their schema.
 
@@ -118,6 +118,7 @@ function checker({ body, query, path_id, rules, isLoose }: Check) {
   const members = Object.entries<TSchema>(body?.properties ?? {});
   const nullable = new Set(members.flatMap(([name, own]) => (isNullable(own) ? [name] : [])));
   const lists = members.flatMap(([name, own]) => (own[Kind] === "Array" ? [name] : []));
+  const objects = members.flatMap(([name, own]) => (isObject(own) ? [name] : []));
 
   function refuse(given: Record<string, unknown>, parameters: unknown, problems: Problems): void {
     if (body && judgeAll(body, given, problems) === "malformed") throw malformed("a member of the wrong type");
@@ -131,6 +132,7 @@ function checker({ body, query, path_id, rules, isLoose }: Check) {
   return (context: Hook): void => {
     const given = context.body as Record<string, unknown>;
     if (isBody) dropNulls(given, nullable);
+    for (const name of objects) if (isMap(given[name])) dropNulls(given[name], no_nullable);
     for (const name of lists) {
       if (Array.isArray(given[name])) for (const item of given[name]) if (isMap(item)) dropNulls(item, no_nullable);
     }
@@ -148,7 +150,14 @@ function checker({ body, query, path_id, rules, isLoose }: Check) {
 
 const idOf = (params: unknown, name: string) => (params as Record<string, string> | undefined)?.[name];
 
-const parser = (is_optional: boolean) => (context: { request: Request }) => readObject(context.request, is_optional);
+const parser =
+  (is_optional: boolean, before?: (body: Record<string, unknown>) => Promise<void> | undefined) =>
+  async (context: { request: Request }) => {
+    const body = await readObject(context.request, is_optional);
+    const isReady = before?.(body);
+    if (isReady !== undefined) await isReady;
+    return body;
+  };
 
 /** Judges one item of a list that the handler takes apart: undefined, or why it is refused. */
 export function judgesItem<T extends TObject>(item: T, rules: (item: Static<T>, problems: Problems) => void) {
@@ -168,6 +177,8 @@ type BodyOptions<B extends TObject, Q extends TObject> = {
   isLoose?: (query: Static<Q>) => boolean;
   path_id?: string;
   rules?: (body: Static<B>, problems: Problems) => void;
+  /** What the rules wait for, when they need it for this body. Its members are not checked yet. */
+  before?: (body: Record<string, unknown>) => Promise<void> | undefined;
 };
 
 // biome-ignore lint/complexity/noBannedTypes: no query parameters
@@ -177,7 +188,7 @@ type NoQuery = TObject<{}>;
 export function readsBody<B extends TObject, Q extends TObject = NoQuery>(body: B, options: BodyOptions<B, Q> = {}) {
   const check = checker({ body, ...options });
   const query = described(options.query ?? (Type.Object({}) as unknown as Q));
-  return { parse: parser(false), transform: check, body: described(body), query };
+  return { parse: parser(false, options.before), transform: check, body: described(body), query };
 }
 
 /** Route options for query parameters. */
@@ -187,5 +198,6 @@ export function readsQuery<Q extends TObject>(query: Q) {
 
 /** Route options for a JSON body that may be absent, and query parameters. */
 export function readsOptionalBody<B extends TObject, Q extends TObject>(body: B, query: Q) {
-  return { parse: parser(true), transform: checker({ body, query }), body: described(body), query: described(query) };
+  const optional = { ...described(body), optionalBody: true } as ReturnType<typeof described<B>>;
+  return { parse: parser(true), transform: checker({ body, query }), body: optional, query: described(query) };
 }

@@ -1,91 +1,123 @@
 import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import { type PeekQuery as Peek, states } from "../broker/manage/messages.ts";
+import { states } from "../broker/manage/messages.ts";
+import type { Clock } from "../broker/publish/clock.ts";
+import { filterOf, type PeekState, peek_filter } from "./filter.ts";
 import { readsBody, readsQuery } from "./input.ts";
 import { documents, json, noContent } from "./output.ts";
-import { Dead } from "./receive.ts";
+import { Dead, example_message } from "./receive.ts";
 import { attributesText, member, type Problems } from "./schema.ts";
-
-type PeekState = Peek["state"];
 
 const peek_limit = 10;
 const peek_limit_max = 100;
+/** Nothing that fits a request is longer. */
+const body_characters_max = 268_435_456;
 const year_ms = 31_536_000_000;
 
-const Seen = Type.Object({
-  id: Type.String(),
-  queue_id: Type.String(),
-  label: Type.Union([Type.String(), Type.Null()]),
-  body: Type.Optional(Type.String()),
-  attributes: Type.Union([Type.Record(Type.String(), Type.String()), Type.Null()]),
-  delivery_attempts: Type.Integer(),
-  created_at: Type.String({ format: "date-time" }),
-  lease_expires_at: Type.Optional(Type.String({ format: "date-time" })),
-  ordering_key: Type.Optional(Type.String()),
-  priority: Type.Optional(Type.Integer()),
-  expires_at: Type.Optional(Type.String({ format: "date-time" })),
-  dead: Type.Optional(Dead),
-  last_error: Type.Optional(Type.String()),
-  state: Type.String(),
-  visible_at: Type.Optional(Type.String({ format: "date-time" })),
-});
+const example_seen = { ...example_message, state: "ready", visible_at: "2026-01-31T12:00:00.000000Z" };
+
+const Seen = Type.Object(
+  {
+    id: Type.String(),
+    queue_id: Type.String(),
+    label: Type.Union([Type.String(), Type.Null()]),
+    body: Type.Optional(Type.String()),
+    body_bytes: Type.Optional(Type.Integer({ description: "Of the whole body, when it is cut" })),
+    attributes: Type.Union([Type.Record(Type.String(), Type.String()), Type.Null()]),
+    delivery_attempts: Type.Integer(),
+    created_at: Type.String({ format: "date-time" }),
+    lease_expires_at: Type.Optional(Type.String({ format: "date-time" })),
+    ordering_key: Type.Optional(Type.String()),
+    priority: Type.Optional(Type.Integer()),
+    expires_at: Type.Optional(Type.String({ format: "date-time" })),
+    dead: Type.Optional(Dead),
+    last_error: Type.Optional(Type.String()),
+    state: Type.String({ enum: [...states] }),
+    visible_at: Type.Optional(Type.String({ format: "date-time" })),
+  },
+  { title: "SeenMessage", example: example_seen },
+);
+
+const SeenPage = Type.Object(
+  {
+    data: Type.Array(Seen),
+    next: Type.Optional(Type.String()),
+    stopped_early: Type.Optional(
+      Type.Boolean({ description: "The page ended because enough messages were looked at: go on at next" }),
+    ),
+  },
+  { title: "SeenMessagePage", example: { data: [example_seen], next: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A" } },
+);
+
+const SeenAlone = Type.Object(
+  {
+    ...Seen.properties,
+    events: Type.Optional(
+      Type.Array(
+        Type.Object({
+          at: Type.String({ format: "date-time" }),
+          event: Type.String({ description: "nacked, lease_expired, dead_lettered or redriven" }),
+          attempt: Type.Integer({ description: "Deliveries so far" }),
+          error: Type.Optional(Type.String({ description: "What the consumer said, or why the message died" })),
+        }),
+        { description: "Failures: the first and the latest 19; absent while nothing has failed" },
+      ),
+    ),
+  },
+  { title: "SeenMessageWithEvents", example: example_seen },
+);
 
 const PeekQuery = Type.Object({
-  state: Type.Optional(member.choice([...states, "dead", "all"], "Default ready")),
-  label: Type.Optional(member.text("Only this label")),
-  ordering_key: Type.Optional(member.text("Only this ordering key")),
-  after: Type.Optional(
-    Type.String({ pattern: "^(a?[0-7][0-9A-HJKMNP-TV-Z]{25}|a)$", description: "`next` of the page before" }),
-  ),
-  limit: Type.Optional(member.limit(peek_limit_max, "Default 10, lowered to 100")),
+  ...peek_filter,
+  limit: Type.Optional(member.limit(peek_limit_max, "Messages of a page; lowered to 100", peek_limit)),
   body: Type.Optional(member.flag("false leaves bodies out")),
+  body_characters_max: Type.Optional(
+    member.limit(body_characters_max, "Longer bodies are cut, and `body_bytes` says how long they are"),
+  ),
 });
 
-const ChangeInput = Type.Object({
-  deliver_at: Type.Optional(member.time("When it becomes visible, at most a year ahead")),
-  label: Type.Optional(member.label),
-  attributes: Type.Optional(member.attributes),
-  priority: Type.Optional(member.priority),
-});
+const ChangeInput = Type.Object(
+  {
+    deliver_at: Type.Optional(member.time("When it becomes visible, at most a year ahead")),
+    label: Type.Optional(member.label),
+    attributes: Type.Optional(member.attributes),
+    priority: Type.Optional(member.priority),
+  },
+  { title: "ChangeInput", example: { label: "urgent" } },
+);
 const TokenQuery = Type.Object({ lease_token: Type.Optional(member.text("Of the lease that holds it")) });
 
-function judgeChange({ deliver_at }: Static<typeof ChangeInput>, problems: Problems): void {
-  const latest_ms = Date.now() + year_ms;
-  if (deliver_at !== undefined && Date.parse(deliver_at) > latest_ms) {
-    problems.set("deliver_at", `must be no greater than ${new Date(latest_ms).toISOString()}`);
-  }
-}
+const judgesChange =
+  (clock: Clock) =>
+  ({ deliver_at }: Static<typeof ChangeInput>, problems: Problems): void => {
+    const latest_ms = clock.now_ms() + year_ms;
+    if (deliver_at !== undefined && Date.parse(deliver_at) > latest_ms) {
+      problems.set("deliver_at", `must be no greater than ${new Date(latest_ms).toISOString()}`);
+    }
+  };
 
 /** Looking at messages without leasing them; changing and deleting single ones. */
 export const messageRoutes = (broker: Broker) =>
   new Elysia({ prefix: "/v1/queues/:queue_id/messages", normalize: false })
     .get(
       "/peek",
-      async ({
-        params,
-        query: { state = "ready", label, ordering_key, after = "", limit = peek_limit, body = true },
-      }) =>
-        json(
-          200,
-          await broker.peek(params.queue_id, {
-            state: state as PeekState,
-            label,
-            ordering_key,
-            after,
-            limit,
-            has_body: body,
-          }),
-        ),
+      async ({ params, query }) => {
+        const { state = "ready", after = "", limit = peek_limit, body = true } = query;
+        const asked = { ...filterOf(query), state: state as PeekState, after, limit, has_body: body };
+        const cut = { body_characters_max: query.body_characters_max ?? body_characters_max };
+        return json(200, await broker.peek(params.queue_id, { ...asked, ...cut }));
+      },
       {
         ...readsQuery(PeekQuery),
         detail: documents(
+          "peekMessages",
           "messages",
           "Look at messages by state, without leasing",
           [
             {
               status: 200,
-              schema: Type.Object({ data: Type.Array(Seen), next: Type.Optional(Type.String()) }),
+              schema: SeenPage,
               description: "A page; `next` is absent at the end",
             },
           ],
@@ -95,9 +127,10 @@ export const messageRoutes = (broker: Broker) =>
     )
     .get("/:message_id", async ({ params }) => json(200, await broker.getMessage(params.queue_id, params.message_id)), {
       detail: documents(
+        "getMessage",
         "messages",
         "Look at one message",
-        [{ status: 200, schema: Seen, description: "The message" }],
+        [{ status: 200, schema: SeenAlone, description: "The message" }],
         ["queue_not_found", "message_not_found"],
       ),
     })
@@ -114,12 +147,17 @@ export const messageRoutes = (broker: Broker) =>
         return json(200, await broker.changeMessage(params.queue_id, params.message_id, change));
       },
       {
-        ...readsBody(ChangeInput, { rules: judgeChange }),
+        ...readsBody(ChangeInput, {
+          rules: judgesChange(broker.clock),
+          before: ({ deliver_at }) => (deliver_at === undefined ? undefined : broker.clock.refresh()),
+        }),
         detail: documents(
+          "changeMessage",
           "messages",
           "Reschedule or relabel a message that nobody holds",
-          [{ status: 200, schema: Seen, description: "The message" }],
+          [{ status: 200, schema: SeenAlone, description: "The message" }],
           ["malformed_body", "validation_failed", "queue_not_found", "message_not_found", "lease_lost"],
+          { example: { label: "later" } },
         ),
       },
     )
@@ -133,13 +171,20 @@ export const messageRoutes = (broker: Broker) =>
       {
         ...readsQuery(TokenQuery),
         detail: documents(
+          "deleteMessage",
           "messages",
           "Delete a message, whatever its state, unless somebody holds it",
           [{ status: 204, description: "Deleted" }],
           ["validation_failed", "queue_not_found", "message_not_found", "lease_lost"],
+          { takes: ["X-Lease-Token"] },
         ),
       },
     );
+
+const Info = Type.Object(
+  { name: Type.String(), version: Type.String(), features: Type.Array(Type.String()) },
+  { title: "Info", example: { name: "psqlqueue", version: "0.6.0", features: ["lease_tokens", "long_poll"] } },
+);
 
 /** `/v1/info`: what this server can do; unknown members are ignored, so a client cannot tell otherwise. */
 export const infoRoutes = (version: string) =>
@@ -166,17 +211,21 @@ export const infoRoutes = (version: string) =>
           "peek",
           "pause",
           "quotas",
+          "search",
+          "error_groups",
+          "history",
           "sql",
         ],
       }),
     {
       detail: documents(
+        "getInfo",
         "health",
         "Name, version and features",
         [
           {
             status: 200,
-            schema: Type.Object({ name: Type.String(), version: Type.String(), features: Type.Array(Type.String()) }),
+            schema: Info,
             description: "What there is",
           },
         ],

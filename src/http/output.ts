@@ -3,6 +3,7 @@ import { BrokerError, catalogue, DatabaseError, type ErrorName, type Problem } f
 import { observe } from "../observe.ts";
 import { carryText, markStream } from "../web/answer.ts";
 import { ClientGoneError } from "../web/request.ts";
+import { describeHeaders, type RequestHeader, type ResponseHeader } from "./headers.ts";
 
 const json_type = "application/json; charset=utf-8";
 
@@ -32,7 +33,7 @@ export function json(status: number, value: unknown, headers?: Record<string, st
 
 /** Did the client ask for the result instead of 204? */
 export const wantsRepresentation = (request: Request): boolean =>
-  /(^|[,;\s])return=representation($|[,;\s])/i.test(request.headers.get("prefer") ?? "");
+  /(^|[,;\s])return=("?)representation\2($|[,;\s])/i.test(request.headers.get("prefer") ?? "");
 
 /** 204 without a body. */
 export function noContent(headers?: Record<string, string>): Response {
@@ -85,7 +86,8 @@ export function refusalOf(error: unknown, where: string, request_id?: string): B
 export function refusal(error: BrokerError, headers?: Record<string, string>): Response {
   const { status } = catalogue[error.error];
   const response = json(status, errorBody(error));
-  if (status === 503 || status === 429) response.headers.set("retry-after", "1");
+  if (status === 503 || status === 429) response.headers.set("retry-after", String(error.retry_after_seconds ?? 1));
+  if (status === 401) response.headers.set("www-authenticate", "Bearer");
   for (const [name, value] of Object.entries(headers ?? {})) response.headers.set(name, value);
   return response;
 }
@@ -95,21 +97,76 @@ export function page(data: unknown[], offset: number, limit: number): Response {
   return json(200, { data, ...(offset > 0 && { offset }), limit });
 }
 
-type Success = { status: 200 | 201 | 202 | 204; schema?: TSchema; description: string };
+type Success = {
+  status: 200 | 201 | 202 | 204;
+  schema?: TSchema;
+  description: string;
+  headers?: ResponseHeader[];
+};
 
-/** The `detail` of a route: what the document says of it. `errors` are the names of the refusals it may answer. */
-export function documents(tag: string, summary: string, successes: Success[], errors: ErrorName[]) {
+type More = {
+  /** Headers that the request may have, beside those that every request may have. */
+  takes?: RequestHeader[];
+  /** A body that works as it stands, after those of the operations before it. */
+  example?: object;
+};
+
+const every_error = [
+  "payload_too_large",
+  "forbidden",
+  "method_not_allowed",
+  "bad_request",
+  "request_timeout",
+  "unavailable",
+  "internal",
+] as const;
+
+function headersOf(status: number): ResponseHeader[] {
+  if (status === 405) return ["Allow"];
+  return status === 429 || status === 503 ? ["Retry-After"] : [];
+}
+
+/** The refusal of one operation, as the document shows it: which codes it may hold. */
+const errorOf = (operation_id: string, names: ErrorName[]) => ({
+  title: `${operation_id[0]?.toUpperCase()}${operation_id.slice(1)}Error`,
+  type: "object",
+  required: ["code", "message"],
+  properties: {
+    code: { type: "integer", enum: names.map((name) => catalogue[name].code), description: "What clients compare" },
+    message: { type: "string" },
+    details: { type: "string", description: "For people" },
+  },
+});
+
+/**
+ * The `detail` of a route: what the document says of it. `errors` are the names of the refusals it may answer. Schemas
+ * with a title become named components.
+ */
+export function documents(
+  operation_id: string,
+  tag: string,
+  summary: string,
+  successes: Success[],
+  errors: ErrorName[],
+  { takes = [], example }: More = {},
+) {
   const responses: Record<string, unknown> = {};
-  for (const { status, description, schema } of successes) {
-    responses[status] = { description, ...(schema && { content: { "application/json": { schema } } }) };
+  for (const { status, description, schema, headers = [] } of successes) {
+    const content = schema && { content: { "application/json": { schema } } };
+    responses[status] = { description, headers: describeHeaders(headers), ...content };
   }
-  const every: ErrorName[] = [...errors, "payload_too_large", "forbidden", "unavailable", "internal"];
+  const every: ErrorName[] = [...errors, ...every_error];
+  const schema = errorOf(operation_id, every);
   for (const status of new Set(every.map((name) => catalogue[name].status))) {
     const names = every.filter((name) => catalogue[name].status === status);
     responses[status] = {
       description: names.map((name) => `${catalogue[name].code}: ${catalogue[name].message}`).join("; "),
-      content: { "application/json": { schema: { $ref: "#/components/schemas/Error" } } },
+      headers: describeHeaders(headersOf(status)),
+      content: {
+        "application/json": { schema, example: errorBody(new BrokerError(names[0] as ErrorName)) },
+      },
     };
   }
-  return { tags: [tag], summary, responses } as object;
+  const notes = { takes, example };
+  return { operationId: operation_id, tags: [tag], summary, responses, "x-notes": notes } as object;
 }

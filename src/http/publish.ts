@@ -1,73 +1,58 @@
-import { type Static, Type } from "@sinclair/typebox";
+import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker, Outgoing } from "../broker/broker.ts";
 import { deduplicationKey } from "../broker/publish/dedup.ts";
 import type { Published, PublishOptions } from "../broker/publish/publish.ts";
 import { BrokerError, type ErrorName, type Failure } from "../errors.ts";
-import { judgesItem, readsBody } from "./input.ts";
+import type { RequestHeader, ResponseHeader } from "./headers.ts";
 import { documents, errorBody, itemError, json, noContent, refusalOf, wantsRepresentation } from "./output.ts";
-import { attributesText, member, type Problems } from "./schema.ts";
+import { type Message, readsPublishes } from "./publishInput.ts";
+import { attributesText } from "./schema.ts";
 
-const delay_seconds_max = 31_536_000;
-const batch_items_max = 1000;
+const PublishedSchema = Type.Object(
+  { id: Type.String(), deduplicated: Type.Boolean() },
+  { title: "Published", example: { id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A", deduplicated: false } },
+);
+const ItemResult = Type.Object(
+  {
+    id: Type.Optional(Type.String()),
+    deduplicated: Type.Optional(Type.Boolean()),
+    error: itemError,
+  },
+  { title: "PublishResult" },
+);
+const TopicItemResult = Type.Object(
+  { delivered_queues: Type.Optional(Type.Integer()), error: itemError },
+  { title: "FanOutResult" },
+);
+const FannedOutSchema = Type.Object(
+  {
+    delivered_queues: Type.Integer(),
+    data: Type.Array(Type.Object({ queue_id: Type.String(), id: Type.String(), deduplicated: Type.Boolean() })),
+  },
+  {
+    title: "FannedOut",
+    example: {
+      delivered_queues: 1,
+      data: [{ queue_id: "orders", id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A", deduplicated: false }],
+    },
+  },
+);
 
-/** What a publish takes, to a queue and to a topic. */
-const MessageInput = Type.Object({
-  body: member.body,
-  label: Type.Optional(member.label),
-  attributes: Type.Optional(member.attributes),
-  delay_seconds: Type.Optional(
-    member.seconds("Seconds until it is visible; instead of the queue's delay", 0, delay_seconds_max),
-  ),
-  deliver_at: Type.Optional(
-    member.time("When it becomes visible, at most a year ahead; not together with delay_seconds"),
-  ),
-  ttl_seconds: Type.Optional(member.seconds("Seconds it lives, if the queue's retention is not shorter", 1)),
-  expires_at: Type.Optional(member.time("When it expires; not together with ttl_seconds")),
-  dedup_id: Type.Optional(member.dedupId),
-  ordering_key: Type.Optional(member.ordering_key),
-  priority: Type.Optional(member.priority),
-  id: Type.Optional(member.readOnlyText),
-  queue_id: Type.Optional(member.readOnlyText),
-  delivery_attempts: Type.Optional(member.readOnlyCount),
-  created_at: Type.Optional(member.readOnlyTime),
-});
+const ItemResults = Type.Object(
+  { data: Type.Array(ItemResult) },
+  { title: "PublishResults", example: { data: [{ id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A", deduplicated: false }] } },
+);
+const TopicItemResults = Type.Object(
+  { data: Type.Array(TopicItemResult) },
+  { title: "FanOutResults", example: { data: [{ delivered_queues: 1 }] } },
+);
 
-type Message = Static<typeof MessageInput>;
-
-/** Rules between members, and against the clock. */
-function judgeMessage(message: Message, problems: Problems, prefix = ""): void {
-  const { delay_seconds, deliver_at, ttl_seconds, expires_at } = message;
-  if (deliver_at !== undefined) {
-    const latest_ms = Date.now() + delay_seconds_max * 1000;
-    if (delay_seconds !== undefined) {
-      problems.set(`${prefix}delay_seconds`, "must not be given together with deliver_at");
-    } else if (Date.parse(deliver_at) > latest_ms) {
-      problems.set(`${prefix}deliver_at`, `must be no greater than ${new Date(latest_ms).toISOString()}`);
-    }
-  }
-  if (expires_at !== undefined) {
-    if (ttl_seconds !== undefined) problems.set(`${prefix}expires_at`, "must not be given together with ttl_seconds");
-    else if (Date.parse(expires_at) <= Date.now()) problems.set(`${prefix}expires_at`, "must be in the future");
-  }
-}
-
-const Batch = Type.Object({ messages: member.list(MessageInput, batch_items_max, "Published in this order") });
-const AtomicQuery = Type.Object({
-  atomic: Type.Optional(member.flag("false: store those that can be, and say which; default true")),
-});
-
-const PublishedSchema = Type.Object({ id: Type.String(), deduplicated: Type.Boolean() });
-const ItemResult = Type.Object({
-  id: Type.Optional(Type.String()),
-  deduplicated: Type.Optional(Type.Boolean()),
-  error: itemError,
-});
-const TopicItemResult = Type.Object({ delivered_queues: Type.Optional(Type.Integer()), error: itemError });
-const FannedOutSchema = Type.Object({
-  delivered_queues: Type.Integer(),
-  data: Type.Array(Type.Object({ queue_id: Type.String(), id: Type.String(), deduplicated: Type.Boolean() })),
-});
+const publish_takes: RequestHeader[] = ["Idempotency-Key", "Prefer"];
+const stored_headers: ResponseHeader[] = ["X-Message-Id", "X-Deduplicated"];
+const fanned_headers: ResponseHeader[] = ["X-Delivered-Queues", "X-Deduplicated"];
+const message_example = { body: "hello", attributes: { status: "created" } };
+const batch_example = { messages: [{ body: "one" }, { body: "two" }] };
 
 /** The message as the broker takes it. */
 const outgoing = (body: Message): Outgoing => ({
@@ -117,8 +102,6 @@ function answerPublish(request: Request, published: Published): Response {
   return json(201, shown(published), { ...headers, "preference-applied": "return=representation" });
 }
 
-const judgeItem = judgesItem(MessageInput, judgeMessage);
-
 type Item = Outgoing & PublishOptions;
 
 const itemsOf = (messages: Message[]): Item[] =>
@@ -130,6 +113,7 @@ const itemsOf = (messages: Message[]): Item[] =>
  */
 async function publishEach<Result extends object>(
   messages: Message[],
+  judgeItem: (message: unknown) => BrokerError | undefined,
   whole: ErrorName[],
   store: (items: Item[]) => Promise<(Result | Failure)[]>,
 ): Promise<(Result | Failure)[]> {
@@ -156,18 +140,10 @@ function assertStored<Result extends object>(results: (Result | Failure)[]): (Re
 const itemResult = <Result extends object>(result: Result | Failure) =>
   result instanceof Error ? { error: errorBody(refusalOf(result, "batch")) } : result;
 
-const judgeBatch = (batch: { messages: unknown }, problems: Problems): void => {
-  for (const [i, message] of (batch.messages as Message[]).entries())
-    judgeMessage(message, problems, `messages[${i}].`);
-};
-
-/** A batch of publishes: all or nothing, or each for itself. */
-const readsBatch = () =>
-  readsBody(Batch, { query: AtomicQuery, isLoose: ({ atomic }) => atomic === false, rules: judgeBatch });
-
 /** `POST /v1/queues/:queue_id/messages` and its batch. */
-export const publishRoutes = (broker: Broker) =>
-  new Elysia({ prefix: "/v1/queues/:queue_id/messages", normalize: false })
+export function publishRoutes(broker: Broker) {
+  const { judgeItem, readsMessage, readsBatch } = readsPublishes(broker.clock);
+  return new Elysia({ prefix: "/v1/queues/:queue_id/messages", normalize: false })
     .post(
       "",
       async ({ params, body, request }) => {
@@ -177,16 +153,18 @@ export const publishRoutes = (broker: Broker) =>
         return answerPublish(request, await broker.publish(message, options));
       },
       {
-        ...readsBody(MessageInput, { rules: judgeMessage }),
+        ...readsMessage(),
         detail: documents(
+          "publishMessage",
           "messages",
           "Publish a message",
           [
-            { status: 204, description: "Committed; the id is in X-Message-Id" },
+            { status: 204, description: "Committed; the id is in X-Message-Id", headers: stored_headers },
             {
               status: 201,
               schema: PublishedSchema,
               description: "The same, asked for by Prefer: return=representation",
+              headers: [...stored_headers, "Preference-Applied"],
             },
           ],
           [
@@ -197,6 +175,7 @@ export const publishRoutes = (broker: Broker) =>
             "quota_exceeded",
             "dedup_conflict",
           ],
+          { takes: publish_takes, example: message_example },
         ),
       },
     )
@@ -210,19 +189,20 @@ export const publishRoutes = (broker: Broker) =>
         };
         if (atomic) return json(201, { data: assertStored(await store(itemsOf(messages))).map(itemResult) });
         return json(200, {
-          data: (await publishEach(messages, ["queue_not_found", "queue_closed"], store)).map(itemResult),
+          data: (await publishEach(messages, judgeItem, ["queue_not_found", "queue_closed"], store)).map(itemResult),
         });
       },
       {
         ...readsBatch(),
         detail: documents(
+          "publishMessages",
           "messages",
           "Publish up to 1000 messages, all or nothing",
           [
-            { status: 201, schema: Type.Object({ data: Type.Array(ItemResult) }), description: "One per message" },
+            { status: 201, schema: ItemResults, description: "One per message" },
             {
               status: 200,
-              schema: Type.Object({ data: Type.Array(ItemResult) }),
+              schema: ItemResults,
               description: "With atomic=false",
             },
           ],
@@ -234,13 +214,16 @@ export const publishRoutes = (broker: Broker) =>
             "quota_exceeded",
             "dedup_conflict",
           ],
+          { example: batch_example },
         ),
       },
     );
+}
 
 /** `POST /v1/topics/:topic_id/messages` and its batch. */
-export const topicPublishRoutes = (broker: Broker) =>
-  new Elysia({ prefix: "/v1/topics/:topic_id/messages", normalize: false })
+export function topicPublishRoutes(broker: Broker) {
+  const { judgeItem, readsMessage, readsBatch } = readsPublishes(broker.clock);
+  return new Elysia({ prefix: "/v1/topics/:topic_id/messages", normalize: false })
     .post(
       "",
       async ({ params, body, request }) => {
@@ -253,19 +236,26 @@ export const topicPublishRoutes = (broker: Broker) =>
         return json(201, { delivered_queues, data }, { ...headers, "preference-applied": "return=representation" });
       },
       {
-        ...readsBody(MessageInput, { rules: judgeMessage }),
+        ...readsMessage(),
         detail: documents(
+          "publishToTopic",
           "topics",
           "Publish to a topic: a copy for each subscription whose filter matches",
           [
-            { status: 204, description: "Committed, also when no subscription matched; see X-Delivered-Queues" },
+            {
+              status: 204,
+              description: "Committed, also when no subscription matched; see X-Delivered-Queues",
+              headers: fanned_headers,
+            },
             {
               status: 201,
               schema: FannedOutSchema,
               description: "The same, asked for by Prefer: return=representation",
+              headers: [...fanned_headers, "Preference-Applied"],
             },
           ],
           ["malformed_body", "validation_failed", "topic_not_found", "queue_closed", "quota_exceeded"],
+          { takes: publish_takes, example: message_example },
         ),
       },
     )
@@ -280,26 +270,31 @@ export const topicPublishRoutes = (broker: Broker) =>
           );
         };
         if (atomic) return json(201, { data: assertStored(await store(itemsOf(messages))).map(itemResult) });
-        return json(200, { data: (await publishEach(messages, ["topic_not_found"], store)).map(itemResult) });
+        return json(200, {
+          data: (await publishEach(messages, judgeItem, ["topic_not_found"], store)).map(itemResult),
+        });
       },
       {
         ...readsBatch(),
         detail: documents(
+          "publishManyToTopic",
           "topics",
           "Publish up to 1000 messages to a topic, in one transaction",
           [
             {
               status: 201,
-              schema: Type.Object({ data: Type.Array(TopicItemResult) }),
+              schema: TopicItemResults,
               description: "One per message",
             },
             {
               status: 200,
-              schema: Type.Object({ data: Type.Array(TopicItemResult) }),
+              schema: TopicItemResults,
               description: "With atomic=false",
             },
           ],
           ["malformed_body", "validation_failed", "topic_not_found", "queue_closed", "quota_exceeded"],
+          { example: batch_example },
         ),
       },
     );
+}

@@ -9,15 +9,13 @@ import {
   type RetryPolicy as QueuePolicy,
   type RateLimit as QueueRate,
 } from "../broker/settings.ts";
+import { assertMay, visibleTo } from "../web/auth.ts";
 import { readsBody, readsOptionalBody, readsQuery } from "./input.ts";
+import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";
+import { QueueStats } from "./queueStats.ts";
 import { lease_seconds_max } from "./receive.ts";
 import { member, type Problems } from "./schema.ts";
-
-/** Rows of one page of a list at most. */
-const list_limit_max = 1000;
-/** And when nobody says. */
-export const list_limit = 10;
 
 const orNull = <T extends TSchema>(schema: T) => Type.Optional(Type.Union([schema, Type.Null()]));
 
@@ -39,19 +37,21 @@ const RateLimit = Type.Object({
 /** A setting as a request gives it. */
 function schemaOf(name: LaterName): TSchema {
   const { doc, ...setting } = later_settings[name];
-  if (setting.kind === "whole") return member.seconds(doc, setting.min, setting.max);
-  if (setting.kind === "truth") return Type.Boolean({ description: doc });
-  if (setting.kind === "choice") return member.choice([...setting.choices], doc);
-  if (setting.kind === "rate") return RateLimit;
-  return setting.kind === "queue" ? member.id(doc) : RetryPolicy;
+  const fallback = { default: setting.default };
+  if (setting.kind === "whole") return { ...member.seconds(doc, setting.min, setting.max), ...fallback };
+  if (setting.kind === "truth") return Type.Boolean({ description: doc, ...fallback });
+  if (setting.kind === "choice") return { ...member.choice([...setting.choices], doc), ...fallback };
+  if (setting.kind === "rate") return { ...RateLimit, ...fallback };
+  return setting.kind === "queue" ? { ...member.id(doc), ...fallback } : { ...RetryPolicy, ...fallback };
 }
 
 /** The same as an answer shows it. */
 function shownSchemaOf(name: LaterName): TSchema {
   const setting = later_settings[name];
   if (setting.kind === "truth") return Type.Boolean();
-  if (setting.kind === "policy") return Type.Required(RetryPolicy);
-  if (setting.kind === "rate") return Type.Union([Type.Required(RateLimit), Type.Null()]);
+  if (setting.kind === "policy") return Type.Composite([Type.Required(RetryPolicy)], { title: "RetryPolicy" });
+  if (setting.kind === "rate")
+    return Type.Union([Type.Composite([Type.Required(RateLimit)], { title: "RateLimit" }), Type.Null()]);
   if (setting.kind === "choice") return Type.String({ enum: [...setting.choices] });
   const own = setting.kind === "queue" ? Type.String() : Type.Integer();
   return setting.default === null ? Type.Union([own, Type.Null()]) : own;
@@ -69,29 +69,54 @@ const settings = {
   updated_at: Type.Optional(member.readOnlyTime),
 };
 
-const QueueInput = Type.Object({ id: member.id("The queue's name"), ...settings });
-const QueueUpdate = Type.Object({ id: Type.Optional(member.readOnlyText), ...settings });
+const settings_example = { ack_deadline_seconds: 30, message_retention_seconds: 604_800 };
+const example_input = { ack_deadline_seconds: 30, message_retention_seconds: 1_209_600, delivery_delay_seconds: 0 };
+const example_queue = {
+  id: "orders",
+  ...example_input,
+  created_at: "2026-01-31T12:00:00.000000Z",
+  updated_at: "2026-01-31T12:00:00.000000Z",
+  ...Object.fromEntries(later_names.map((name) => [name, later_settings[name].default])),
+};
+
+const QueueInput = Type.Object(
+  { id: member.id("The queue's name"), ...settings },
+  { title: "QueueInput", example: { id: "orders", ...example_input } },
+);
+const QueueUpdate = Type.Object(
+  { id: Type.Optional(member.readOnlyText), ...settings },
+  { title: "QueueUpdate", example: example_input },
+);
 type QueueBody = Static<typeof QueueUpdate>;
 
-const Queue = Type.Object({
-  id: Type.String(),
-  ack_deadline_seconds: Type.Integer(),
-  message_retention_seconds: Type.Integer(),
-  delivery_delay_seconds: Type.Integer(),
-  created_at: Type.String({ format: "date-time" }),
-  updated_at: Type.String({ format: "date-time" }),
-  ...Object.fromEntries(later_names.map((name) => [name, shownSchemaOf(name)])),
-  paused: Type.Optional(Type.Object({ publish: Type.Boolean(), consume: Type.Boolean() })),
-});
+const Queue = Type.Object(
+  {
+    id: Type.String(),
+    ack_deadline_seconds: Type.Integer(),
+    message_retention_seconds: Type.Integer(),
+    delivery_delay_seconds: Type.Integer(),
+    created_at: Type.String({ format: "date-time" }),
+    updated_at: Type.String({ format: "date-time" }),
+    ...Object.fromEntries(later_names.map((name) => [name, shownSchemaOf(name)])),
+    paused: Type.Optional(Type.Object({ publish: Type.Boolean(), consume: Type.Boolean() })),
+  },
+  { title: "Queue", example: example_queue },
+);
 
-const PauseInput = Type.Object({ publish: Type.Optional(Type.Boolean()), consume: Type.Optional(Type.Boolean()) });
+const PauseInput = Type.Object(
+  { publish: Type.Optional(Type.Boolean()), consume: Type.Optional(Type.Boolean()) },
+  { title: "PauseInput", example: { consume: true } },
+);
 const AsyncQuery = Type.Object({
   async: Type.Optional(member.flag("Answer at once with a task that does it")),
 });
 /** Done, or a task that goes on with it. */
 const answerRemoval = (task_id: string | undefined) => (task_id === undefined ? noContent() : json(202, { task_id }));
 
-const Started = Type.Object({ task_id: Type.String() });
+const Started = Type.Object(
+  { task_id: Type.String() },
+  { title: "StartedTask", example: { task_id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A" } },
+);
 const DeleteQuery = Type.Object({
   ...AsyncQuery.properties,
   force: Type.Optional(member.flag("Also when it is the dead-letter queue of others, which then have none")),
@@ -136,54 +161,41 @@ const laterOf = (body: QueueBody): LaterInput => {
   return { ...given, rate_limit, retry_policy: policyOf(body.retry_policy) };
 };
 
-const QueueStats = Type.Object({
-  num_undelivered_messages: Type.Integer({ description: "Messages that a receive without label could return now" }),
-  oldest_unacked_message_age_seconds: Type.Integer({
-    description: "Age of the oldest of those; 0 when there are none",
-  }),
-  ready: Type.Integer(),
-  delayed: Type.Integer(),
-  leased: Type.Integer(),
-  backing_off: Type.Integer({ description: "Delivered before, hidden until their retry" }),
-  dead: Type.Integer({ description: "Messages here that were dead-lettered" }),
-  oldest_ready_age_seconds: Type.Integer(),
-  oldest_lease_age_seconds: Type.Integer(),
-  publish_rate_1m: Type.Number({ description: "Per second, over the last full minute" }),
-  ack_rate_1m: Type.Number(),
-  blocked_keys: Type.Integer(),
-  blocked_by_label: Type.Integer(),
-  approximate: Type.Optional(Type.Boolean({ description: "Numbers above 100000 are estimates" })),
-});
-
-/** The query of every list. */
-export const ListQuery = Type.Object({
-  limit: Type.Optional(member.limit(list_limit_max, "Rows to return; default 10, lowered to 1000")),
-  offset: Type.Optional(member.offset),
-});
-
-/** The schema of a page of a list. */
-export const pageOf = (item: typeof Queue | ReturnType<typeof Type.Object>) =>
-  Type.Object({ data: Type.Array(item), offset: Type.Optional(Type.Integer()), limit: Type.Integer() });
+/** What names another queue needs the right to that one too. */
+function assertMayLink(request: Request, { dead_queue_id }: QueueBody): void {
+  if (dead_queue_id != null) assertMay(request, "manage", "queue", dead_queue_id);
+}
 
 /** `/v1/queues`: make, change, look at, empty and delete queues. */
 export const queueRoutes = (broker: Broker) =>
   new Elysia({ prefix: "/v1/queues", normalize: false })
-    .post("", async ({ body }) => json(201, await broker.createQueue(body.id, baseOf(body), laterOf(body))), {
-      ...readsBody(QueueInput, { rules: judgeNew }),
-      detail: documents(
-        "queues",
-        "Create a queue",
-        [{ status: 201, schema: Queue, description: "The queue" }],
-        ["malformed_body", "validation_failed", "queue_exists", "queue_not_found"],
-      ),
-    })
+    .post(
+      "",
+      async ({ body, request }) => {
+        assertMay(request, "manage", "queue", body.id);
+        assertMayLink(request, body);
+        return json(201, await broker.createQueue(body.id, baseOf(body), laterOf(body)));
+      },
+      {
+        ...readsBody(QueueInput, { rules: judgeNew }),
+        detail: documents(
+          "createQueue",
+          "queues",
+          "Create a queue",
+          [{ status: 201, schema: Queue, description: "The queue" }],
+          ["malformed_body", "validation_failed", "queue_exists", "queue_not_found"],
+          { example: { id: "my-first-queue", ...settings_example } },
+        ),
+      },
+    )
     .get(
       "",
-      async ({ query: { limit = list_limit, offset = 0 } }) =>
-        page(await broker.listQueues(limit, offset), offset, limit),
+      async ({ query: { limit = list_limit, offset = 0 }, request }) =>
+        page(await broker.listQueues(limit, offset, visibleTo(request, "peek", "queue")), offset, limit),
       {
         ...readsQuery(ListQuery),
         detail: documents(
+          "listQueues",
           "queues",
           "List queues by id",
           [{ status: 200, schema: pageOf(Queue), description: "A page" }],
@@ -193,6 +205,7 @@ export const queueRoutes = (broker: Broker) =>
     )
     .get("/:queue_id", async ({ params }) => json(200, await broker.getQueue(params.queue_id)), {
       detail: documents(
+        "getQueue",
         "queues",
         "Get a queue",
         [{ status: 200, schema: Queue, description: "The queue" }],
@@ -201,14 +214,19 @@ export const queueRoutes = (broker: Broker) =>
     })
     .put(
       "/:queue_id",
-      async ({ params, body }) => json(200, await broker.updateQueue(params.queue_id, baseOf(body), laterOf(body))),
+      async ({ params, body, request }) => {
+        assertMayLink(request, body);
+        return json(200, await broker.updateQueue(params.queue_id, baseOf(body), laterOf(body)));
+      },
       {
         ...readsBody(QueueUpdate, { path_id: "queue_id", rules: judgeSettings }),
         detail: documents(
+          "updateQueue",
           "queues",
           "Replace a queue's settings",
           [{ status: 200, schema: Queue, description: "The queue" }],
           ["malformed_body", "validation_failed", "queue_not_found"],
+          { example: { ...settings_example, ack_deadline_seconds: 60 } },
         ),
       },
     )
@@ -223,6 +241,7 @@ export const queueRoutes = (broker: Broker) =>
       {
         ...readsQuery(DeleteQuery),
         detail: documents(
+          "deleteQueue",
           "queues",
           "Delete a queue, its messages and its subscriptions",
           [
@@ -246,10 +265,12 @@ export const queueRoutes = (broker: Broker) =>
       {
         ...readsOptionalBody(PauseInput, Type.Object({})),
         detail: documents(
+          "pauseQueue",
           "queues",
           "Pause consuming (default) or publishing",
           [{ status: 200, schema: Queue, description: "The queue" }],
           ["malformed_body", "queue_not_found"],
+          { example: { consume: true } },
         ),
       },
     )
@@ -258,6 +279,7 @@ export const queueRoutes = (broker: Broker) =>
       async ({ params }) => json(200, await broker.pauseQueue(params.queue_id, { publish: false, consume: false })),
       {
         detail: documents(
+          "resumeQueue",
           "queues",
           "Resume both",
           [{ status: 200, schema: Queue, description: "The queue" }],
@@ -267,6 +289,7 @@ export const queueRoutes = (broker: Broker) =>
     )
     .get("/:queue_id/stats", async ({ params }) => json(200, await broker.getStats(params.queue_id)), {
       detail: documents(
+        "getQueueStats",
         "queues",
         "Numbers of a queue",
         [{ status: 200, schema: QueueStats, description: "The numbers" }],
@@ -282,6 +305,7 @@ export const queueRoutes = (broker: Broker) =>
       {
         ...readsQuery(AsyncQuery),
         detail: documents(
+          "purgeQueue",
           "queues",
           "Remove every message",
           [
@@ -307,6 +331,7 @@ export const queueRoutes = (broker: Broker) =>
       {
         ...readsQuery(AsyncQuery),
         detail: documents(
+          "cleanUpQueue",
           "queues",
           "Remove acked and expired messages",
           [

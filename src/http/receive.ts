@@ -25,32 +25,62 @@ export type ReceiveLimits = {
 };
 
 /** What a dead-lettered message says of its past. */
-export const Dead = Type.Object({
-  source_queue_id: Type.String(),
-  reason: Type.String({ enum: ["max_deliveries", "rejected", "expired"] }),
-  error: Type.Union([Type.String({ description: "Of the last nack" }), Type.Null()]),
-  attempts: Type.Integer({ description: "Deliveries before the move" }),
-  dead_at: Type.String({ format: "date-time" }),
-});
+export const Dead = Type.Object(
+  {
+    source_queue_id: Type.String(),
+    reason: Type.String({ enum: ["max_deliveries", "rejected", "expired"] }),
+    error: Type.Union([Type.String({ description: "Of the last nack" }), Type.Null()]),
+    attempts: Type.Integer({ description: "Deliveries before the move" }),
+    dead_at: Type.String({ format: "date-time" }),
+  },
+  {
+    title: "DeadLetter",
+    example: {
+      source_queue_id: "orders",
+      reason: "max_deliveries",
+      error: "the mail server did not answer",
+      attempts: 5,
+      dead_at: "2026-01-31T12:00:00.000000Z",
+    },
+  },
+);
 
-const Message = Type.Object({
-  id: Type.String({ description: "A ULID" }),
-  queue_id: Type.String(),
-  label: Type.Union([Type.String(), Type.Null()]),
-  body: Type.String(),
-  attributes: Type.Union([Type.Record(Type.String(), Type.String()), Type.Null()]),
-  delivery_attempts: Type.Integer({ description: "Deliveries, this one included" }),
-  created_at: Type.String({ format: "date-time" }),
-  lease_token: Type.String({ description: "For ack, nack and extend; new on every delivery" }),
-  lease_expires_at: Type.String({ format: "date-time" }),
-  ordering_key: Type.Optional(Type.String()),
-  priority: Type.Optional(Type.Integer({ description: "Other than 0" })),
-  expires_at: Type.Optional(Type.String({ format: "date-time" })),
-  dead: Type.Optional(Dead),
-  last_error: Type.Optional(Type.String()),
-});
+/** What an example of the document shows. */
+export const example_message = {
+  id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A",
+  queue_id: "orders",
+  label: "created",
+  body: '{"order":4711}',
+  attributes: { country: "DE" },
+  delivery_attempts: 1,
+  created_at: "2026-01-31T12:00:00.000000Z",
+};
+const example_lease = { lease_token: "3141592653589793238", lease_expires_at: "2026-01-31T12:00:31.000000Z" };
 
-const Received = Type.Object({ data: Type.Array(Message), limit: Type.Integer() });
+const Message = Type.Object(
+  {
+    id: Type.String({ description: "A ULID" }),
+    queue_id: Type.String(),
+    label: Type.Union([Type.String(), Type.Null()]),
+    body: Type.String(),
+    attributes: Type.Union([Type.Record(Type.String(), Type.String()), Type.Null()]),
+    delivery_attempts: Type.Integer({ description: "Deliveries, this one included" }),
+    created_at: Type.String({ format: "date-time" }),
+    lease_token: Type.String({ description: "For ack, nack and extend; new on every delivery" }),
+    lease_expires_at: Type.String({ format: "date-time" }),
+    ordering_key: Type.Optional(Type.String()),
+    priority: Type.Optional(Type.Integer({ description: "Other than 0" })),
+    expires_at: Type.Optional(Type.String({ format: "date-time" })),
+    dead: Type.Optional(Dead),
+    last_error: Type.Optional(Type.String()),
+  },
+  { title: "Message", example: { ...example_message, ...example_lease } },
+);
+
+const Received = Type.Object(
+  { data: Type.Array(Message), limit: Type.Integer() },
+  { title: "ReceivedMessages", example: { data: [{ ...example_message, ...example_lease }], limit: 10 } },
+);
 
 /** One received message. Attributes are JSON text already, so they are not parsed to be printed again. */
 function render(message: LeasedMessage, queue_id: string): string {
@@ -130,7 +160,11 @@ export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_
   const ReceiveQuery = Type.Object({
     label: Type.Optional(member.text("Only messages with exactly this label; empty matches the empty label")),
     limit: Type.Optional(
-      member.limit(receive_limit_max, `Messages to return at most; default 10, lowered to ${receive_limit_max}`),
+      member.limit(
+        receive_limit_max,
+        `Messages to return at most; lowered to ${receive_limit_max}`,
+        Math.min(receive_limit, receive_limit_max),
+      ),
     ),
     wait_seconds: Type.Optional(
       member.limit(
@@ -174,6 +208,7 @@ export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_
       ...readsQuery(ReceiveQuery),
       detail: {
         ...documents(
+          "receiveMessages",
           "messages",
           "Receive messages: leases them for the queue's ack deadline",
           [

@@ -60,8 +60,14 @@ const ordering_key_bytes_max = 256;
 
 /** Members that more than one endpoint uses. */
 export const member = {
+  /** Of something that a path names: `.` and `..` there are steps, which clients take before they ask. */
   id: (description: string) =>
-    Type.String({ pattern: "^[a-zA-Z0-9\\-._]+$", minLength: 1, maxLength: 255, description }),
+    Type.String({
+      pattern: "^(\\.{0,2}[a-zA-Z0-9\\-_]|\\.{3})[a-zA-Z0-9\\-._]*$",
+      minLength: 1,
+      maxLength: 255,
+      description,
+    }),
   seconds: (description: string, minimum: number, maximum = int32_max) =>
     Type.Integer({ minimum, maximum, description }),
   label: Type.String({ format: "label", maxBytes: label_bytes_max, description: "At most 255 bytes of UTF-8" }),
@@ -94,8 +100,15 @@ export const member = {
   readOnlyText: Type.String({ readOnly: true }),
   readOnlyCount: Type.Integer({ minimum: 0, readOnly: true }),
   /** A query number: digits only, lowered to its maximum. */
-  limit: (maximum: number, description: string) => Type.Integer({ minimum: 0, maximum, lowered: true, description }),
-  offset: Type.Integer({ minimum: 0, maximum: int32_max, description: "Rows to skip" }),
+  limit: (maximum: number, description: string, fallback?: number) =>
+    Type.Integer({
+      minimum: 0,
+      maximum,
+      lowered: true,
+      description,
+      ...(fallback !== undefined && { default: fallback }),
+    }),
+  offset: Type.Integer({ minimum: 0, maximum: int32_max, default: 0, description: "Rows to skip" }),
   text: (description: string) => Type.String({ format: "text", description }),
   /** A time that goes to PostgreSQL, which knows no year 0, no comma and no zone beyond 15:59. */
   time: (description: string) =>
@@ -176,7 +189,7 @@ function judgeNumber(schema: TSchema, value: unknown): Problem {
   return undefined;
 }
 
-/** The members of each item of a list, and its length. */
+/** The items of a list, and its length. */
 function judgeList(name: string, schema: TSchema, value: unknown, problems: Problems): "malformed" | undefined {
   if (!Array.isArray(value)) return "malformed";
   if (value.length === 0) problems.set(name, "cannot be blank");
@@ -185,9 +198,14 @@ function judgeList(name: string, schema: TSchema, value: unknown, problems: Prob
     return undefined;
   }
   let answer: "malformed" | undefined;
+  const items = schema["items"] as TSchema;
   for (const [i, item] of value.entries()) {
-    if (!isMap(item)) return "malformed";
-    answer = judgeAll(schema["items"] as TObject, item, problems, `${name}[${i}].`) ?? answer;
+    if (items[Kind] !== "Object") {
+      const problem = judge(items, true, item);
+      if (problem === "malformed") answer = problem;
+      else if (problem !== undefined) problems.set(`${name}[${i}]`, problem);
+    } else if (!isMap(item)) return "malformed";
+    else answer = judgeAll(items as TObject, item, problems, `${name}[${i}].`) ?? answer;
   }
   return answer;
 }
@@ -197,6 +215,9 @@ function nonNull(schema: TSchema): TSchema {
   const options = schema["anyOf"] as TSchema[] | undefined;
   return options?.find((option) => option[Kind] !== "Null") ?? schema;
 }
+
+/** Is the member an object with members of its own? */
+export const isObject = (schema: TSchema) => nonNull(schema)[Kind] === "Object";
 
 /** May the member be null, and mean something by it? */
 export const isNullable = (schema: TSchema) => nonNull(schema) !== schema;

@@ -2,6 +2,7 @@ import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import type { Failure } from "../errors.ts";
+import type { RequestHeader } from "./headers.ts";
 import { readsBody, readsOptionalBody } from "./input.ts";
 import { documents, errorBody, itemError, json, noContent, refusalOf, wantsRepresentation } from "./output.ts";
 import { lease_seconds_max } from "./receive.ts";
@@ -22,42 +23,90 @@ const nacking = {
   dead_letter: Type.Optional(Type.Boolean({ description: "To the dead-letter queue at once, if there is one" })),
 };
 
-const AckInput = Type.Object({ lease_token: token });
-const NackInput = Type.Object({ ...nacking, lease_token: token });
+const AckInput = Type.Object(
+  { lease_token: token },
+  { title: "AckInput", example: { lease_token: "3141592653589793238" } },
+);
+const NackInput = Type.Object(
+  { ...nacking, lease_token: token },
+  {
+    title: "NackInput",
+    example: {
+      visibility_timeout_seconds: 30,
+      error: "the mail server did not answer",
+      lease_token: "3141592653589793238",
+    },
+  },
+);
 const NackQuery = Type.Object({ visibility_timeout_seconds, lease_token: token });
 const deadline = (description: string) => member.seconds(description, 0, lease_seconds_max);
-const ExtendInput = Type.Object({
-  ack_deadline_seconds: deadline("The lease ends so many seconds from now; 0 gives it back"),
-  lease_token: token,
-});
+const ExtendInput = Type.Object(
+  {
+    ack_deadline_seconds: deadline("The lease ends so many seconds from now; 0 gives it back"),
+    lease_token: token,
+  },
+  { title: "ExtendInput", example: { ack_deadline_seconds: 60, lease_token: "3141592653589793238" } },
+);
 
 const item = { id: member.id("The message's id"), lease_token: token };
-const AckBatch = Type.Object({ items: member.list(Type.Object(item), items_max, "Messages to ack") });
-const NackBatch = Type.Object({
-  items: member.list(Type.Object({ ...item, ...nacking }), items_max, "Messages to nack"),
-  ...nacking,
-});
-const ExtendBatch = Type.Object({
-  items: member.list(
-    Type.Object({ ...item, ack_deadline_seconds: Type.Optional(deadline("Instead of the one beside items")) }),
-    items_max,
-    "Leases to extend",
-  ),
-  ack_deadline_seconds: Type.Optional(deadline("For items without their own")),
-});
+const AckBatch = Type.Object(
+  { items: member.list(Type.Object(item), items_max, "Messages to ack") },
+  {
+    title: "AckBatchInput",
+    example: { items: [{ id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A", lease_token: "3141592653589793238" }] },
+  },
+);
+const NackBatch = Type.Object(
+  {
+    items: member.list(Type.Object({ ...item, ...nacking }), items_max, "Messages to nack"),
+    ...nacking,
+  },
+  {
+    title: "NackBatchInput",
+    example: {
+      items: [{ id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A", lease_token: "3141592653589793238" }],
+      visibility_timeout_seconds: 30,
+    },
+  },
+);
+const ExtendBatch = Type.Object(
+  {
+    items: member.list(
+      Type.Object({ ...item, ack_deadline_seconds: Type.Optional(deadline("Instead of the one beside items")) }),
+      items_max,
+      "Leases to extend",
+    ),
+    ack_deadline_seconds: Type.Optional(deadline("For items without their own")),
+  },
+  {
+    title: "ExtendBatchInput",
+    example: {
+      items: [{ id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A", lease_token: "3141592653589793238" }],
+      ack_deadline_seconds: 60,
+    },
+  },
+);
 
-const Results = Type.Object({
-  results: Type.Array(
-    Type.Object({
-      id: Type.String(),
-      status: Type.String({
-        enum: ["ok", "lease_lost", "not_found", "failed"],
-        description: "failed: `error` says why; the item may be sent again where its code is 19",
+const Results = Type.Object(
+  {
+    results: Type.Array(
+      Type.Object({
+        id: Type.String(),
+        status: Type.String({
+          enum: ["ok", "lease_lost", "not_found", "failed"],
+          description: "failed: `error` says why; the item may be sent again where its code is 19",
+        }),
+        error: itemError,
       }),
-      error: itemError,
-    }),
-  ),
-});
+    ),
+  },
+  { title: "SettleResults", example: { results: [{ id: "01KG9Z5Q8V3M4R7T2W6X9Y1Z0A", status: "ok" }] } },
+);
+
+const Extended = Type.Object(
+  { lease_expires_at: Type.String({ format: "date-time" }) },
+  { title: "ExtendedLease", example: { lease_expires_at: "2026-01-31T12:00:31.000000Z" } },
+);
 
 type Nacking = { visibility_timeout_seconds?: number; error?: string; dead_letter?: boolean };
 type AskedItem = Omit<BatchItem, "lease_token"> & { queue_id: string; lease_token: string | null };
@@ -107,14 +156,19 @@ function resultOf(outcome: object | undefined | Failure) {
   return { status: "failed", error: errorBody(refusal) };
 }
 
+/** Of no message: the answer says so for this item. */
+const id_example = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
 const settled = (description: string) => [{ status: 204 as const, description }];
 const refusals = ["malformed_body", "validation_failed", "queue_not_found", "message_not_found", "lease_lost"] as const;
-const batchDetail = (summary: string) =>
+const takes: RequestHeader[] = ["X-Lease-Token"];
+const batchDetail = (operation_id: string, summary: string, example: object = { items: [{ id: id_example }] }) =>
   documents(
+    operation_id,
     "messages",
     summary,
     [{ status: 200, schema: Results, description: "One result per item, in order" }],
     ["malformed_body", "validation_failed", "queue_not_found"],
+    { example },
   );
 
 /** Ack, nack and extend of one message. */
@@ -129,7 +183,14 @@ export const settleRoutes = (broker: Broker) =>
       },
       {
         ...readsOptionalBody(AckInput, TokenQuery),
-        detail: documents("messages", "Ack a message: it never comes back", settled("Acked"), [...refusals]),
+        detail: documents(
+          "ackMessage",
+          "messages",
+          "Ack a message: it never comes back",
+          settled("Acked"),
+          [...refusals],
+          { takes, example: {} },
+        ),
       },
     )
     .put(
@@ -142,9 +203,14 @@ export const settleRoutes = (broker: Broker) =>
       },
       {
         ...readsOptionalBody(NackInput, NackQuery),
-        detail: documents("messages", "Nack a message: visible again at once, or after a while", settled("Nacked"), [
-          ...refusals,
-        ]),
+        detail: documents(
+          "nackMessage",
+          "messages",
+          "Nack a message: visible again at once, or after a while",
+          settled("Nacked"),
+          [...refusals],
+          { takes, example: { visibility_timeout_seconds: 10 } },
+        ),
       },
     )
     .put(
@@ -163,17 +229,20 @@ export const settleRoutes = (broker: Broker) =>
       {
         ...readsBody(ExtendInput, { query: TokenQuery }),
         detail: documents(
+          "extendLease",
           "messages",
           "Extend a lease, or give it back",
           [
             { status: 204, description: "Extended" },
             {
               status: 200,
-              schema: Type.Object({ lease_expires_at: Type.String({ format: "date-time" }) }),
+              schema: Extended,
               description: "The same, asked for by Prefer: return=representation",
+              headers: ["Preference-Applied"],
             },
           ],
           [...refusals],
+          { takes: [...takes, "Prefer"], example: { ack_deadline_seconds: 60 } },
         ),
       },
     );
@@ -183,7 +252,7 @@ export const settleBatchRoutes = (broker: Broker) =>
   new Elysia({ prefix: "/v1/queues/:queue_id", normalize: false })
     .post("/ack", ({ params, body }) => settleBatch(params.queue_id, body.items as BatchItem[], broker.ackBatch), {
       ...readsBody(AckBatch),
-      detail: batchDetail("Ack up to 1000 messages"),
+      detail: batchDetail("ackMessages", "Ack up to 1000 messages"),
     })
     .post(
       "/nack",
@@ -191,7 +260,7 @@ export const settleBatchRoutes = (broker: Broker) =>
         settleBatch(params.queue_id, body.items as BatchItem[], (items) =>
           broker.nackBatch(items.map((own) => ({ ...own, ...nackOf(own, body as Nacking) }))),
         ),
-      { ...readsBody(NackBatch), detail: batchDetail("Nack up to 1000 messages") },
+      { ...readsBody(NackBatch), detail: batchDetail("nackMessages", "Nack up to 1000 messages") },
     )
     .post(
       "/extend",
@@ -214,6 +283,9 @@ export const settleBatchRoutes = (broker: Broker) =>
             }
           },
         }),
-        detail: batchDetail("Extend up to 1000 leases"),
+        detail: batchDetail("extendLeases", "Extend up to 1000 leases", {
+          items: [{ id: id_example }],
+          ack_deadline_seconds: 60,
+        }),
       },
     );

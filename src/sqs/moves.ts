@@ -1,3 +1,4 @@
+import { no_filter } from "../broker/manage/filter.ts";
 import type { StartedRedrive } from "../broker/manage/redrives.ts";
 import { BrokerError } from "../errors.ts";
 import { invalidParameter, invalidValue, missing, SqsError } from "./errors.ts";
@@ -56,10 +57,8 @@ export const startMessageMoveTask: Act<"StartMessageMoveTask"> = async (service,
     throw invalidParameter("Source queue must be configured as a Dead Letter Queue.");
   }
   const options = {
+    ...no_filter,
     destination_queue_id: destination,
-    label: null,
-    reason: null,
-    source_queue_id: null,
     limit: null,
     rate_per_second: rate ?? null,
     delay_seconds: 0,

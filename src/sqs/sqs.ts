@@ -244,6 +244,9 @@ export function createSqs(broker: Broker, options: SqsOptions) {
       return response;
     },
     start: () => undefined,
+    // Who asks is told by signatures, which each action checks.
+    failure: (error, request) => refuse(request, toSqsError(error, "sqs", requestId(request))),
+    needs: {},
   });
   const hooks = { detail: has_effect };
   gateway.open({

@@ -1,6 +1,7 @@
 import Memoirist from "memoirist";
 import { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
+import { type Auth, identityOf, meets, type Needs, setIdentity } from "./auth.ts";
 import { limitBody } from "./body.ts";
 import { createOriginRule } from "./origin.ts";
 import { addressOf, cutStatus, problemOf, withTarget } from "./request.ts";
@@ -11,6 +12,8 @@ export type GatewayOptions = {
   body_bytes_max: number;
   /** Origins whose pages may call; `*` allows all. */
   cors_origins: string[];
+  /** Keys are asked for. `open`: names of what needs none. */
+  auth?: { keys: Auth; open: string[] } | undefined;
 };
 
 /** What an edge brings: how it words a refusal, and answers to paths that are no routes. */
@@ -18,17 +21,26 @@ export type Edge = {
   /** `request`: the one that is refused. */
   refusal(error: BrokerError, headers: Record<string, string>, request: Request): Response;
   start(path: string, request: Request): Response | undefined;
+  /** How what was thrown is answered. */
+  failure(error: unknown, request: Request): Response;
+  needs: Needs;
 };
 
 type Served = { routes: { method: string; path: string; hooks?: unknown }[] };
 
-type Route = { path: string; methods: Set<string> };
+type Route = { path: string; methods: Set<string>; is_page: boolean };
 type Marked = Request & { request_id?: string };
 
 /** A GET that changes something: HEAD, which nobody expects to, is no method of its path. */
 export const has_effect = { "x-has-effect": true };
 
-type Hooks = { detail?: { "x-has-effect"?: boolean } } | undefined;
+/**
+ * A page: text that is the same for everybody, changes nothing, and lets nobody frame it. Links on other sites may lead
+ * to it, which for everything else looks like a page of another site that asks.
+ */
+export const is_page = { hide: true, "x-is-page": true };
+
+type Hooks = { detail?: { "x-has-effect"?: boolean; "x-is-page"?: boolean } } | undefined;
 
 /** Methods that answer for others: who may GET may ask for the headers alone. */
 function methodsOf({ method, hooks }: Served["routes"][number]): string[] {
@@ -65,11 +77,24 @@ function normalizePath(path: string): string {
     .join("/");
 }
 
+const decodeAll = (params: Record<string, string> | undefined) =>
+  Object.fromEntries(Object.entries(params ?? {}).map(([name, value]) => [name, decodeSegment(value)]));
+
+/** As the router of the application does; what cannot be decoded is no id of anything. */
+function decodeSegment(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    return segment;
+  }
+}
+
 /**
- * What happens to every request before and after its route: unknown path 404, other method 405, foreign browser 403,
- * announced size 413, in this order; then request id, CORS headers, access log and metrics.
+ * What happens to every request before and after its route: unknown path 404, other method 405, foreign browser 403, no
+ * key 401, a key that does not allow it 403, announced size 413, in this order; then request id, CORS headers, access
+ * log and metrics.
  */
-export function createGateway(options: GatewayOptions, { refusal, start }: Edge) {
+export function createGateway(options: GatewayOptions, { refusal, start, failure, needs }: Edge) {
   const origin = createOriginRule(options.cors_origins);
   const router = new Memoirist<Route>();
   const routes = new Map<string, Route>();
@@ -83,15 +108,57 @@ export function createGateway(options: GatewayOptions, { refusal, start }: Edge)
       const allow = [...route.methods].join(", ");
       return answer ?? refusal(new BrokerError("method_not_allowed"), { allow }, request);
     }
-    if (origin.isForeign(request)) {
+    if (!route.is_page && origin.isForeign(request)) {
       const why = "a page of another site asks; PSQLQUEUE_CORS_ORIGINS can allow its origin";
       return refusal(new BrokerError("forbidden", why), {}, request);
     }
-    const length = request.headers.get("content-length");
-    if (length !== null && Number(length) > options.body_bytes_max) {
-      return refusal(new BrokerError("payload_too_large", `at most ${options.body_bytes_max} bytes`), {}, request);
-    }
     return undefined;
+  }
+
+  function refuseSize(request: Request): Response | undefined {
+    const length = request.headers.get("content-length");
+    if (length === null || Number(length) <= options.body_bytes_max) return undefined;
+    return refusal(new BrokerError("payload_too_large", `at most ${options.body_bytes_max} bytes`), {}, request);
+  }
+
+  const needOf = (method: string, path: string) => needs[`${method === "HEAD" ? "GET" : method} ${path}`];
+
+  /** Finds out whose request it is, and whether its key allows it. */
+  async function authorize(
+    asked: Request,
+    route: Route,
+    params: Record<string, string>,
+  ): Promise<Response | undefined> {
+    const need = needOf(asked.method, route.path);
+    // The same text for everybody, which asks for a key itself.
+    if (need === undefined && route.is_page) return undefined;
+    if (options.auth === undefined || (typeof need === "string" && options.auth.open.includes(need))) return undefined;
+    try {
+      const identity = await options.auth.keys.identify(asked.headers.get("authorization"));
+      setIdentity(asked, identity);
+      if (meets(identity, need, params)) return undefined;
+      return refusal(new BrokerError("forbidden", "the key does not allow this"), {}, asked);
+    } catch (error) {
+      return failure(error, asked);
+    }
+  }
+
+  /** What was changed, and what was refused, and by whom. */
+  function audit(request: Request, asked: Request, route: string, status: number): void {
+    if (options.auth === undefined) return;
+    const need = needOf(request.method, route);
+    const is_refused = status === 401 || status === 403;
+    if (!is_refused && (typeof need !== "object" || need.action !== "manage")) return;
+    const url = request.url;
+    const target = url.slice(url.indexOf("/", url.indexOf("//") + 2)).split("?", 1)[0] ?? "";
+    observe({
+      kind: "audit",
+      key_id: identityOf(asked)?.key_id ?? null,
+      action: typeof need === "object" ? need.action : "",
+      target: `${request.method} ${target}`,
+      status,
+      request_id: requestId(request),
+    });
   }
 
   function finish(request: Request, response: Response, route: string, started_ms: number): Response {
@@ -120,7 +187,8 @@ export function createGateway(options: GatewayOptions, { refusal, start }: Edge)
         const known = routes.get(path);
         if (known !== undefined) for (const method of methodsOf(own)) known.methods.add(method);
         else {
-          const route = { path, methods: new Set(methodsOf(own)) };
+          const is_page = (own.hooks as Hooks)?.detail?.["x-is-page"] === true;
+          const route = { path, methods: new Set(methodsOf(own)), is_page };
           routes.set(path, route);
           router.add("ANY", path, route);
           router.add("ANY", `${path}/`, route);
@@ -143,12 +211,15 @@ export function createGateway(options: GatewayOptions, { refusal, start }: Edge)
           (asked as Marked).request_id = requestId(request);
         }
       }
-      const found = path.includes("//") ? undefined : router.find("ANY", path)?.store;
+      const match = path.includes("//") ? undefined : (router.find("ANY", path) ?? undefined);
+      const found = match?.store;
       const route = found?.path ?? "";
       observe({ kind: "request_started", route });
       const answer = async (own: Request) => {
         if (own.method !== "HEAD") return await fetch(own);
         const as_get = withTarget(own, "GET", own.url);
+        const identity = identityOf(own);
+        if (identity !== undefined) setIdentity(as_get, identity);
         (as_get as Marked).request_id = requestId(request);
         return await withoutBody(await fetch(as_get));
       };
@@ -156,7 +227,13 @@ export function createGateway(options: GatewayOptions, { refusal, start }: Edge)
       const is_read = request.method === "GET" || request.method === "HEAD";
       const begin =
         found === undefined && is_read && problemOf(request) === undefined ? start(path, request) : undefined;
-      const response = begin ?? refuse(request, found) ?? (await answer(asked));
+      const response =
+        begin ??
+        refuse(request, found) ??
+        (options.auth && found ? await authorize(asked, found, decodeAll(match?.params)) : undefined) ??
+        refuseSize(request) ??
+        (await answer(asked));
+      audit(request, asked, route, response.status);
       return finish(request, response, route, started_ms);
     },
   };

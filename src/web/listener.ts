@@ -1,9 +1,19 @@
-import http from "node:http";
+import type http from "node:http";
 import type net from "node:net";
-import { BrokerError, type ErrorName } from "../errors.ts";
+import tls from "node:tls";
+import { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
 import { takeUnsent } from "./answer.ts";
 import { type Connection, createConnections } from "./connections.ts";
+import {
+  type Certificates,
+  check_ms,
+  type Given,
+  type Handlers,
+  header_bytes_max,
+  openServer,
+  secureOptions,
+} from "./openServer.ts";
 import { createRequest, type IncomingRequest, type RequestHeaders } from "./request.ts";
 import { rawResponse, sendResponse } from "./send.ts";
 import { readTarget } from "./target.ts";
@@ -14,6 +24,8 @@ import { readTarget } from "./target.ts";
 export type ListenerOptions = {
   hostname: string;
   port: number;
+  /** TLS; without them there is none. */
+  certificates?: Certificates | undefined;
   /** Answers a request. Never rejects. */
   fetch(request: Request): Promise<Response>;
   /** How a refusal is worded. */
@@ -32,13 +44,12 @@ export type ListenerOptions = {
 
 export type Listener = {
   port: number;
+  /** Goes on with other certificates, for new connections. Throws when they cannot be used: then nothing changes. */
+  reload(certificates: Certificates): Promise<void>;
   /** Accepts nothing more and closes each connection when it is idle; with `is_forced` at once. Repeatable. */
   stop(is_forced?: boolean): Promise<void>;
 };
 
-/** A request line and headers together, in bytes: node's default. */
-const header_bytes_max = 16_384;
-const check_ms = 1000;
 const host_name = /^(?:\[[\da-f:.%\w]*\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?$/i;
 
 /** How long a client is listened to after it was refused, so that the closing does not destroy the answer. */
@@ -96,11 +107,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     if (is_stopping) connection.closeWhenIdle();
   }
 
-  function take(
-    incoming: http.IncomingMessage,
-    outgoing: http.ServerResponse,
-    given: { expects?: boolean; error?: ErrorName },
-  ) {
+  function take(incoming: http.IncomingMessage, outgoing: http.ServerResponse, given: Given) {
     const target = readTarget(incoming.url ?? "");
     const request = createRequest(incoming, {
       url: `http://localhost${target ?? "/"}`,
@@ -124,39 +131,26 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     );
   }
 
-  const server = http.createServer(
-    {
-      // Both of the checks are ours: with an answer that says what is wrong, and without a timer for each request.
-      requireHostHeader: false,
-      keepAliveTimeout: 0,
-      headersTimeout: options.header_seconds_max * 1000,
-      requestTimeout: 0,
-      connectionsCheckingInterval: check_ms,
-      maxHeaderSize: header_bytes_max,
-      noDelay: true,
-    },
-    (incoming, outgoing) => take(incoming, outgoing, {}),
-  );
-  // A client may end its side after the request and still wait for the answer.
-  Object.assign(server, { httpAllowHalfOpen: true });
-  server.on("checkContinue", (incoming, outgoing) => take(incoming, outgoing, { expects: true }));
-  server.on("checkExpectation", (incoming, outgoing) => take(incoming, outgoing, { error: "expectation_failed" }));
-  server.on("connection", (socket) => connections.add(socket));
-  server.on("clientError", refuseBytes);
-  server.on("connect", (_, socket) => socket.end(rawResponse(refusal(new BrokerError("method_not_allowed")))));
-
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen({ host: options.hostname, port: options.port }, () => {
-      server.off("error", reject);
-      resolve();
-    });
-  });
+  const handlers: Handlers = {
+    onRequest: take,
+    onConnection: connections.add,
+    onBroken: refuseBytes,
+    methodRefusal: () => rawResponse(refusal(new BrokerError("method_not_allowed"))),
+  };
+  let server = await openServer(options, handlers, options.certificates);
   const check = setInterval(() => connections.check(), check_ms);
   const address = server.address() as net.AddressInfo;
 
   return {
     port: address.port,
+    async reload(certificates) {
+      // Throws before anything is changed.
+      tls.createSecureContext(secureOptions(certificates));
+      // The port is free at once. Connections with a request go on until it is answered; idle ones are closed, as they
+      // are at the end of their time.
+      server.close();
+      server = await openServer({ ...options, port: address.port }, handlers, certificates);
+    },
     async stop(is_forced = false) {
       if (!is_stopping) server.close();
       is_stopping = true;

@@ -24,14 +24,14 @@ export type LeasedMessage = {
   /** When the publisher's time to live ends; null when there is none. */
   expires_at: string | null;
   ordering_key: string | null;
+  /** Of a queue that knows priorities. */
+  priority?: number;
   /** Where it stands in its key: rises with publication. Null without a key. */
   ordering_seq: string | null;
   /** Of its first delivery; as PostgreSQL says it. */
   first_leased_at: string;
   /** JSON text that the publisher's edge keeps with it, or null. */
   extras: string | null;
-  /** Of a queue that knows priorities. */
-  priority?: number;
 };
 
 /** What is to become of a leased row: only `ready` ones go to a consumer. */
@@ -175,6 +175,10 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
               then greatest(message.expires_at, now() + pick.lease_seconds * interval '1 second')
           end
         )
+      end,
+      events = case
+        when message.lease_token is null then message.events
+        else psqlqueue.add_event(message.events, 'lease_expired', message.delivery_attempts, null)
       end,
       delivery_attempts = message.delivery_attempts
         + (message.expires_at > now() and message.delivery_attempts < queue.deliveries_max)::int

@@ -234,8 +234,8 @@ export function createReceive(
     // What made room for the next of its key, or took a place that is free again, may have been all that was ready.
     const has_more = leased.is_full || leased.throttled != null;
     const goes_on = looks_first && leased.rows.length > 0;
-    const may_find = unfit.length > 0 && (has_more || unfit.some(({ ordering_key }) => ordering_key !== null));
-    return { ...leased, asks_again: goes_on || may_find };
+    const has_room = unfit.length > 0 && (has_more || unfit.some(({ ordering_key }) => ordering_key !== null));
+    return { ...leased, asks_again: goes_on || has_room };
   }
 
   /** A filter found nothing: heads with another label that have expired may stand before what it asks for. */

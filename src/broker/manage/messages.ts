@@ -6,6 +6,7 @@ import type { OnReady } from "../onReady.ts";
 import { storedToken } from "../settle/fenced.ts";
 import type { Settle } from "../settle/settle.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
+import { type Filter, isNamed, matches } from "./filter.ts";
 
 /** What a message can be, as a peek names it. */
 export const states = ["ready", "delayed", "leased", "backing_off", "acked", "expired"] as const;
@@ -17,6 +18,8 @@ export type SeenMessage = {
   queue_id: string;
   label: string | null;
   body?: string;
+  /** Of the whole body, when only its beginning is shown. */
+  body_bytes?: number;
   attributes: Record<string, string> | null;
   delivery_attempts: number;
   created_at: string;
@@ -28,6 +31,8 @@ export type SeenMessage = {
   last_error?: string;
   state: State;
   visible_at?: string;
+  /** Of a single message, when something failed: the first and the latest failures. */
+  events?: unknown;
 };
 
 type Row = {
@@ -43,24 +48,36 @@ type Row = {
   last_error: string | null;
   state: State;
   visible_at: string | null;
+  events?: string | null;
+  body_bytes?: number;
+  is_cut?: boolean;
   ordering_key: string | null;
   priority: number;
 };
 
-export type PeekQuery = {
+export type PeekQuery = Filter & {
   state: State | "dead" | "all";
-  label: string | undefined;
-  ordering_key?: string | undefined;
   /** The id to go on after; "" to start. */
   after: string;
   limit: number;
   has_body: boolean;
+  /** Longer bodies are cut. */
+  body_characters_max: number;
 };
 
 export type Change = { deliver_at?: string; label?: string; attributes?: string; priority?: number };
 
+export type Peeked = {
+  data: SeenMessage[];
+  next?: string;
+  /** The bound on rows ended the page, not its limit. */
+  stopped_early?: true;
+};
+
 /** Rows that one peek looks at, at most: a rare state in a large queue takes several calls. */
 const scanned_rows_max = 5000;
+/** The same of a search, which reads the bodies. */
+const searched_rows_max = 1000;
 
 /** Of a message that waits behind another of its ordering key: when it could be delivered if it did not. */
 const due_at = sql`case
@@ -69,7 +86,8 @@ const due_at = sql`case
   else message.due_at
 end`;
 
-const live_state = sql`case
+/** The state of a row of the table of messages. */
+export const live_state = sql`case
   when message.expires_at <= now() and coalesce(message.lease_expires_at <= now(), true) then 'expired'
   when message.lease_token is not null and message.lease_expires_at > now() then 'leased'
   when ${due_at} <= now() then 'ready'
@@ -77,17 +95,20 @@ const live_state = sql`case
   else 'backing_off'
 end`;
 
-const live = sql`
+/** Live messages as one sees them. */
+export const live_rows = sql`
   select message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
     message.created_at, case when message.visible_at > now() then message.lease_expires_at end as lease_expires_at,
     case when message.has_ttl then message.expires_at end as expires_at, message.dead::text as dead, message.last_error,
-    ${live_state} as state, ${due_at} as visible_at, message.ordering_key, message.priority
+    ${live_state} as state, ${due_at} as visible_at, message.ordering_key, message.priority,
+    message.events::text as events
   from ${messages} as message`;
 
-const past = sql`
+/** Archived ones. */
+export const past_rows = sql`
   select past.id, past.label, past.body, past.attributes::text as attributes, past.delivery_attempts, past.created_at,
     null::timestamptz as lease_expires_at, null::timestamptz as expires_at, past.dead::text as dead, past.last_error,
-    past.outcome as state, null::timestamptz as visible_at, past.ordering_key, past.priority
+    past.outcome as state, null::timestamptz as visible_at, past.ordering_key, past.priority, past.events::text as events
   from ${archived_messages} as past`;
 
 const shape = {
@@ -107,6 +128,8 @@ const shape = {
   priority: column<number>("priority"),
 };
 
+const cut_shape = { body_bytes: column<number>("body_bytes"), is_cut: column<boolean>("is_cut") };
+
 const isLive = (state: State) => state !== "acked" && state !== "expired";
 
 function present(row: Row & { id: string }, queue_id: string, has_body = true): SeenMessage {
@@ -115,6 +138,7 @@ function present(row: Row & { id: string }, queue_id: string, has_body = true): 
     queue_id,
     label: row.label,
     ...(has_body && { body: row.body }),
+    ...(has_body && row.is_cut && { body_bytes: row.body_bytes ?? 0 }),
     attributes: row.attributes === null ? null : JSON.parse(row.attributes),
     delivery_attempts: row.delivery_attempts,
     created_at: rfc3339(row.created_at),
@@ -126,6 +150,7 @@ function present(row: Row & { id: string }, queue_id: string, has_body = true): 
     ...(row.last_error !== null && { last_error: row.last_error }),
     state: row.state,
     ...(row.visible_at !== null && isLive(row.state) && { visible_at: rfc3339(row.visible_at) }),
+    ...(row.events != null && { events: JSON.parse(row.events) }),
   };
 }
 
@@ -135,11 +160,12 @@ const found = (text: SQL) => sql`
   left join lateral (${text}) as one on true`;
 
 function prepareGet(db: Db): Prepared<(Row & { known_queue: string })[]> {
-  const one = db.orm.$with("one", { ...shape, known_queue: column<string>("known_queue") }).as(
+  const events = column<string | null>("events");
+  const one = db.orm.$with("one", { ...shape, events, known_queue: column<string>("known_queue") }).as(
     found(sql`
-      (${live} where message.queue_no = queue.no and message.id = ${value("id")})
+      (${live_rows} where message.queue_no = queue.no and message.id = ${value("id")})
       union all
-      (${past} where past.queue_no = queue.no and past.id = ${value("id")} and past.expires_at > now())
+      (${past_rows} where past.queue_no = queue.no and past.id = ${value("id")} and past.expires_at > now())
       limit 1`),
   );
   return prepare<Row & { known_queue: string }>(db.orm.with(one).select().from(one), "get_message");
@@ -147,10 +173,10 @@ function prepareGet(db: Db): Prepared<(Row & { known_queue: string })[]> {
 
 /** One page along the primary key of either table; what does not match is passed over, a bounded number of rows. */
 function preparePeek(db: Db, name: string, rows: SQL, owner: SQL, key: SQL) {
-  const page = db.orm.$with("page", { ...shape, last_id: column<string>("last_id") }).as(sql`
+  const page = db.orm.$with("page", { ...shape, ...cut_shape, last_id: column<string>("last_id") }).as(sql`
       with scanned as materialized (
         ${rows}
-        where ${key} > ${value("after")}
+        where ${key} > ${value("after")} and ${isNamed(key, sql`${value("message_id")}::text`)}
           and ${owner} = (select queue.no from ${queues} as queue where queue.id = ${value("queue_id")})
         order by ${key}
         limit ${value("scanned_rows_max")}
@@ -160,12 +186,15 @@ function preparePeek(db: Db, name: string, rows: SQL, owner: SQL, key: SQL) {
         where (${value("state")}::text = 'all'
             or ${value("state")}::text = 'dead' and scanned.dead is not null
             or scanned.state = ${value("state")}::text)
-          and (${value("label")}::text is null or scanned.label = ${value("label")}::text)
-          and (${value("ordering_key")}::text is null or scanned.ordering_key = ${value("ordering_key")}::text)
+          and ${matches(sql`scanned`, (member) => sql`${value(member)}::text`)}
         order by scanned.id
         limit ${value("limit")}
       )
-      select matching.*, edge.last_id
+      select matching.id, matching.label, left(matching.body, ${value("body_characters_max")}::int) as body,
+        octet_length(matching.body) as body_bytes, char_length(matching.body) > ${value("body_characters_max")}::int as is_cut,
+        matching.attributes, matching.delivery_attempts, matching.created_at, matching.lease_expires_at,
+        matching.expires_at, matching.dead, matching.last_error, matching.state, matching.visible_at,
+        matching.ordering_key, matching.priority, edge.last_id
       from (
         select case when count(*) = ${value("scanned_rows_max")} then max(scanned.id) end as last_id from scanned
       ) as edge
@@ -177,8 +206,8 @@ function preparePeek(db: Db, name: string, rows: SQL, owner: SQL, key: SQL) {
 /** Looking at messages, and changing or deleting single ones, without leasing them. */
 export function createMessages(db: Db, onReady: OnReady, settle: Settle) {
   const get = prepareGet(db);
-  const peekLive = preparePeek(db, "peek", live, sql`message.queue_no`, sql`message.id`);
-  const peekPast = preparePeek(db, "peek_archive", past, sql`past.queue_no`, sql`past.id`);
+  const peekLive = preparePeek(db, "peek", live_rows, sql`message.queue_no`, sql`message.id`);
+  const peekPast = preparePeek(db, "peek_archive", past_rows, sql`past.queue_no`, sql`past.id`);
 
   const isLeased = sql`message.lease_token is not null and message.lease_expires_at > now()`;
   // Rows never become ready in the past: receives do not scan what lies before their hint, and a label has a hint of
@@ -207,12 +236,10 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle) {
       end
     where message.queue_no = (select queue.no from ${queues} as queue where queue.id = ${value("queue_id")})
       and message.id = ${value("id")} and not (${isLeased}) and message.expires_at > now()
-      and (message.ordering_seq is null or ${value("deliver_at")}::text is null or (
-        select queue.allow_delayed_ordering from ${queues} as queue where queue.no = message.queue_no
-      ))
-      and (coalesce(${value("priority")}::int, 0) = 0 or (
-        select queue.priority_enabled from ${queues} as queue where queue.no = message.queue_no
-      ))
+      and (
+        select (message.ordering_seq is null or ${value("deliver_at")}::text is null or queue.allow_delayed_ordering)
+          and (coalesce(${value("priority")}::int, 0) = 0 or queue.priority_enabled)
+        from ${queues} as queue where queue.no = message.queue_no)
     returning message.label, message.visible_at as ready_at`);
   const head = db.orm
     .$with("head", {
@@ -275,9 +302,8 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle) {
       const seen = is_ordered ? await look(queue_id, id) : before;
       if (rows.length > 0) return seen;
       const is_refused = isLive(seen.state) && seen.state !== "leased";
-      if (is_refused && is_ordered && wanted.deliver_at !== undefined) {
-        throw invalid("deliver_at", "not_together", "ordering_key");
-      }
+      const is_delayed = is_ordered && wanted.deliver_at !== undefined;
+      if (is_refused && is_delayed) throw invalid("deliver_at", "not_together", "ordering_key");
       if (is_refused && (wanted.priority ?? 0) !== 0) throw invalid("priority", "not_enabled");
       throw new BrokerError(isLive(seen.state) ? "lease_lost" : "message_not_found");
     },
@@ -293,29 +319,24 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle) {
     },
 
     /**
-     * Messages of a state by id, from `after` on: never leases, counts or reorders, and looks at a bounded number of
+     * Messages that match, by id, from `after` on: never leases, counts or reorders, and looks at a bounded number of
      * rows. `next` is where to go on; absent at the end. Throws `queue_not_found`.
      */
-    async peek(queue_id: string, query: PeekQuery): Promise<{ data: SeenMessage[]; next?: string }> {
+    async peek(queue_id: string, query: PeekQuery): Promise<Peeked> {
       // "a…" goes on in the archive; ids start with a digit.
       const in_archive = query.after.startsWith("a") || query.state === "acked";
       const statement = in_archive ? peekPast : peekLive;
-      const values = {
-        queue_id,
-        state: query.state,
-        label: query.label ?? null,
-        ordering_key: query.ordering_key ?? null,
-        after: query.after.replace(/^a/, ""),
-        limit: query.limit,
-        scanned_rows_max,
-      };
+      const { has_body, ...asked } = query;
+      const rows_max = query.search === null ? scanned_rows_max : searched_rows_max;
+      const values = { ...asked, queue_id, after: query.after.replace(/^a/, ""), scanned_rows_max: rows_max };
       const rows = await db.run("peek", () => statement.execute(values), true);
       const matching = rows.filter((row) => row.id !== null) as (Row & { id: string; last_id: string | null })[];
-      const data = matching.map((row) => present(row, queue_id, query.has_body));
+      const data = matching.map((row) => present(row, queue_id, has_body));
       const is_full = matching.length === query.limit;
       const reached = is_full ? matching.at(-1)?.id : (rows[0]?.last_id ?? undefined);
       if (data.length === 0) await assertQueue(queue_id);
-      if (reached !== undefined) return { data, next: (in_archive ? "a" : "") + reached };
+      const stopped = !is_full && reached !== undefined && { stopped_early: true as const };
+      if (reached !== undefined) return { data, next: (in_archive ? "a" : "") + reached, ...stopped };
       // The archive comes after the live ones, where it can hold the state.
       const has_more = !in_archive && (query.state === "expired" || query.state === "all" || query.state === "dead");
       return has_more ? { data, next: "a" } : { data };

@@ -3,17 +3,11 @@ import type { Db } from "../../db/db.ts";
 import { governors } from "../../db/orderingSchema.ts";
 import { deleted_queues, queues } from "../../db/schema.ts";
 import { BrokerError, DatabaseError, invalid } from "../../errors.ts";
-import {
-  type BaseSettings,
-  type LaterInput,
-  type LaterName,
-  later_names,
-  later_settings,
-  type Queue,
-} from "../settings.ts";
+import type { BaseSettings, LaterInput, Queue } from "../settings.ts";
 import { column, value } from "../statement.ts";
 import { changedExtras, type Extras } from "./extras.ts";
-import { columnsOf, compounds, dead_queue_no, fields, present, type Row } from "./queueRows.ts";
+import { dead_no, fields, givenColumns, is_kept, present, type Row, valuesOf } from "./queueColumns.ts";
+import { everything, isVisible, type Visible, visibleValues } from "./visible.ts";
 
 // SQLSTATEs of the rules that the table itself holds for dead-letter queues.
 const check_violation = "23514";
@@ -25,46 +19,6 @@ const numbers_used_up = "2200H";
 const no_number =
   "no queue can be made any more: each that ever was has a number of its own, and all 2147483647 are given away; " +
   "make new queues in a new database";
-
-const is_kept = (name: LaterName) => sql`${value(`keeps_${name}`)}::text::boolean`;
-
-// A queue that does not exist has no number: told apart from "none" by the id given.
-const dead_no = sql`(select dead.no from psqlqueue.queues as dead where dead.id = ${value("dead_queue_id")}::text)`;
-
-/** The columns of the settings as they are given: everything as text, or null. */
-const givenColumns = () =>
-  later_names.flatMap((name) =>
-    columnsOf(name).map(({ column, type, current }) => {
-      const given = column === dead_queue_no ? dead_no : sql`${value(column)}::text::${type}`;
-      return { name, column, given, current };
-    }),
-  );
-
-/** The parameters of create and update. `keeps_x`: the setting stays as it is. */
-function valuesOf(
-  id: string,
-  base: Partial<BaseSettings>,
-  input: LaterInput,
-  extras: Extras | undefined,
-  is_new: boolean,
-): Record<string, unknown> {
-  const kept = { ack_deadline_seconds: null, message_retention_seconds: null, delivery_delay_seconds: null };
-  const values: Record<string, unknown> = { id, ...kept, ...base };
-  values["extras"] = extras === undefined ? null : JSON.stringify(extras);
-  for (const name of later_names) {
-    const own = input[name];
-    values[`keeps_${name}`] = String(own === undefined && !is_new);
-    const set = own ?? later_settings[name].default;
-    const compound = compounds[later_settings[name].kind as keyof typeof compounds];
-    if (compound !== undefined) {
-      const parts = (set ?? {}) as Record<string, unknown>;
-      for (const member of Object.keys(compound.types)) {
-        values[`${compound.prefix}_${member}`] = parts[member] === undefined ? null : String(parts[member]);
-      }
-    } else values[name] = set === null ? null : String(set);
-  }
-  return values;
-}
 
 /** What can be done with queues. Every call may run concurrently with any other. */
 export function createQueues(db: Db) {
@@ -132,6 +86,7 @@ export function createQueues(db: Db) {
   const list = orm
     .select(fields)
     .from(queues)
+    .where(sql`${isVisible(queues.id, "queue")}`)
     .orderBy(asc(queues.id))
     .limit(value("limit"))
     .offset(value("offset"))
@@ -253,8 +208,12 @@ export function createQueues(db: Db) {
     },
 
     /** Ascending by id. */
-    async listQueues(limit: number, offset: number): Promise<Queue[]> {
-      const rows = await db.run("list_queues", () => list.execute({ limit, offset }), true);
+    async listQueues(limit: number, offset: number, visible: Visible = everything): Promise<Queue[]> {
+      const rows = await db.run(
+        "list_queues",
+        () => list.execute({ limit, offset, ...visibleValues(visible, "queue") }),
+        true,
+      );
       return rows.map((row) => present(row as Row));
     },
 

@@ -2,15 +2,13 @@ import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { messages, queues, tasks } from "../../db/schema.ts";
 import { column, prepare, value } from "../statement.ts";
+import { type Filter, isNamed, matches } from "./filter.ts";
 
-export type RedriveOptions = {
+export type RedriveOptions = Filter & {
   /** null: each message's own source. */
   destination_queue_id: string | null;
   /** Its number at the call; null with the other. */
   destination_queue_no: number | null;
-  label: string | null;
-  reason: string | null;
-  source_queue_id: string | null;
   limit: number | null;
   rate_per_second: number | null;
   delay_seconds: number;
@@ -42,12 +40,13 @@ export function prepareRedrive(db: Db): Prepared<RedriveStep[]> {
     for update of task`);
   const page = db.orm.$with("page", {}).as(sql`
     select message.ctid as tid, message.id, message.label, message.dead, message.lease_token, message.lease_expires_at,
-      message.ordering_group
+      message.last_error, message.body, message.attributes, message.ordering_key, message.ordering_group
     from task
     cross join lateral (
       select message.ctid, message.*
       from ${messages} as message
       where message.queue_no = task.queue_no and message.id > task.position
+        and ${isNamed(sql`message.id`, sql`(${option("message_id")})`)}
       order by message.id
       limit ${value("limit")}::bigint
       for update skip locked
@@ -70,9 +69,7 @@ export function prepareRedrive(db: Db): Prepared<RedriveStep[]> {
       limit 1
     ) as destination on true
     where (page.lease_token is null or page.lease_expires_at <= now())
-      and (${option("label")} is null or page.label = ${option("label")})
-      and (${option("reason")} is null or page.dead ->> 'reason' = ${option("reason")})
-      and (${option("source_queue_id")} is null or page.dead ->> 'source_queue_id' = ${option("source_queue_id")})
+      and ${matches(sql`page`, (name) => sql`(${option(name)})`)}
       -- Published here directly: it has no place to go back to.
       and (page.dead is not null or ${option("destination_queue_id")} is not null)
     order by page.id
@@ -115,6 +112,7 @@ export function prepareRedrive(db: Db): Prepared<RedriveStep[]> {
         when message.ordering_seq is not null then now() + (${option("delay_seconds")})::int * interval '1 second'
       end,
       expires_at = now() + pick.message_retention_seconds * interval '1 second',
+      events = psqlqueue.add_event(message.events, 'redriven', coalesce((pick.dead ->> 'attempts')::int, 0), null),
       delivery_attempts = case
         when (${option("reset_attempts")})::boolean then 0 else coalesce((pick.dead ->> 'attempts')::int, 0)
       end

@@ -3,7 +3,7 @@ import type { Db } from "../../db/db.ts";
 import { queues, tasks } from "../../db/schema.ts";
 import { rfc3339, value } from "../statement.ts";
 import type { RedriveOptions } from "./redrive.ts";
-import type { TaskState } from "./tasks.ts";
+import type { TaskState } from "./taskRows.ts";
 
 /** A redrive that was started, as it stands. */
 export type StartedRedrive = {

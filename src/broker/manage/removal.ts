@@ -72,6 +72,8 @@ function prepareRemoval(db: Db, name: string, table: SQL, key: Name, condition: 
 }
 
 export type Removals = {
+  /** Gives every ordering key of a queue its first message back. Repeatable. */
+  repairKeys(queue_no: number): Promise<void>;
   /** A purge or cleanup of what the queue holds now. Throws `queue_not_found`. */
   plan(kind: "purge" | "cleanup", queue_id: string): Promise<Removal>;
   /**
@@ -159,6 +161,10 @@ export function createRemovals(db: Db, repair: Repair): Removals {
   }
 
   return {
+    async repairKeys(queue_no) {
+      for (let after: string | null = ""; after !== null; ) after = (await repair(queue_no, after)).last_group;
+    },
+
     async plan(kind, queue_id) {
       const [queue] = await db.run("find_queue", () => find.execute({ queue_id }), true);
       if (queue === undefined) throw new BrokerError("queue_not_found");

@@ -3,6 +3,7 @@ import type { Db, Prepared } from "../../db/db.ts";
 import { queues, subscriptions, topics } from "../../db/schema.ts";
 import { BrokerError, type DatabaseError, type ErrorName } from "../../errors.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
+import { everything, isVisible, type Visible, visibleValues } from "./visible.ts";
 
 /** Attribute name → values that pass; null passes nothing. */
 export type MessageFilters = Record<string, string[] | null>;
@@ -77,6 +78,7 @@ export function createSubscriptions(db: Db) {
     .select(fields)
     .from(subscriptions)
     .innerJoin(queues, eq(queues.no, subscriptions.queue_no))
+    .where(sql`${isVisible(subscriptions.topic_id, "topic")} and ${isVisible(queues.id, "queue")}`)
     .orderBy(asc(subscriptions.id))
     .limit(value("limit"))
     .offset(value("offset"))
@@ -115,8 +117,23 @@ export function createSubscriptions(db: Db) {
     },
 
     /** Ascending by id. */
-    async listSubscriptions(limit: number, offset: number): Promise<Subscription[]> {
-      const rows = await db.run("list_subscriptions", () => list.execute({ limit, offset }), true);
+    async listSubscriptions(
+      limit: number,
+      offset: number,
+      topic_visible: Visible = everything,
+      queue_visible: Visible = everything,
+    ): Promise<Subscription[]> {
+      const rows = await db.run(
+        "list_subscriptions",
+        () =>
+          list.execute({
+            limit,
+            offset,
+            ...visibleValues(topic_visible, "topic"),
+            ...visibleValues(queue_visible, "queue"),
+          }),
+        true,
+      );
       return rows.map(present);
     },
 

@@ -1,134 +1,29 @@
-import { desc, eq, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
-import { messages, queues, tasks } from "../../db/schema.ts";
 import { BrokerError, DatabaseError } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
 import { nextId } from "../publish/ids.ts";
-import { column, rfc3339, value } from "../statement.ts";
+import { type Matching, prepareMatching } from "./matching.ts";
 import { prepareRedrive, type RedriveOptions, type RedriveStep } from "./redrive.ts";
 import { type Removal, type RemovalKind, type Removals, removalOfQueue } from "./removal.ts";
+import { prepareTasks, presentTask, type Task, type TaskKind, type TaskRow } from "./taskRows.ts";
+import { everything, type Visible, visibleValues } from "./visible.ts";
 
 // A task is a row: running → completed | failed | cancelled. Its position moves with its work, so that any server can
 // go on with it after a restart; what has ended stays as it is.
-
-export type TaskKind = "redrive" | RemovalKind;
-export type TaskState = "running" | "completed" | "cancelled" | "failed";
-
-export type Task = {
-  id: string;
-  kind: TaskKind;
-  queue_id: string;
-  state: TaskState;
-  moved: number;
-  failed: number;
-  total_estimate: number;
-  created_at: string;
-  finished_at: string | null;
-  error: string | null;
-};
 
 /** Rows that one statement looks at. */
 const chunk_rows = 1000;
 /** Milliseconds that one step of a removal takes, give or take a page, and its pages. */
 const step_ms_max = 200;
 const step_pages_max = 20;
-const estimate_max = 100_000;
-
-type Row = Omit<Task, "created_at" | "finished_at"> & {
-  queue_no: number;
-  /** The request's, and for a removal its bounds `to` and `until`. */
-  options: Record<string, unknown>;
-  position: string;
-  has_queue: boolean;
-  created_at: string;
-  finished_at: string | null;
-};
-
-const present = ({ queue_no: _, options: __, position: ___, has_queue: ____, ...row }: Row): Task => ({
-  ...row,
-  created_at: rfc3339(row.created_at),
-  finished_at: row.finished_at === null ? null : rfc3339(row.finished_at),
-});
-
-/** What is asked of the table of tasks. */
-function prepareTasks(db: Db) {
-  const fields = {
-    id: tasks.id,
-    kind: sql<TaskKind>`${tasks.kind}`.as("kind"),
-    queue_id: tasks.queue_id,
-    state: sql<TaskState>`${tasks.state}`.as("state"),
-    moved: tasks.moved,
-    failed: tasks.failed,
-    total_estimate: tasks.total_estimate,
-    created_at: tasks.created_at,
-    finished_at: tasks.finished_at,
-    error: tasks.error,
-    queue_no: tasks.queue_no,
-    options: tasks.options,
-    position: tasks.position,
-    has_queue: sql<boolean>`exists (select from ${queues} as queue where queue.no = ${tasks.queue_no})`.as("has_queue"),
-  };
-  const get = db.orm
-    .select(fields)
-    .from(tasks)
-    .where(eq(tasks.id, value("id")))
-    .prepare("get_task");
-  const running = db.orm
-    .select(fields)
-    .from(tasks)
-    .where(sql`${tasks.state} = 'running'`)
-    .orderBy(desc(tasks.created_at))
-    .prepare("list_running_tasks");
-  const started = db.orm.$with("started", { id: column<string>("id") }).as(sql`
-    insert into ${tasks} as task (id, kind, queue_no, queue_id, options, position, total_estimate)
-    select ${value("id")}, ${value("kind")}, ${value("queue_no")}::int, ${value("queue_id")}, ${value("options")}::text::jsonb,
-      ${value("position")}, (
-        select count(*) from (
-          select from ${messages} as message where message.queue_no = ${value("queue_no")}::int limit ${estimate_max}
-        ) as counted
-      )
-    -- What a call could not finish joins the task of the kind that runs, which begins again with the later bounds.
-    on conflict (queue_no, kind) where state = 'running' do update
-      set options = excluded.options, position = ''
-      where ${value("may_join")}::text::boolean
-    returning id`);
-  const start = db.orm.with(started).select().from(started).prepare("start_task");
-  const advance = db.orm
-    .update(tasks)
-    .set({
-      moved: sql`${tasks.moved} + ${value("removed")}::bigint`,
-      position: sql`${value("position")}`,
-      state: sql`case when ${value("is_done")}::text::boolean then 'completed' else ${tasks.state} end`,
-      finished_at: sql`case when ${value("is_done")}::text::boolean then now() end`,
-    })
-    // Other bounds: a call has joined it meanwhile, and it begins again.
-    .where(
-      sql`${tasks.id} = ${value("id")} and ${tasks.state} = 'running' and ${tasks.options} = ${value("options")}::text::jsonb`,
-    )
-    .prepare("advance_task");
-  const finish = db.orm
-    .update(tasks)
-    .set({ state: sql`${value("state")}`, error: sql`${value("error")}`, finished_at: sql`now()` })
-    .where(sql`${tasks.id} = ${value("id")} and ${tasks.state} = 'running'`)
-    .returning({ id: tasks.id })
-    .prepare("finish_task");
-  const forget = db.orm
-    .delete(tasks)
-    .where(sql`${tasks.state} <> 'running' and ${tasks.finished_at} < now() - interval '7 days'`)
-    .returning({ id: tasks.id })
-    .prepare("forget_tasks");
-  const findNo = db.orm
-    .select({ no: queues.no })
-    .from(queues)
-    .where(eq(queues.id, value("queue_id")))
-    .prepare("find_queue_number");
-  return { get, running, start, advance, finish, forget, findNo };
-}
+/** Where a task stands that is through with the live messages and goes on in the archive. */
+const archive_position = "a";
 
 /** Long work that a request started: kept in the database, done in bounded steps by one server at a time. */
 export function createTasks(db: Db, removals: Removals, onReady: OnReady, removal_ms_max: number) {
   const redrive = prepareRedrive(db);
-  const { get, running, start, advance, finish, forget, findNo } = prepareTasks(db);
+  const matching = prepareMatching(db);
+  const { get, list, running, start, advance, finish, forget, findNo } = prepareTasks(db);
 
   async function numberOf(queue_id: string): Promise<number> {
     const [queue] = await db.run("find_queue_number", () => findNo.execute({ queue_id }), true);
@@ -136,11 +31,20 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
     return queue.no;
   }
 
-  type Start = { kind: TaskKind; queue_id: string; queue_no: number; options: object; position?: string };
+  type Start = {
+    kind: TaskKind;
+    queue_id: string;
+    queue_no: number;
+    options: object;
+    position?: string;
+    /** Messages that it will take, as far as the caller knows; null: as many as the queue has. */
+    total?: number | null;
+  };
 
-  async function begin({ position = "", options, ...given }: Start, may_join = false): Promise<string> {
+  async function begin({ position = "", total = null, options, ...given }: Start, may_join = false): Promise<string> {
     const values = {
       ...given,
+      total,
       id: nextId(),
       position,
       options: JSON.stringify(options),
@@ -175,7 +79,7 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
   /** Rows that each rate-limited redrive may have moved by now. */
   const allowances = new Map<string, { moves: number; at_ms: number }>();
 
-  function allow(task: Row): number {
+  function allow(task: TaskRow): number {
     const rate = (task.options as Partial<RedriveOptions>).rate_per_second;
     if (rate == null) return chunk_rows;
     const at_ms = performance.now();
@@ -186,7 +90,7 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
   }
 
   /** Redrives up to the task's rate; answers whether there is more to do at once. */
-  async function runRedrive(task: Row): Promise<boolean> {
+  async function runRedrive(task: TaskRow): Promise<boolean> {
     const moves_max = allow(task);
     if (moves_max === 0) return false;
     const step = await stepRedrive(task.id, moves_max);
@@ -196,7 +100,20 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
     return goes_on;
   }
 
-  async function runRemoval(task: Row): Promise<boolean> {
+  /** Deletes or frees a page of what matches; answers whether there is more. */
+  async function runMatching(task: TaskRow): Promise<boolean> {
+    const in_archive = task.position.startsWith(archive_position);
+    const statement = in_archive ? matching.forget : task.kind === "delete_matching" ? matching.remove : matching.free;
+    const has_archive = task.kind === "delete_matching" && !in_archive;
+    const values = { id: task.id, limit: chunk_rows, has_archive: String(has_archive), archive_position };
+    const [step] = await db.run(task.kind, () => statement.execute(values), true);
+    if (step !== undefined && step.count > 0 && task.kind === "nack_matching") onReady(task.queue_id, null, step.now);
+    // Keys may have lost their first message. Should this server end now, the sweep of the keys finds them.
+    if (step?.is_end && task.kind === "delete_matching" && !in_archive) await removals.repairKeys(task.queue_no);
+    return step !== undefined && !step.is_last;
+  }
+
+  async function runRemoval(task: TaskRow): Promise<boolean> {
     const kind = task.kind as RemovalKind;
     if (kind !== "delete" && !task.has_queue) {
       const values = { id: task.id, state: "failed", error: "queue not found: it was deleted meanwhile" };
@@ -220,7 +137,36 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
     return !is_done;
   }
 
+  function runOne(task: TaskRow): Promise<boolean> {
+    if (task.kind === "redrive") return runRedrive(task);
+    return task.kind === "delete_matching" || task.kind === "nack_matching" ? runMatching(task) : runRemoval(task);
+  }
+
   return {
+    /**
+     * Starts to delete what matches, or to make it visible at once. What somebody holds under a live lease is freed by
+     * a nack, and never deleted. `total` is what the caller counted. Throws `queue_not_found`, `queue_in_use`.
+     */
+    async startMatching(queue_id: string, { action, ...options }: Matching, total: number | null): Promise<string> {
+      const queue_no = await numberOf(queue_id);
+      const is_past = action === "delete" && (options.state === "acked" || options.state === "expired");
+      // What expired may stand in either table; what was acked only in the archive.
+      const position = is_past && options.state === "acked" ? archive_position : "";
+      return await begin({ kind: `${action}_matching`, queue_id, queue_no, options, position, total });
+    },
+
+    /** Tasks, the latest first: those that run, and those that ended within a week. */
+    async listTasks(
+      queue_id: string | null,
+      limit: number,
+      offset: number,
+      visible: Visible = everything,
+    ): Promise<Task[]> {
+      const values = { queue_id, limit, offset, ...visibleValues(visible, "queue") };
+      const rows = await db.run("list_tasks", () => list.execute(values), true);
+      return (rows as TaskRow[]).map(presentTask);
+    },
+
     /**
      * Starts moving messages of a dead-letter queue back. Throws `queue_not_found` for either queue, `queue_in_use`
      * while another redrive of it runs. `is_awaited`: moves now, and answers how many.
@@ -278,7 +224,7 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
     async getTask(id: string): Promise<Task> {
       const [row] = await db.run("get_task", () => get.execute({ id }), true);
       if (row === undefined) throw new BrokerError("task_not_found");
-      return present(row as Row);
+      return presentTask(row as TaskRow);
     },
 
     /** What was moved stays moved; a task that has ended stays as it is. Repeatable. Throws `task_not_found`. */
@@ -293,15 +239,14 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
      * task that fails holds up no other: its error is thrown when the others have had their step.
      */
     async runTasks(): Promise<{ is_busy: boolean; running: number }> {
-      const rows = (await db.run("list_running_tasks", () => running.execute(), true)) as Row[];
+      const rows = (await db.run("list_running_tasks", () => running.execute(), true)) as TaskRow[];
       const ids = new Set(rows.map(({ id }) => id));
       for (const id of allowances.keys()) if (!ids.has(id)) allowances.delete(id);
       const failures: unknown[] = [];
       let is_busy = false;
       for (const task of rows) {
-        const is_redrive = task.kind === "redrive";
         try {
-          const goes_on = await (is_redrive ? runRedrive(task) : runRemoval(task));
+          const goes_on = await runOne(task);
           is_busy ||= goes_on && (task.options as Partial<RedriveOptions>).rate_per_second == null;
         } catch (error) {
           failures.push(error);

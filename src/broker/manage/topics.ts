@@ -1,8 +1,9 @@
-import { asc, eq } from "drizzle-orm";
+import { asc, eq, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { topics } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
 import { rfc3339, value } from "../statement.ts";
+import { everything, isVisible, type Visible, visibleValues } from "./visible.ts";
 
 export type Topic = { id: string; created_at: string };
 
@@ -25,6 +26,7 @@ export function createTopics(db: Db) {
   const list = orm
     .select()
     .from(topics)
+    .where(sql`${isVisible(topics.id, "topic")}`)
     .orderBy(asc(topics.id))
     .limit(value("limit"))
     .offset(value("offset"))
@@ -51,8 +53,12 @@ export function createTopics(db: Db) {
     },
 
     /** Ascending by id. */
-    async listTopics(limit: number, offset: number): Promise<Topic[]> {
-      const rows = await db.run("list_topics", () => list.execute({ limit, offset }), true);
+    async listTopics(limit: number, offset: number, visible: Visible = everything): Promise<Topic[]> {
+      const rows = await db.run(
+        "list_topics",
+        () => list.execute({ limit, offset, ...visibleValues(visible, "topic") }),
+        true,
+      );
       return rows.map(present);
     },
 

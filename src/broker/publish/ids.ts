@@ -5,11 +5,6 @@ import { B32_CHARACTERS, encodeTime } from "ulidx";
 // factory counts in the last character, which leaves a fan-out no room.
 const half_bits = 30;
 
-let last_ms = 0;
-let time = "";
-let high = "";
-let low = 0;
-
 /** `length` characters of Crockford's base 32, of the lowest bits of `value`. */
 function encodeBits(value: number, length: number): string {
   let text = "";
@@ -28,33 +23,46 @@ function randomBits(bits: number): number {
   return (pool[pool_at++] ?? 0) >>> (32 - bits);
 }
 
-/** The first 22 characters of a ULID, strictly rising within this process, also when the clock steps back. */
-function nextPrefix(): string {
-  const now_ms = Date.now();
-  if (now_ms > last_ms) {
-    last_ms = now_ms;
-    time = encodeTime(now_ms, 10);
-    high = encodeBits(randomBits(half_bits), 6);
-    // The top bit stays clear: half a billion ids fit into the millisecond before the count could overflow.
-    low = randomBits(half_bits - 1);
-  } else {
-    low += 1;
+export type Ids = {
+  /** A ULID of 26 characters, greater than every one that was made before, also when the clock steps back. */
+  nextId(): string;
+  /**
+   * The id of a fan-out: the database replaces its last four characters by the number of the copy
+   * (`psqlqueue.copy_id`), so up to 1,048,576 copies have ids of their own, in order.
+   */
+  nextFanOutId(): string;
+};
+
+/** Makes ids by a clock. Those of messages go by the database's, so that ids of several servers have one order. */
+export function createIds(now_ms: () => number): Ids {
+  let last_ms = 0;
+  let time = "";
+  let high = "";
+  let low = 0;
+
+  /** The first 22 characters of a ULID. */
+  function nextPrefix(): string {
+    const ms = Math.floor(now_ms());
+    if (ms > last_ms) {
+      last_ms = ms;
+      time = encodeTime(ms, 10);
+      high = encodeBits(randomBits(half_bits), 6);
+      // The top bit stays clear: half a billion ids fit into the millisecond before the count could overflow.
+      low = randomBits(half_bits - 1);
+    } else {
+      low += 1;
+    }
+    return time + high + encodeBits(low, 6);
   }
-  return time + high + encodeBits(low, 6);
+
+  return {
+    nextId: () => nextPrefix() + encodeBits(randomBits(20), 4),
+    nextFanOutId: () => `${nextPrefix()}0000`,
+  };
 }
 
-/** A new message id: a ULID of 26 characters, greater than every id this process made before. */
-export function nextId(): string {
-  return nextPrefix() + encodeBits(randomBits(20), 4);
-}
-
-/**
- * The id of a fan-out: the database replaces its last four characters by the number of the copy (`psqlqueue.copy_id`),
- * so up to 1,048,576 copies have ids of their own, in order.
- */
-export function nextFanOutId(): string {
-  return `${nextPrefix()}0000`;
-}
+/** An id of something that is not put in order by it: a batch, a task. */
+export const nextId = createIds(Date.now).nextId;
 
 /** Random lease tokens, positive and below 2^63, as decimal text: what the driver takes for a bigint array. */
 export function randomTokens(count: number): string[] {

@@ -26,10 +26,10 @@ export function prepareAck(db: Db, name: string, archives: boolean): Prepared<Ta
   // The token that did it stays: a repeated ack with it is a success, with another one a lost lease.
   const archived = db.orm.$with("archived", {}).as(sql`
     insert into ${archived_messages} (
-      queue_no, id, body, label, attributes, priority, delivery_attempts, lease_token, created_at, last_error, dead, outcome,
-      expires_at)
+      queue_no, id, body, label, attributes, priority, delivery_attempts, lease_token, created_at, last_error, dead, events,
+      outcome, expires_at)
     select gone.queue_no, gone.id, gone.body, gone.label, gone.attributes, gone.priority, gone.delivery_attempts,
-      gone.used_token, gone.created_at, gone.last_error, gone.dead, ${value("outcome")},
+      gone.used_token, gone.created_at, gone.last_error, gone.dead, gone.events, ${value("outcome")},
       now() + gone.kept_seconds * interval '1 second'
     from gone
     where gone.kept_seconds > 0 and ${archives ? sql`true` : sql`false`}`);

@@ -16,7 +16,7 @@ export type Buried = { dead_queue_id: string; label: string | null; ready_at: st
 export function prepareDeadLetter(db: Db): Prepared<Buried[]> {
   const found = db.orm.$with("fenced", {}).as(sql`
     select found.tid, found.queue_no, found.id, found.token as found_token, found.delivery_attempts, found.last_error,
-      given.queue_id, dead.no as dead_no, dead.id as dead_queue_id,
+      given.queue_id, given.lease_token as given_token, dead.no as dead_no, dead.id as dead_queue_id,
       dead.message_retention_seconds
     from unnest(${value("queue_ids")}::text[], ${value("ids")}::text[], ${value("lease_tokens")}::text[]::bigint[])
       as given (queue_id, id, lease_token)
@@ -47,7 +47,15 @@ export function prepareDeadLetter(db: Db): Prepared<Buried[]> {
       set queue_no = fenced.dead_no, delivery_attempts = 0, lease_token = null, leased_at = null, lease_expires_at = null,
         visible_at = now(), has_ttl = false,
         expires_at = now() + fenced.message_retention_seconds * interval '1 second',
-        dead = psqlqueue.dead_letter(fenced.queue_id, ${value("reason")}, fenced.last_error, fenced.delivery_attempts)
+        dead = psqlqueue.dead_letter(fenced.queue_id, ${value("reason")}, fenced.last_error, fenced.delivery_attempts),
+        -- A lease that a receive took over is noted by that receive.
+        events = psqlqueue.add_event(
+          case
+            when fenced.given_token is null and message.lease_token is not null
+              then psqlqueue.add_event(message.events, 'lease_expired', fenced.delivery_attempts, null)
+            else message.events
+          end,
+          'dead_lettered', fenced.delivery_attempts, ${value("reason")})
       from fenced
       where ${is_unchanged}
       returning fenced.dead_queue_id, message.label, message.visible_at as ready_at`);

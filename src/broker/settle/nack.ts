@@ -36,6 +36,11 @@ export function prepareNack(db: Db): Prepared<Nacked[]> {
         and (message.expires_at > now() or message.lease_token is not null and message.lease_expires_at > now())`,
     }),
   );
+  // A message that nobody holds has not failed.
+  const failed = sql`case
+    when message.lease_token is null then message.events
+    else psqlqueue.add_event(message.events, 'nacked', fenced.delivery_attempts, fenced.error)
+  end`;
   // Retention of a dead message starts anew, with the dead-letter queue's.
   const dead = db.orm.$with("dead_queue", {}).as(sql`
     select fenced.n, queue.id, queue.message_retention_seconds
@@ -73,6 +78,11 @@ export function prepareNack(db: Db): Prepared<Nacked[]> {
             case when fenced.dead_letter then 'rejected' else 'max_deliveries' end,
             fenced.error, fenced.delivery_attempts)
           else message.dead
+        end,
+        events = case
+          when fenced.is_dead then psqlqueue.add_event(${failed}, 'dead_lettered', fenced.delivery_attempts,
+            case when fenced.dead_letter then 'rejected' else 'max_deliveries' end)
+          else ${failed}
         end
       from fenced
       left join dead_queue on dead_queue.n = fenced.n

@@ -2,18 +2,18 @@ import { type SQL, sql } from "drizzle-orm";
 import { queues } from "../../db/schema.ts";
 import {
   type BaseSettings,
+  type LaterInput,
   type LaterName,
   type LaterSettings,
   later_names,
   later_settings,
   type Queue,
 } from "../settings.ts";
-import { rfc3339 } from "../statement.ts";
-
-// What is selected of a queue, and how its settings lie in columns.
+import { rfc3339, value } from "../statement.ts";
+import type { Extras } from "./extras.ts";
 
 /** Settings of several columns. */
-export const compounds = {
+const compounds = {
   policy: {
     prefix: "retry",
     types: { min_seconds: sql`int`, max_seconds: sql`int`, multiplier: sql`float8`, jitter: sql`text` },
@@ -22,7 +22,7 @@ export const compounds = {
 };
 
 /** `x` of a setting → its columns: their names, SQL types, and where a `PUT` finds them as they are. */
-export const columnsOf = (name: LaterName): { column: string; type: SQL; current: SQL }[] => {
+const columnsOf = (name: LaterName): { column: string; type: SQL; current: SQL }[] => {
   const { kind } = later_settings[name];
   const members = compounds[kind as keyof typeof compounds];
   if (members !== undefined) {
@@ -36,8 +36,8 @@ export const columnsOf = (name: LaterName): { column: string; type: SQL; current
   return [{ column, type, current: sql`${queues}.${sql.identifier(column)}` }];
 };
 
-/** The column of `dead_queue_id`. */
-export const dead_queue_no = "dead_queue_no";
+/** The column of the dead-letter queue. */
+const dead_queue_no = "dead_queue_no";
 
 /** What is selected of a queue; of a setting, its columns. */
 export const fields = {
@@ -62,6 +62,7 @@ export const fields = {
   extras: queues.extras,
 };
 
+/** A queue as a statement answers it. */
 export type Row = BaseSettings & {
   id: string;
   created_at: string;
@@ -80,7 +81,7 @@ function laterOf(row: Row): LaterSettings {
   return Object.fromEntries(later_names.map((name) => [name, of(name)])) as LaterSettings;
 }
 
-/** A queue as its row says it. */
+/** A row as the API shows it. */
 export function present(row: Row): Queue {
   const { publish_paused, consume_paused } = row;
   return {
@@ -93,4 +94,46 @@ export function present(row: Row): Queue {
     ...laterOf(row),
     ...((publish_paused || consume_paused) && { paused: { publish: publish_paused, consume: consume_paused } }),
   };
+}
+
+/** Does a change leave this setting as it is? */
+export const is_kept = (name: LaterName) => sql`${value(`keeps_${name}`)}::text::boolean`;
+
+// A queue that does not exist has no number: told apart from "none" by the id given.
+/** The number of the dead-letter queue that is given by its id. */
+export const dead_no = sql`(select dead.no from psqlqueue.queues as dead where dead.id = ${value("dead_queue_id")}::text)`;
+
+/** The columns of the settings as they are given: everything as text, or null. */
+export const givenColumns = () =>
+  later_names.flatMap((name) =>
+    columnsOf(name).map(({ column, type, current }) => {
+      const given = column === dead_queue_no ? dead_no : sql`${value(column)}::text::${type}`;
+      return { name, column, given, current };
+    }),
+  );
+
+/** The parameters of create and update. `keeps_x`: the setting stays as it is. */
+export function valuesOf(
+  id: string,
+  base: Partial<BaseSettings>,
+  input: LaterInput,
+  extras: Extras | undefined,
+  is_new: boolean,
+): Record<string, unknown> {
+  const kept = { ack_deadline_seconds: null, message_retention_seconds: null, delivery_delay_seconds: null };
+  const values: Record<string, unknown> = { id, ...kept, ...base };
+  values["extras"] = extras === undefined ? null : JSON.stringify(extras);
+  for (const name of later_names) {
+    const own = input[name];
+    values[`keeps_${name}`] = String(own === undefined && !is_new);
+    const set = own ?? later_settings[name].default;
+    const compound = compounds[later_settings[name].kind as keyof typeof compounds];
+    if (compound !== undefined) {
+      const parts = (set ?? {}) as Record<string, unknown>;
+      for (const member of Object.keys(compound.types)) {
+        values[`${compound.prefix}_${member}`] = parts[member] === undefined ? null : String(parts[member]);
+      }
+    } else values[name] = set === null ? null : String(set);
+  }
+  return values;
 }

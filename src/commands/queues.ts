@@ -1,0 +1,175 @@
+import type { Queue, QueueStats, QueueUpdate, StartedTask } from "../../client/src/client.ts";
+import { CommandError, type Context, type Runner } from "./context.ts";
+import { take } from "./topics.ts";
+
+type Settings = {
+  ack_deadline?: number;
+  retention?: number;
+  delay?: number;
+  dead_queue?: string;
+  max_deliveries?: number;
+  set?: Record<string, string>;
+};
+
+/** Settings that a queue must have, where nobody says otherwise. */
+export const new_queue = {
+  ack_deadline_seconds: 30,
+  message_retention_seconds: 14 * 86_400,
+  delivery_delay_seconds: 0,
+};
+
+/** A value of `--set`: JSON, or a text without quotes around it. */
+function readSetting(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/** Settings of the options, as the API calls them; those that are not given are left out. */
+function settingsOf({ ack_deadline, retention, delay, dead_queue, max_deliveries, set = {} }: Settings) {
+  const has_no_dead_queue = dead_queue === "none";
+  return {
+    ...(ack_deadline !== undefined && { ack_deadline_seconds: ack_deadline }),
+    ...(retention !== undefined && { message_retention_seconds: retention }),
+    ...(delay !== undefined && { delivery_delay_seconds: delay }),
+    ...(dead_queue !== undefined && { dead_queue_id: has_no_dead_queue ? null : dead_queue }),
+    ...(has_no_dead_queue && { message_max_deliveries: null }),
+    ...(max_deliveries !== undefined && { message_max_deliveries: max_deliveries }),
+    ...Object.fromEntries(Object.entries(set).map(([name, text]) => [name, readSetting(text)])),
+  };
+}
+
+/** Unknown members are ignored by a server: a slip would go unnoticed. */
+function checkNames(set: Record<string, string> | undefined, shown: Queue): void {
+  const unknown = Object.keys(set ?? {}).find((name) => !Object.hasOwn(shown, name));
+  if (unknown === undefined) return;
+  const names = Object.keys(shown).filter((name) => !/^(id|created_at|updated_at|paused)$/.test(name));
+  throw new CommandError(`--set ${unknown}: this server has no such setting; it has ${names.join(", ")}`, 2);
+}
+
+const headings = ["id", "ack_deadline_seconds", "message_retention_seconds", "delivery_delay_seconds", "dead_queue_id"];
+
+/** `queue create` */
+export const create: Runner = {
+  async run({ client, out }: Context, [id = ""]: string[], options: Settings) {
+    const queue = await client.queues.create({ id, ...new_queue, ...settingsOf(options) });
+    try {
+      checkNames(options.set, queue);
+    } catch (error) {
+      await client.queues.delete(id);
+      throw error;
+    }
+    await out.done(`queue ${id} created`, queue);
+    return 0;
+  },
+};
+
+/** `queue get` */
+export const get: Runner = {
+  async run({ client, out }: Context, [id = ""]: string[]) {
+    await out.record(await client.queues.get(id));
+    return 0;
+  },
+};
+
+/** `queue list` */
+export const list: Runner = {
+  async run({ client, out }: Context, _: string[], options: { limit?: number }) {
+    await out.rows(await take<Queue>(client.queues.all(), options), headings);
+    return 0;
+  },
+};
+
+/** `queue update` */
+export const update: Runner = {
+  async run({ client, out }: Context, [id = ""]: string[], options: Settings) {
+    const before = await client.queues.get(id);
+    checkNames(options.set, before);
+    const { ack_deadline_seconds, message_retention_seconds, delivery_delay_seconds } = before;
+    const base = { ack_deadline_seconds, message_retention_seconds, delivery_delay_seconds };
+    const queue = await client.queues.update(id, { ...base, ...settingsOf(options) } as QueueUpdate);
+    await out.done(`queue ${id} updated`, queue);
+    return 0;
+  },
+};
+
+async function sayDone({ out }: Context, sentence: string, task: StartedTask | undefined): Promise<number> {
+  if (task === undefined) await out.done(sentence);
+  else await out.done(`goes on as task ${task.task_id}: psqlqueue task watch ${task.task_id}`, task);
+  return 0;
+}
+
+/** `queue delete` */
+export const remove: Runner = {
+  async run(context: Context, [id = ""]: string[], options: { force?: boolean; async?: boolean; yes?: boolean }) {
+    const { force, async: is_async } = options;
+    await context.confirm(`deletes queue ${id}, its messages and its subscriptions`, id, options);
+    const task = await context.client.queues.delete(id, { force, async: is_async });
+    return await sayDone(context, `queue ${id} deleted`, task);
+  },
+};
+
+/** `queue purge` */
+export const purge: Runner = {
+  async run(context: Context, [id = ""]: string[], options: { async?: boolean; yes?: boolean }) {
+    await context.confirm(`removes every message of queue ${id}`, id, options);
+    return await sayDone(context, `queue ${id} purged`, await context.client.queue(id).purge({ async: options.async }));
+  },
+};
+
+/** `queue cleanup` */
+export const cleanUp: Runner = {
+  async run(context: Context, [id = ""]: string[], options: { async?: boolean }) {
+    const task = await context.client.queue(id).cleanUp({ async: options.async });
+    return await sayDone(context, `queue ${id} cleaned up`, task);
+  },
+};
+
+const stats_headings = [
+  "id",
+  "ready",
+  "delayed",
+  "leased",
+  "backing_off",
+  "dead",
+  "oldest_ready_age_seconds",
+  "publish_rate_1m",
+  "ack_rate_1m",
+];
+
+/** `queue stats` */
+export const stats: Runner = {
+  async run({ client, out }: Context, [id]: string[]) {
+    if (id !== undefined) {
+      await out.record(await client.queue(id).stats());
+      return 0;
+    }
+    const all: (QueueStats & { id: string })[] = [];
+    for await (const queue of client.queues.all()) {
+      all.push({ id: queue.id, ...(await client.queue(queue.id).stats()) });
+    }
+    await out.rows(all, stats_headings);
+    return 0;
+  },
+};
+
+/** `queue pause` */
+export const pause: Runner = {
+  async run({ client, out }: Context, [id = ""]: string[], options: { publish?: boolean; publish_only?: boolean }) {
+    const paused = { publish: options.publish || options.publish_only || false, consume: !options.publish_only };
+    const queue = await client.queue(id).pause(paused);
+    const what = Object.entries(paused).flatMap(([name, is_paused]) => (is_paused ? [name] : []));
+    await out.done(`queue ${id} paused: ${what.join(" and ")}`, queue);
+    return 0;
+  },
+};
+
+/** `queue resume` */
+export const resume: Runner = {
+  async run({ client, out }: Context, [id = ""]: string[]) {
+    await out.done(`queue ${id} resumed`, await client.queue(id).resume());
+    return 0;
+  },
+};

@@ -1,0 +1,299 @@
+import { timingSafeEqual } from "node:crypto";
+import { BrokerError } from "../errors.ts";
+
+// Who asks, and what it may do. Every edge that speaks HTTP asks here.
+
+/** What a route does to what it names. */
+export type Action = "publish" | "consume" | "peek" | "manage";
+/**
+ * What a route needs of a key. `on`: the queue or topic that its path names; `any`: some right of the kind; `all`: the
+ * right to everything; `route`: what it names is in its body, or must be looked up, and the route checks it.
+ */
+export type Need = { action: Action; on: "queue" | "topic" | "any" | "all" | "route" };
+/** By method and path. A name is of something that may be open to all; where it is not, any key will do. */
+export type Needs = Record<string, Need | string>;
+
+/** What a right is for. */
+export type Resource = "queue" | "topic";
+
+export type Grant = { actions: readonly string[]; queues?: readonly string[]; topics?: readonly string[] };
+
+/** A key as its store knows it. */
+export type KnownKey = {
+  id: string;
+  secret_hash: string;
+  scopes: readonly Grant[];
+  namespace: string | null;
+  is_expired: boolean;
+  /** Until it expires; null: never. */
+  expires_in_ms: number | null;
+  rate_limit: { count: number; per_seconds: number; burst: number } | null;
+};
+
+/** What a list may show: ids with this beginning that fit one of these regular expressions of PostgreSQL. */
+export type Visible = { prefix: string; patterns: string[] };
+
+/** Somebody whose key was known. */
+export type Identity = {
+  key_id: string;
+  /** May it do this, to this queue or topic? Without one: to any at all. */
+  may(action: Action, resource?: Resource, id?: string): boolean;
+  /** May it do this to every queue and topic there is, and may be? */
+  mayAll(action: Action): boolean;
+  visible(action: Action, resource: Resource): Visible;
+};
+
+const everything: Visible = { prefix: "", patterns: [""] };
+
+/** The root key's owner, who may do everything. */
+const root: Identity = {
+  key_id: "root",
+  may: () => true,
+  mayAll: () => true,
+  visible: () => everything,
+};
+
+/** `orders*` as a regular expression: a `*` is any run of characters. */
+const expressionOf = (pattern: string): string =>
+  `^${pattern
+    .split("*")
+    .map((part) => part.replace(/[\\^$.*+?()[\]{}|-]/g, "\\$&"))
+    .join(".*")}$`;
+
+const lists: Record<Resource, "queues" | "topics"> = { queue: "queues", topic: "topics" };
+
+/** What a scope says of a kind of resource. With neither list it is about all there is; with one, about that only. */
+function patternsOf(scope: Grant, resource: Resource): readonly string[] {
+  if (scope.queues === undefined && scope.topics === undefined) return ["*"];
+  return scope[lists[resource]] ?? [];
+}
+
+/** The rights of a key. */
+export function createIdentity({
+  id: key_id,
+  scopes,
+  namespace,
+}: Pick<KnownKey, "id" | "scopes" | "namespace">): Identity {
+  const prefix = namespace === null ? "" : `${namespace}.`;
+  const granting = (action: Action) =>
+    scopes.filter(({ actions }) => actions.includes("*") || actions.includes(action));
+  const expressions = new Map<string, RegExp[]>();
+  const expressionsFor = (action: Action, resource: Resource): RegExp[] => {
+    const name = `${action} ${resource}`;
+    let found = expressions.get(name);
+    if (found === undefined) {
+      found = granting(action)
+        .flatMap((scope) => patternsOf(scope, resource))
+        .map((pattern) => new RegExp(expressionOf(pattern), "s"));
+      expressions.set(name, found);
+    }
+    return found;
+  };
+  return {
+    key_id,
+    may(action, resource, id) {
+      if (resource === undefined || id === undefined) return granting(action).length > 0;
+      return id.startsWith(prefix) && expressionsFor(action, resource).some((expression) => expression.test(id));
+    },
+    mayAll: (action) =>
+      namespace === null &&
+      (["queue", "topic"] as const).every((resource) =>
+        granting(action).some((scope) => patternsOf(scope, resource).includes("*")),
+      ),
+    visible: (action, resource) => ({
+      prefix,
+      patterns: granting(action).flatMap((scope) => patternsOf(scope, resource).map(expressionOf)),
+    }),
+  };
+}
+
+export type AuthOptions = {
+  /** Where keys are kept. Rejects when they cannot be asked for. */
+  find(id: string): Promise<KnownKey | undefined>;
+  hash(secret: string): string;
+  /** Takes up to `wanted` of what the key may still ask for, over all servers. */
+  claim(id: string, wanted: number): Promise<number>;
+  /** All rights, and kept nowhere; empty: there is none. */
+  root_key: string;
+};
+
+export type Auth = {
+  /**
+   * Whose request it is. Throws `unauthorized`, the same for every reason, and `too_many_requests`. Answers at once for
+   * a key that was seen in the last 30 s.
+   */
+  identify(authorization: string | null): Identity | Promise<Identity>;
+  /** A key was revoked. */
+  forget(id: string): void;
+  /** Nobody would tell of revoked keys: all are asked for again. */
+  forgetAll(): void;
+  /** The keys that were used since the last call. */
+  takeUsed(): string[];
+};
+
+const cache_ms_max = 30_000;
+const unknown_ms_max = 2000;
+const cached_max = 10_000;
+/** Of a rate limit, so many milliseconds' worth is taken at once. */
+const claim_ms = 50;
+const key_text = /^pq_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})$/;
+
+type Bucket = { tokens: number; blocked_until_ms: number; claiming: Promise<void> | undefined };
+type Cached = {
+  text: Buffer;
+  identity: Identity | undefined;
+  until_ms: number;
+  limit: KnownKey["rate_limit"];
+  bucket: Bucket;
+};
+
+const unauthorized = () => new BrokerError("unauthorized", "a valid key is needed: Authorization: Bearer pq_…");
+
+const isSame = (a: Buffer, b: Buffer): boolean => a.length === b.length && timingSafeEqual(a, b);
+
+/** Knows keys again. Safe to be asked concurrently. */
+export function createAuth({ find, hash, claim, root_key }: AuthOptions): Auth {
+  const cached = new Map<string, Cached>();
+  const used = new Set<string>();
+  const root_bytes = Buffer.from(root_key);
+
+  function keep(id: string, entry: Cached): Cached {
+    cached.delete(id);
+    if (cached.size >= cached_max) {
+      const [oldest] = cached.keys();
+      if (oldest !== undefined) cached.delete(oldest);
+    }
+    cached.set(id, entry);
+    return entry;
+  }
+
+  async function lookUp(id: string, secret: string, text: Buffer): Promise<Identity> {
+    const known = await find(id);
+    // Compared also when there is no such key, so that the time does not tell.
+    const is_right = isSame(Buffer.from(hash(secret)), Buffer.from(known?.secret_hash ?? hash("")));
+    const bucket = cached.get(id)?.bucket ?? { tokens: 0, blocked_until_ms: 0, claiming: undefined };
+    if (known === undefined || !is_right || known.is_expired) {
+      // Not in the place of a right one: somebody who guesses must not make its owner slow.
+      if (!cached.has(id))
+        keep(id, { text, identity: undefined, until_ms: performance.now() + unknown_ms_max, limit: null, bucket });
+      throw unauthorized();
+    }
+    const until_ms = performance.now() + Math.min(cache_ms_max, known.expires_in_ms ?? cache_ms_max);
+    const entry = keep(id, { text, identity: createIdentity(known), until_ms, limit: known.rate_limit, bucket });
+    return await admit(id, entry);
+  }
+
+  /** Counts a request against the key's rate limit. */
+  function admit(id: string, { identity, limit, bucket }: Cached): Identity | Promise<Identity> {
+    if (identity === undefined) throw unauthorized();
+    used.add(id);
+    if (limit === null) return identity;
+    if (bucket.tokens >= 1) {
+      bucket.tokens -= 1;
+      return identity;
+    }
+    return refill(id, identity, limit, bucket);
+  }
+
+  /** Takes some from all servers' bucket, little enough that no server keeps many to itself. */
+  async function refill(
+    id: string,
+    identity: Identity,
+    limit: NonNullable<Cached["limit"]>,
+    bucket: Bucket,
+  ): Promise<Identity> {
+    const per_ms = limit.count / limit.per_seconds / 1000;
+    while (bucket.tokens < 1) {
+      const wait_ms = bucket.blocked_until_ms - performance.now();
+      if (wait_ms > 0) {
+        throw new BrokerError("too_many_requests", `the key may ask ${limit.count} times in ${limit.per_seconds} s`, {
+          retry_after_seconds: Math.ceil(wait_ms / 1000),
+        });
+      }
+      bucket.claiming ??= claim(id, Math.max(1, Math.min(limit.burst, Math.floor(per_ms * claim_ms))))
+        .then((granted) => {
+          bucket.tokens += granted;
+          if (granted === 0) bucket.blocked_until_ms = performance.now() + Math.min(1000, 1 / per_ms);
+        })
+        .finally(() => {
+          bucket.claiming = undefined;
+        });
+      await bucket.claiming;
+    }
+    bucket.tokens -= 1;
+    return identity;
+  }
+
+  return {
+    identify(authorization) {
+      const text = /^bearer +(\S+) *$/i.exec(authorization ?? "")?.[1];
+      if (text === undefined) throw unauthorized();
+      const bytes = Buffer.from(text);
+      if (root_key !== "" && isSame(bytes, root_bytes)) return root;
+      const [, id, secret] = key_text.exec(text) ?? [];
+      if (id === undefined || secret === undefined) throw unauthorized();
+      const entry = cached.get(id);
+      if (entry !== undefined && entry.until_ms > performance.now() && isSame(entry.text, bytes))
+        return admit(id, entry);
+      return lookUp(id, secret, bytes);
+    },
+    forget: (id) => void cached.delete(id),
+    forgetAll: () => cached.clear(),
+    takeUsed() {
+      const ids = [...used];
+      used.clear();
+      return ids;
+    },
+  };
+}
+
+type Marked = { identity?: Identity };
+
+/** Remembers whose request it is. */
+export function setIdentity(request: Request, identity: Identity): void {
+  (request as Marked).identity = identity;
+}
+
+/** Whose request it is; undefined where keys are not asked for. */
+export const identityOf = (request: Request): Identity | undefined => (request as Marked).identity;
+
+/** Does the identity have what a route needs? `params`: of its path. */
+export function meets(identity: Identity, need: Need | string | undefined, params: Record<string, string>): boolean {
+  if (need === undefined) return false;
+  if (typeof need === "string") return true;
+  const { action, on } = need;
+  if (on === "all") return identity.mayAll(action);
+  if (on === "queue" || on === "topic") return identity.may(action, on, params[`${on}_id`] ?? "");
+  return identity.may(action);
+}
+
+/** Throws `forbidden` unless the request may do this to this queue or topic; the same whether there is one or not. */
+export function assertMay(request: Request, action: Action, resource: Resource, id: string): void {
+  const identity = identityOf(request);
+  if (identity === undefined || identity.may(action, resource, id)) return;
+  throw new BrokerError("forbidden", `the key does not allow ${action} on this ${resource}`);
+}
+
+/**
+ * What is looked up to see what it is about. Throws `forbidden` when the request may not do this to all of that, and
+ * also when there is nothing, unless its key is for everything: else the refusal would tell what there is.
+ */
+export async function findAllowed<Found>(
+  request: Request,
+  action: Action,
+  looked_up: Promise<Found>,
+  about: (found: Found) => [Resource, string][],
+): Promise<Found> {
+  const identity = identityOf(request);
+  if (identity === undefined || identity.mayAll(action)) return await looked_up;
+  const found = await looked_up.catch((error) => {
+    if (error instanceof BrokerError) return undefined;
+    throw error;
+  });
+  if (found !== undefined && about(found).every(([resource, id]) => identity.may(action, resource, id))) return found;
+  throw new BrokerError("forbidden", `the key does not allow ${action} on this`);
+}
+
+/** What a list may show to this request. */
+export const visibleTo = (request: Request, action: Action, resource: Resource): Visible =>
+  identityOf(request)?.visible(action, resource) ?? everything;

@@ -1,0 +1,75 @@
+// The dashboard of a server that asks for keys: it asks its reader, and can do what the key allows.
+
+import { afterAll, expect, test } from "bun:test";
+import { startServer } from "../src/commands/server.ts";
+import { readConfig } from "../src/config.ts";
+import { closeBrowser, expectClean, has_browser, openPage } from "./browser.ts";
+import { createMigratedDatabase, until } from "./harness.ts";
+
+const root_key = "root-key-of-the-tests";
+const server = await startServer(
+  readConfig({
+    PSQLQUEUE_DATABASE_URL: await createMigratedDatabase(),
+    PSQLQUEUE_SERVER_HOST: "127.0.0.1",
+    PSQLQUEUE_SERVER_PORT: "0",
+    PSQLQUEUE_METRICS_HOST: "127.0.0.1",
+    PSQLQUEUE_METRICS_PORT: "0",
+    PSQLQUEUE_AUTH: "on",
+    PSQLQUEUE_ROOT_KEY: root_key,
+  }),
+  () => {},
+);
+afterAll(async () => {
+  await closeBrowser();
+  await server.stop();
+});
+const url = `http://127.0.0.1:${server.port}`;
+
+async function asRoot(method: string, path: string, body: unknown) {
+  const headers = { authorization: `Bearer ${root_key}` };
+  const response = await fetch(`${url}/v1/${path}`, { method, headers, body: JSON.stringify(body) });
+  if (!response.ok) throw new Error(await response.text());
+  return (await response.json()) as { key: string };
+}
+
+test("the page itself needs no key, and what it asks does", async () => {
+  const page = await fetch(`${url}/ui/queues/x`);
+  const script = /src="([^"]*main-[^"]*)"/.exec(await page.text())?.[1] ?? "";
+  expect([page.status, (await fetch(new URL(script, page.url))).status]).toEqual([200, 200]);
+  expect((await fetch(`${url}/v1/stats`)).status).toBe(401);
+});
+
+test.if(has_browser)(
+  "asks for a key until one is taken, shows what it may see, and says what it may not do",
+  async () => {
+    const settings = { ack_deadline_seconds: 30, message_retention_seconds: 3600 };
+    for (const id of ["mine", "theirs"]) await asRoot("POST", "queues", { id, ...settings });
+    const scopes = [{ actions: ["peek"], queues: ["mine"] }];
+    const { key } = await asRoot("POST", "keys", { name: "reader", scopes });
+    const seen = await openPage(url);
+    const { page } = seen;
+    await page.goto("/ui");
+    await page.getByLabel("API key").fill("pq_nonsense");
+    await page.getByRole("button", { name: "Use this key" }).click();
+    await page.getByText("does not take the key").waitFor();
+    await page.getByLabel("API key").fill(key);
+    await page.getByRole("button", { name: "Use this key" }).click();
+    await page.getByRole("link", { name: "mine" }).waitFor();
+    expect(await page.getByRole("link", { name: "theirs" }).count()).toBe(0);
+    await page.getByRole("link", { name: "mine" }).click();
+    await page.getByRole("link", { name: "Publish", exact: true }).click();
+    await page.getByLabel("Body").fill("x");
+    await page.getByRole("button", { name: "Publish" }).click();
+    await page.getByText("Forbidden: the key does not allow").waitFor();
+    // In the page's memory and nowhere else.
+    expect(await page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])")).not.toContain("pq_");
+    await page.goto("/ui");
+    await page.getByLabel("API key").waitFor();
+    await until(() => seen.errors.length > 0);
+    // A browser calls every refusal an error.
+    seen.errors = seen.errors.filter((text) => !/status of 40[13]/.test(text));
+    expectClean(seen);
+    await page.context().close();
+  },
+  60_000,
+);

@@ -1,0 +1,135 @@
+// TLS on the main port: the server as a process, and its certificates replaced while it serves.
+
+import { afterAll, expect, test } from "bun:test";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import tls from "node:tls";
+import { runChild, startChild } from "./child.ts";
+import { createQueue, listen, serviceForFile, until } from "./harness.ts";
+
+const folder = path.join(import.meta.dir, "certificates");
+const read = (name: string) => readFileSync(path.join(folder, name), "utf8");
+const certificates = { cert: read("server.pem"), key: read("server-key.pem") };
+const others = { cert: read("client.pem"), key: read("client-key.pem") };
+const service = await serviceForFile();
+
+/** A request over TLS, as bytes: the status, and whose certificate the server has. */
+async function ask(port: number, options: tls.ConnectionOptions = {}, requests = 1) {
+  return await new Promise<{ statuses: number[]; subject: string; error?: string }>((resolve) => {
+    let got = "";
+    let subject = "";
+    const statuses = () => [...got.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status));
+    const socket = tls.connect({ port, host: "127.0.0.1", rejectUnauthorized: false, ...options }, () => {
+      subject = String(socket.getPeerCertificate().subject?.CN ?? "");
+      socket.write("GET /v1/healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(requests));
+    });
+    socket.on("data", (chunk) => {
+      got += chunk;
+      if (statuses().length < requests) return;
+      resolve({ statuses: statuses(), subject });
+      socket.destroy();
+    });
+    socket.on("error", (error: Error & { code?: string }) =>
+      resolve({ statuses: statuses(), subject, error: String(error.code) }),
+    );
+    socket.on("close", () => resolve({ statuses: statuses(), subject, error: "closed" }));
+  });
+}
+
+test("serves over TLS what it serves without, from TLS 1.2 on, pipelined requests too", async () => {
+  const listener = await listen(service.app, { certificates });
+  afterAll(() => listener.stop(true));
+  for (const version of ["TLSv1.2", "TLSv1.3"] as const) {
+    const answer = await ask(listener.port, { minVersion: version, maxVersion: version }, 3);
+    expect(answer.statuses).toEqual([200, 200, 200]);
+  }
+  expect((await ask(listener.port, { minVersion: "TLSv1", maxVersion: "TLSv1.1" })).statuses).toEqual([]);
+  const queue = await createQueue(service);
+  const origin = `https://127.0.0.1:${listener.port}`;
+  const big = JSON.stringify({ body: "x".repeat(2_000_000) });
+  const published = await fetch(`${origin}/v1/queues/${queue}/messages`, {
+    method: "POST",
+    body: big,
+    tls: { rejectUnauthorized: false },
+  });
+  expect(published.status).toBe(204);
+  const received = await fetch(`${origin}/v1/queues/${queue}/messages`, { tls: { rejectUnauthorized: false } });
+  expect(((await received.json()) as { data: { body: string }[] }).data[0]?.body).toHaveLength(2_000_000);
+});
+
+test("goes on with new certificates; requests under way are answered; those that cannot be used change nothing", async () => {
+  const listener = await listen(service.app, { certificates });
+  const before = await ask(listener.port);
+  const queue = await createQueue(service);
+  const poll = fetch(`https://127.0.0.1:${listener.port}/v1/queues/${queue}/messages?wait_seconds=20`, {
+    tls: { rejectUnauthorized: false },
+  });
+  await until(() => service.broker.wakeups.size() === 1);
+  await listener.reload(others);
+  const after = await ask(listener.port);
+  expect(after.statuses).toEqual([200]);
+  expect(after.subject).not.toBe(before.subject);
+  await service.call("POST", `/v1/queues/${queue}/messages`, { body: "x" });
+  expect(((await (await poll).json()) as { data: unknown[] }).data).toHaveLength(1);
+  expect(listener.reload({ cert: "nonsense", key: "nonsense" })).rejects.toThrow();
+  expect(await ask(listener.port)).toEqual(after);
+  await listener.stop(true);
+});
+
+test("lets in only clients with a certificate of the authority, where one is asked for", async () => {
+  const listener = await listen(service.app, { certificates: { ...certificates, client_ca: read("authority.pem") } });
+  expect((await ask(listener.port, others)).statuses).toEqual([200]);
+  expect((await ask(listener.port)).statuses).toEqual([]);
+  await listener.stop(true);
+});
+
+test("the server reads its files again when they change and at SIGHUP, and its healthcheck speaks TLS", async () => {
+  const directory = mkdtempSync(path.join(tmpdir(), "psqlqueue-tls-"));
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+  const [cert, key] = [path.join(directory, "cert.pem"), path.join(directory, "key.pem")];
+  const put = (name: string, of: string) => copyFileSync(path.join(folder, of), name);
+  put(cert, "server.pem");
+  put(key, "server-key.pem");
+  const env = { PSQLQUEUE_TLS_CERT: cert, PSQLQUEUE_TLS_KEY: key, PSQLQUEUE_DATA_DIR: path.join(directory, "data") };
+  const child = startChild(["server"], { env: { ...env, PSQLQUEUE_SERVER_PORT: "0", PSQLQUEUE_METRICS_PORT: "0" } });
+  const line = await child.waitFor("http server starting");
+  expect(line["url"]).toStartWith("https://");
+  const port = Number(line["port"]);
+  const before = await ask(port);
+  expect(before.statuses).toEqual([200]);
+  const health = await runChild(["healthcheck"], { env: { ...env, PSQLQUEUE_SERVER_PORT: String(port) } });
+  expect(health.code).toBe(0);
+
+  put(cert, "client.pem");
+  put(key, "client-key.pem");
+  child.signal("SIGHUP");
+  await child.waitFor("certificates reloaded");
+  const after = await ask(port);
+  expect(after.subject).not.toBe(before.subject);
+
+  writeFileSync(cert, "nonsense");
+  const soon = new Date(Date.now() + 10_000);
+  utimesSync(cert, soon, soon);
+  await child.waitFor("certificates cannot be reloaded");
+  expect(await ask(port)).toEqual(after);
+  child.signal("SIGTERM");
+  expect(await child.exited).toBe(0);
+}, 40_000);
+
+test("a certificate without its key, of another key, or that is not there stops the start in words", async () => {
+  const cases: [Record<string, string>, string][] = [
+    [{ PSQLQUEUE_TLS_CERT: path.join(folder, "server.pem") }, "PSQLQUEUE_TLS_KEY"],
+    [{ PSQLQUEUE_TLS_KEY: path.join(folder, "server-key.pem") }, "PSQLQUEUE_TLS_CERT"],
+    [
+      { PSQLQUEUE_TLS_CERT: path.join(folder, "server.pem"), PSQLQUEUE_TLS_KEY: path.join(folder, "client-key.pem") },
+      "PSQLQUEUE_TLS_CERT and PSQLQUEUE_TLS_KEY cannot be used",
+    ],
+    [{ PSQLQUEUE_TLS_CERT: "/nowhere.pem", PSQLQUEUE_TLS_KEY: "/nowhere.pem" }, "cannot be read (ENOENT)"],
+  ];
+  for (const [env, words] of cases) {
+    const ports = { PSQLQUEUE_SERVER_PORT: "0", PSQLQUEUE_METRICS_PORT: "0" };
+    const answer = await runChild(["server"], { env: { ...env, ...ports } });
+    expect([answer.code, answer.stderr]).toEqual([1, expect.stringContaining(words)]);
+  }
+});
