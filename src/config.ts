@@ -129,6 +129,11 @@ export const settings = {
   PSQLQUEUE_SQS_PUBLIC_URL: baseUrl("what QueueUrls begin with; empty: the address that the client used"),
   PSQLQUEUE_SQS_ACCOUNT_ID: matching("000000000000", /^\d{12}$/, "twelve digits", "account in QueueUrls and ARNs"),
   PSQLQUEUE_SQS_REGION: matching("us-east-1", /^[a-z0-9-]{1,64}$/, "a region such as us-east-1", "region in ARNs"),
+  PSQLQUEUE_SQS_AUTH: oneOf(
+    ["auto", "on", "off"],
+    "auto",
+    "whether requests of SQS clients must be signed; auto: when there are access keys",
+  ),
   PSQLQUEUE_SQS_ACCESS_KEYS: accessKeys,
   PSQLQUEUE_SQS_UNSIGNED_PAYLOAD: onOff("off", "whether a signature may leave the body out"),
   PSQLQUEUE_SQS_LIMITS: oneOf(
@@ -220,6 +225,11 @@ export function readConfig(
     throw new ConfigError(
       `PSQLQUEUE_DATABASE_MIN_CONNS="${config.PSQLQUEUE_DATABASE_MIN_CONNS}" cannot be used; ` +
         `allowed: at most PSQLQUEUE_DATABASE_MAX_CONNS (${config.PSQLQUEUE_DATABASE_MAX_CONNS})`,
+    );
+  }
+  if (config.PSQLQUEUE_SQS_AUTH === "on" && config.PSQLQUEUE_SQS_ACCESS_KEYS.size === 0) {
+    throw new ConfigError(
+      'PSQLQUEUE_SQS_AUTH="on" cannot be used without PSQLQUEUE_SQS_ACCESS_KEYS: nobody could sign; allowed: both, or off',
     );
   }
   return Object.freeze({ ...config, database_url, origin });

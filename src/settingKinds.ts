@@ -182,7 +182,7 @@ export const baseUrl = (meaning: string): Setting<string> => ({
 export const accessKeys: Setting<ReadonlyMap<string, string>> = {
   default: "",
   allowed: "ids and secrets such as AKIDEXAMPLE:secret, separated by commas",
-  meaning: "access keys of SQS clients: with any, their requests must be signed with one",
+  meaning: "access keys of SQS clients, one of which a signature must be made with",
   is_secret: true,
   read: (given) => {
     const pairs = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));

@@ -123,3 +123,28 @@ test("every way to write an address leads to it", () => {
   ]);
   expect(urlOf("::", 1)).toBe("http://localhost:1");
 });
+
+test("clients of SQS have a port of their own beside that of the API, and may have none at all", async () => {
+  const list = async (url: string) => {
+    const response = await fetch(`${url}/?Action=ListQueues`);
+    return [response.status, response.headers.get("content-type")];
+  };
+  const own = await startServerChild(await createMigratedDatabase(), { PSQLQUEUE_SQS_PORT: "0" });
+  const { port } = await own.waitFor("sqs server starting");
+  expect(await list(`http://127.0.0.1:${port}`)).toEqual([200, "text/xml"]);
+  expect(await list(own.url)).toEqual([200, "text/xml"]);
+  expect((await fetch(`http://127.0.0.1:${port}/v1/queues`)).status).toBe(404);
+  const off = await startServerChild(await createMigratedDatabase(), { PSQLQUEUE_SQS: "off" });
+  expect(await list(off.url)).toEqual([404, "application/json; charset=utf-8"]);
+  const taken = await freePort();
+  expect(await refused({ PSQLQUEUE_METRICS_PORT: String(taken), PSQLQUEUE_SQS_PORT: String(taken) })).toEqual([
+    {
+      time,
+      level: "ERROR",
+      msg: "cli app failed",
+      error: `PSQLQUEUE_SQS_PORT="${taken}" cannot be used; allowed: another port than PSQLQUEUE_METRICS_PORT (${taken})`,
+    },
+  ]);
+  const [line] = await refused({ PSQLQUEUE_SQS_ACCESS_KEYS: "id:short" });
+  expect(JSON.stringify(line)).not.toContain("id:short");
+});

@@ -528,6 +528,25 @@ for (const protocol of protocols) {
       );
     });
 
+    test("as many messages in flight as a queue may have", async () => {
+      const QueueUrl = await sqs.queue();
+      const { sql } = sqs.service;
+      await sql`
+        insert into psqlqueue.messages (
+          queue_no, id, body, visible_at, expires_at, created_at, lease_token, leased_at, lease_expires_at, delivery_attempts)
+        select queue.no, n::text, 'm', now() + interval '1 hour', now() + interval '1 day', now(), n, now(),
+          now() + interval '1 hour', 1
+        from psqlqueue.queues as queue, generate_series(1, 125000) as n
+        where queue.id = ${name(QueueUrl)}`;
+      await sql`analyze psqlqueue.messages`;
+      expect(refusedAs(await sqs.call(protocol, "ReceiveMessage", { QueueUrl }))).toEqual({
+        status: 403,
+        code: "OverLimit",
+        message: "120000 messages of the queue are in flight; delete some, or let their visibility timeouts pass.",
+      });
+      await sqs.call(protocol, "DeleteQueue", { QueueUrl });
+    });
+
     test("options: one purge a minute, and a name that rests for a minute", async () => {
       const limited = await openSqs({ PSQLQUEUE_SQS_PURGE_LIMIT: "on", PSQLQUEUE_SQS_NAME_LIMIT: "on" });
       const QueueUrl = await limited.queue({}, "limited");

@@ -10,7 +10,12 @@ const runs = Number(process.env["PSQLQUEUE_TEST_SQS_FUZZ"] ?? 300);
 
 const sqs = await openSqs();
 afterAll(() => sqs.close());
-const urls = [await sqs.queue(), await sqs.queue({ MaximumMessageSize: "1024" }), `${sqs.origin}/000000000000/missing`];
+const urls = [
+  await sqs.queue(),
+  await sqs.queue({ MaximumMessageSize: "1024" }),
+  await sqs.queue({ FifoQueue: "true", ContentBasedDeduplication: "true" }, "pool.fifo"),
+  `${sqs.origin}/000000000000/missing`,
+];
 const names = urls.map((url) => url.split("/").at(-1) ?? "");
 
 type Json = Record<string, unknown>;
@@ -38,6 +43,8 @@ const likely: Record<string, fc.Arbitrary<unknown>> = {
   QueueUrl: fc.constantFrom(...urls, ...names),
   QueueName: fc.constantFrom("fuzz-a", "fuzz-b", "fuzz.fifo", "a b"),
   QueueNamePrefix: fc.constantFrom("", "q-", "fuzz"),
+  MessageGroupId: fc.constantFrom("g", "h", "a b", ""),
+  ReceiveRequestAttemptId: fc.constantFrom("one", "two", "a b"),
   MessageBody: fc.oneof(text, fc.constantFrom("m", "x".repeat(1025))),
   Id: fc.constantFrom("a", "b", "c", "", "a:b"),
   DataType: fc.constantFrom("String", "Number", "Binary", "String.x", "Foo", ""),

@@ -3,6 +3,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { createHash, createHmac } from "node:crypto";
 import { GetQueueUrlCommand, ListQueuesCommand, SendMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
+import { readConfig } from "../src/config.ts";
 import { type Claim, type Signed, signatureOf } from "../src/sqs/signature.ts";
 import { callSqs, openSqs, refusedAs, type SqsAnswer, toForm } from "./sqs.ts";
 
@@ -195,6 +196,15 @@ test("a refusal of the JSON protocol is worded in JSON", async () => {
     code: "MissingAuthenticationToken",
     message: "The request must be signed with an access key (AWS Signature Version 4).",
   });
+});
+
+test("with keys, and signatures switched off, none is asked for; switched on without keys is refused", async () => {
+  const keys = { PSQLQUEUE_SQS_ACCESS_KEYS: `${key_id}:${secret}` };
+  const off = await openSqs({ ...keys, PSQLQUEUE_SQS_AUTH: "off" });
+  expect((await off.call("json", "ListQueues")).status).toBe(200);
+  await off.close();
+  expect(() => readConfig({ PSQLQUEUE_SQS_AUTH: "on" })).toThrow("nobody could sign");
+  expect(readConfig({ ...keys, PSQLQUEUE_SQS_AUTH: "on" }).PSQLQUEUE_SQS_ACCESS_KEYS.size).toBe(1);
 });
 
 test("without access keys any signature will do, and its key is the sender", async () => {

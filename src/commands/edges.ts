@@ -22,6 +22,8 @@ export function createEdges(broker: Broker, app: App, config: Config, isStopping
   const http: Fetch = async (request) => await app.fetch(request);
   if (config.PSQLQUEUE_SQS === "off") return { main: http, sqs: undefined };
   const keys = config.PSQLQUEUE_SQS_ACCESS_KEYS;
+  // Where API keys are asked for, SQS is no way round them.
+  const are_signed = config.PSQLQUEUE_AUTH === "on" || (config.PSQLQUEUE_SQS_AUTH !== "off" && keys.size > 0);
   const sqs = createSqs(broker, {
     body_bytes_max: config.PSQLQUEUE_MAX_BODY_BYTES,
     cors_origins: config.PSQLQUEUE_CORS_ORIGINS,
@@ -36,17 +38,15 @@ export function createEdges(broker: Broker, app: App, config: Config, isStopping
     has_legacy_handles: config.PSQLQUEUE_SQS_LEGACY_HANDLES === "on",
     limits_purges: config.PSQLQUEUE_SQS_PURGE_LIMIT === "on",
     limits_names: config.PSQLQUEUE_SQS_NAME_LIMIT === "on",
-    signatures:
-      // Where keys are asked for, SQS is not a way round them.
-      keys.size === 0 && config.PSQLQUEUE_AUTH === "off"
-        ? undefined
-        : {
-            async findKey(id) {
-              const secret = keys.get(id);
-              return secret === undefined ? undefined : { secret };
-            },
-            takes_unsigned_payload: config.PSQLQUEUE_SQS_UNSIGNED_PAYLOAD === "on",
+    signatures: are_signed
+      ? {
+          async findKey(id) {
+            const secret = keys.get(id);
+            return secret === undefined ? undefined : { secret };
           },
+          takes_unsigned_payload: config.PSQLQUEUE_SQS_UNSIGNED_PAYLOAD === "on",
+        }
+      : undefined,
     unknown: () => refusal(new BrokerError("route_not_found")),
   });
   return { main: (request) => (isSqs(request) ? sqs.fetch(request) : http(request)), sqs: sqs.fetch };

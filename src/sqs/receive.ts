@@ -140,6 +140,7 @@ export const receiveMessage: Act<"ReceiveMessage"> = async (service, input, call
   if (attempt !== undefined) checkGroupText(attempt, "ReceiveRequestAttemptId");
   const known = attempt === undefined ? undefined : await repeat(service, queue, input);
   if (known !== undefined) return { Messages: known.map((message) => show(service, queue, message, names, asked)) };
+  await service.in_flight.check(queue);
   const wait = input.WaitTimeSeconds;
   const wait_ms_max = Math.min(limits.receive_wait_seconds, service.wait_seconds_max) * 1000;
   // Without a wait asked for, the queue's own may hold; whether, only the database knows.
@@ -155,6 +156,7 @@ export const receiveMessage: Act<"ReceiveMessage"> = async (service, input, call
     signal: call.signal,
   });
   if (leased.length === 0) return nothing;
+  service.in_flight.note(queue, leased.length);
   if (attempt !== undefined) service.attempts.remember(queue, attempt, leased);
   call.whenUnsent(() => broker.takeBack(queue, leased));
   try {

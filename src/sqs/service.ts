@@ -1,6 +1,7 @@
 import type { Broker } from "../broker/broker.ts";
 import type { Attempts } from "./attempts.ts";
 import type { FactsOfQueues } from "./facts.ts";
+import type { InFlight } from "./inFlight.ts";
 import type { Limits } from "./limits.ts";
 import type { Place } from "./names.ts";
 import type { Recent } from "./recent.ts";
@@ -13,6 +14,7 @@ export type Service = {
   limits: Limits;
   facts: FactsOfQueues;
   attempts: Attempts;
+  in_flight: InFlight;
   /** Seconds that a receive of any edge waits at most. */
   wait_seconds_max: number;
   /** A handle of an earlier delivery still deletes. */

@@ -8,6 +8,7 @@ import { mayWait } from "../web/request.ts";
 import { createAttempts } from "./attempts.ts";
 import { SqsError, toSqsError } from "./errors.ts";
 import { createFacts } from "./facts.ts";
+import { createInFlight } from "./inFlight.ts";
 import { parseJson, readJson } from "./json.ts";
 import { limitsOf } from "./limits.ts";
 import { cancelMessageMoveTask, listMessageMoveTasks, startMessageMoveTask } from "./moves.ts";
@@ -76,7 +77,6 @@ export type SqsOptions = GatewayOptions & {
 };
 
 type Protocol = "json" | "query";
-type Asked = { action: string; input: object };
 
 const target_prefix = "AmazonSQS.";
 const json_type = "application/x-amz-json-1.0";
@@ -158,13 +158,12 @@ function unknownAction(protocol: Protocol, action: string): SqsError {
 const noOperation = (id: string) => respond("query", 404, "<UnknownOperationException/>", id);
 
 /** What is asked for. undefined: nothing that this edge knows. Throws SqsError. */
-function readAsked(request: Request, bytes: Uint8Array): Asked | undefined {
-  const { path, query } = splitUrl(request);
-  const path_queue = queue_path.exec(path)?.[1];
-  if (protocolOf(request) === "json") {
+function readAsked(request: Request, protocol: Protocol, path: string, query: string, bytes: Uint8Array) {
+  const path_queue = path === "/" ? undefined : queue_path.exec(path)?.[1];
+  if (protocol === "json") {
     const action = request.headers.get("x-amz-target")?.slice(target_prefix.length) ?? "";
     if (!isAction(action)) throw unknownAction("json", action);
-    return { action, input: readJson(inputs[action], parseJson(bytes), "") as object };
+    return { action, input: readJson(inputs[action], parseJson(bytes), "") };
   }
   const parameters = parseForms(query, isForm(request) ? Buffer.from(bytes).toString("utf8") : "");
   const action = parameters.byName.get("Action");
@@ -180,10 +179,12 @@ function readAsked(request: Request, bytes: Uint8Array): Asked | undefined {
  * for it. Never rejects.
  */
 export function createSqs(broker: Broker, options: SqsOptions) {
+  const limits = limitsOf(options.is_strict, options);
   const service: Service = {
     broker,
     place: options.place,
-    limits: limitsOf(options.is_strict, options),
+    limits,
+    in_flight: createInFlight(broker, limits.in_flight),
     facts: createFacts(broker),
     attempts: createAttempts(),
     wait_seconds_max: options.wait_seconds_max,
@@ -196,25 +197,28 @@ export function createSqs(broker: Broker, options: SqsOptions) {
     const bytes = await readBody(request);
     const { path, query } = splitUrl(request);
     const { headers } = request;
+    const protocol = protocolOf(request);
     if (options.signatures !== undefined) {
       await checkSignature({ method: request.method, path, query, headers, body: bytes }, options.signatures);
     }
-    const asked = readAsked(request, bytes);
+    const asked = readAsked(request, protocol, path, query, bytes);
     if (asked === undefined) return account_path.test(path) ? noOperation(answerId(request)) : options.unknown();
     let onUnsent: (() => void) | undefined;
     const call: Call = {
       host: headers.get("host"),
       sender: keyIdOf(headers, query),
       trace: headers.get("x-amzn-trace-id") ?? undefined,
-      signal: request.signal,
+      // Made when it is asked for, which few actions do.
+      get signal() {
+        return request.signal;
+      },
       mayWait: (ms) => mayWait(request, ms),
       whenUnsent: (undo) => {
         onUnsent = undo;
       },
     };
-    const action = asked.action as Action;
+    const { action } = asked;
     const output = await acts[action](service, asked.input as never, call);
-    const protocol = protocolOf(request);
     const id = answerId(request);
     const text = protocol === "json" ? JSON.stringify(output) : writeResponse(action, outputs[action], output, id);
     const response = respond(protocol, 200, text, id);

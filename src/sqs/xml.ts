@@ -2,6 +2,8 @@
 // so it becomes U+FFFD; messages that hold such characters are refused when they come by this endpoint.
 
 const illegal = /[^\t\n\r\u{20}-\u{d7ff}\u{e000}-\u{fffd}\u{10000}-\u{10ffff}]/gu;
+/** What most texts are made of, and is told sooner. */
+const plain = /^[\t\n\r\x20-\x7e]*$/;
 // A carriage return as it is would be read as a line feed.
 const special = /[&<>"'\r]/g;
 const escapes: Record<string, string> = {
@@ -14,7 +16,7 @@ const escapes: Record<string, string> = {
 };
 
 /** Does the text hold only characters that XML can carry? */
-export const isXmlText = (text: string): boolean => text.search(illegal) < 0;
+export const isXmlText = (text: string): boolean => plain.test(text) || text.search(illegal) < 0;
 
 /** Text as it stands between tags, or in an attribute. */
 export const escapeXml = (text: string): string =>

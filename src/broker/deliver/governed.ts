@@ -1,5 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
+import { messages, queues } from "../../db/schema.ts";
 import { column, prepare, value } from "../statement.ts";
 import type { LeaseRow } from "./lease.ts";
 
@@ -48,13 +49,24 @@ export function prepareGoverned(db: Db): Prepared<GovernedRow[]> {
       expires_at: column<string | null>("expires_at"),
       ordering_key: column<string | null>("ordering_key"),
       priority: column<number>("priority"),
+      ordering_seq: column<string | null>("ordering_seq"),
+      first_leased_at: column<string>("first_leased_at"),
+      extras: column<string | null>("extras"),
     })
     .as(sql`
-      select now() as now, own.*
+      -- As the message was before this statement: what is read of it here does not change, but for its first lease.
+      select now() as now, own.*, message.ordering_seq::text as ordering_seq, message.extras::text as extras,
+        coalesce(message.first_leased_at, message.leased_at, now()) as first_leased_at
       from psqlqueue.lease_governed(
         ${value("queue_id")}::text, ${value("label")}::text, ${value("lease_seconds")}::int, ${value("limit")}::int,
         ${value("lease_tokens")}::text[]::bigint[], ${value("bytes_max")}::bigint, ${value("is_one_free")}::text::boolean
-      ) as own`);
+      ) as own
+      left join lateral (
+        select * from ${messages} as message
+        where message.id = own.id
+          and message.queue_no = (select queue.no from ${queues} as queue where queue.id = ${value("queue_id")}::text)
+        limit 1
+      ) as message on true`);
   return prepare<GovernedRow>(db.orm.with(leased).select().from(leased), "receive_governed");
 }
 
