@@ -9,6 +9,7 @@ import {
   databaseUrl,
   databaseUrlFile,
   host,
+  masterKeys,
   matching,
   names,
   oneOf,
@@ -52,6 +53,7 @@ export const settings = {
   PSQLQUEUE_AUTH: oneOf(["on", "off"], "off", "on: every request needs an API key, but those in PSQLQUEUE_AUTH_OPEN"),
   PSQLQUEUE_AUTH_OPEN: names(["healthz", "docs", "info", "metrics"], "healthz", "what needs no key"),
   PSQLQUEUE_ROOT_KEY: secret("a key with all rights, kept nowhere; empty: there is none"),
+  PSQLQUEUE_MASTER_KEY: masterKeys,
   PSQLQUEUE_METRICS_AUTH: oneOf(
     ["on", "off"],
     "off",

@@ -191,3 +191,20 @@ export const accessKeys: Setting<ReadonlyMap<string, string>> = {
     return new Map(read.map((match) => [match?.[1] ?? "", match?.[2] ?? ""]));
   },
 };
+
+/** Keys that encrypt secrets which must be read again. */
+export const masterKeys: Setting<ReadonlyMap<string, Uint8Array>> = {
+  default: "",
+  allowed: "empty, 32 bytes in base64, or several such as 2026:base64,2025:base64; the first encrypts, all decrypt",
+  meaning: "encrypts secrets of keys that sign requests of SQS clients; without it there are none",
+  is_secret: true,
+  read: (given) => {
+    const items = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));
+    const pairs = items.map((item): [string, Uint8Array] => {
+      const [, id = "", text = ""] = /^(?:([\w.-]{1,64}):)?([A-Za-z0-9+/_=-]+)$/.exec(item) ?? [];
+      return [id, Buffer.from(text, "base64")];
+    });
+    const is_usable = pairs.every(([id, key]) => key.length === 32 && (id !== "" || pairs.length === 1));
+    return is_usable && new Set(pairs.map(([id]) => id)).size === pairs.length ? new Map(pairs) : undefined;
+  },
+};

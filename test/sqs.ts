@@ -156,7 +156,7 @@ export async function openSqs(
 ): Promise<SqsService> {
   const service = await openService(options);
   const config = readConfig(settings);
-  const edges = createEdges(service.broker, service.app, config, options.isStopping ?? (() => false));
+  const edges = createEdges(service.broker, service.app, config, undefined, options.isStopping ?? (() => false));
   const listener: Listener = await startListener({
     hostname: "127.0.0.1",
     port: 0,

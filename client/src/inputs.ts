@@ -39,6 +39,8 @@ export type ApiKeyInput = {
       }
     | null
     | undefined;
+  /** Its id and secret sign requests of SQS clients; needs PSQLQUEUE_MASTER_KEY */
+  sigv4?: boolean | null | undefined;
 };
 
 export type BatchInput = {

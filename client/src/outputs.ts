@@ -15,6 +15,7 @@ export type ApiKey = {
     per_seconds: number;
     burst: number;
   } | null;
+  sigv4: boolean;
   created_at: string;
   /** To the minute */
   last_used_at: string | null;
@@ -161,6 +162,7 @@ export type NewApiKey = {
     per_seconds: number;
     burst: number;
   } | null;
+  sigv4: boolean;
   created_at: string;
   /** To the minute */
   last_used_at: string | null;

@@ -12,6 +12,7 @@ import { createScanFloors } from "./deliver/scanFloors.ts";
 import { createWakeups } from "./deliver/wakeups.ts";
 import { createExtras } from "./manage/extras.ts";
 import { createKeys } from "./manage/keys.ts";
+import type { Secrets } from "./manage/masterKeys.ts";
 import { createMessages } from "./manage/messages.ts";
 import { createOrderingKeys, createRepair } from "./manage/orderingKeys.ts";
 import { createQueues } from "./manage/queues.ts";
@@ -107,7 +108,7 @@ const bytesOf = (message: Outgoing) =>
  * Everything the service can do. Hot verbs gather concurrent calls into one statement; each call settles after commit.
  * Rejects with BrokerError (the caller's fault) or DatabaseError. Every call may run concurrently with any other.
  */
-export function createBroker(db: Db, limits: Limits, holder: string = crypto.randomUUID()) {
+export function createBroker(db: Db, limits: Limits, holder: string = crypto.randomUUID(), secrets: Secrets = {}) {
   const answers = createBudget(limits.answers_bytes_max);
   const bodies = createBudget(limits.waiting_bytes_max);
   const floors = createScanFloors(limits.statement_ms_max);
@@ -216,7 +217,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createExtras(db),
     ...createTopics(db),
     ...createSubscriptions(db),
-    ...createKeys(db),
+    ...createKeys(db, secrets.master_keys ?? new Map()),
     ...createMessages(db, onReady, settle),
     ...createOrderingKeys(db, repair),
     ...createObserving(db, floors.floorOf),

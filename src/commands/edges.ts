@@ -4,6 +4,7 @@ import { BrokerError } from "../errors.ts";
 import type { App } from "../http/app.ts";
 import { refusal } from "../http/output.ts";
 import { createSqs, isSqs } from "../sqs/sqs.ts";
+import type { Auth } from "../web/auth.ts";
 
 type Fetch = (request: Request) => Promise<Response>;
 
@@ -18,7 +19,13 @@ export type Edges = {
  * Puts the edges beside each other. Which one a request is for is told by its path and headers, before its body is
  * read; log, request id, limits and metrics are the gateway's, which each edge has one of.
  */
-export function createEdges(broker: Broker, app: App, config: Config, isStopping: () => boolean): Edges {
+export function createEdges(
+  broker: Broker,
+  app: App,
+  config: Config,
+  auth: Auth | undefined,
+  isStopping: () => boolean,
+): Edges {
   const http: Fetch = async (request) => await app.fetch(request);
   if (config.PSQLQUEUE_SQS === "off") return { main: http, sqs: undefined };
   const keys = config.PSQLQUEUE_SQS_ACCESS_KEYS;
@@ -42,7 +49,7 @@ export function createEdges(broker: Broker, app: App, config: Config, isStopping
       ? {
           async findKey(id) {
             const secret = keys.get(id);
-            return secret === undefined ? undefined : { secret };
+            return secret === undefined ? await auth?.findSigner(id) : { secret };
           },
           takes_unsigned_payload: config.PSQLQUEUE_SQS_UNSIGNED_PAYLOAD === "on",
         }

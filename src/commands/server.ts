@@ -159,6 +159,7 @@ async function serve(
       removal_ms_max,
     },
     holder,
+    { master_keys: config.PSQLQUEUE_MASTER_KEY },
   );
 
   const asks_keys = config.PSQLQUEUE_AUTH === "on";
@@ -185,7 +186,7 @@ async function serve(
     version,
     ...(asks_keys && keys && { auth: { keys, open: config.PSQLQUEUE_AUTH_OPEN } }),
   });
-  const edges = createEdges(broker, app, config, () => is_stopping);
+  const edges = createEdges(broker, app, config, keys, () => is_stopping);
   const metrics = createMetrics({
     queues_max: config.PSQLQUEUE_METRICS_MAX_QUEUES,
     listDepths: broker.listDepths,

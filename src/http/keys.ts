@@ -38,6 +38,7 @@ const example_key = {
   namespace: null,
   expires_at: null,
   rate_limit: null,
+  sigv4: false,
   created_at: "2026-01-31T12:00:00.000000Z",
   last_used_at: null,
 };
@@ -49,6 +50,9 @@ const KeyInput = Type.Object(
     namespace: Type.Optional(member.id("It sees and creates only ids that begin with this and a dot")),
     expires_at: Type.Optional(member.time("When it stops working")),
     rate_limit: Type.Optional(RateLimit),
+    sigv4: Type.Optional(
+      Type.Boolean({ description: "Its id and secret sign requests of SQS clients; needs PSQLQUEUE_MASTER_KEY" }),
+    ),
   },
   { title: "ApiKeyInput", example: example_input },
 );
@@ -67,6 +71,7 @@ const shown = {
   namespace: orNull(Type.String()),
   expires_at: orNull(Type.String({ format: "date-time" })),
   rate_limit: orNull(Type.Object({ count: Type.Integer(), per_seconds: Type.Integer(), burst: Type.Integer() })),
+  sigv4: Type.Boolean(),
   created_at: Type.String({ format: "date-time" }),
   last_used_at: orNull(Type.String({ format: "date-time", description: "To the minute" })),
 };
@@ -95,8 +100,11 @@ export const keyRoutes = (broker: Broker) =>
       "",
       async ({ body, request }) => {
         assertMayGive(request, body.scopes);
-        const { name, scopes, namespace = null, expires_at = null, rate_limit = null } = body;
-        return json(201, await broker.createKey({ name, scopes, namespace, expires_at, rate_limit }));
+        const { name, scopes, namespace = null, expires_at = null, rate_limit = null, sigv4 = false } = body;
+        if (sigv4 && !broker.keepsSecrets) {
+          throw new BrokerError("validation_failed", "sigv4: is not enabled for this server.");
+        }
+        return json(201, await broker.createKey({ name, scopes, namespace, expires_at, rate_limit, sigv4 }));
       },
       {
         ...readsBody(KeyInput),

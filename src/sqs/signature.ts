@@ -1,4 +1,5 @@
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
+import type { Identity } from "../web/auth.ts";
 import { SqsError, type SqsErrorName } from "./errors.ts";
 
 // AWS Signature Version 4: in the Authorization header, or in the query of a presigned URL.
@@ -13,7 +14,8 @@ export type Signed = {
   body: Uint8Array;
 };
 
-export type AccessKey = { secret: string };
+/** `identity`: what it may do; without it everything. `admit` counts the request against its rate. */
+export type AccessKey = { secret: string; identity?: Identity; admit?(): unknown };
 
 export type SignatureRules = {
   /** The key of that id, or undefined. */
@@ -187,8 +189,8 @@ function checkSignedHeaders(signed: Signed, { signed_headers }: Claim): void {
   if (missing.length > 0) throw incomplete(`SignedHeaders must name ${missing.join(", ")}`);
 }
 
-/** Checks the signature of a request. Throws why it is refused. */
-export async function checkSignature(signed: Signed, rules: SignatureRules): Promise<void> {
+/** Checks the signature of a request, and answers its key. Throws why it is refused. */
+export async function checkSignature(signed: Signed, rules: SignatureRules): Promise<AccessKey> {
   const claim = readClaim(signed);
   if (claim === undefined) {
     throw refuse(
@@ -210,7 +212,10 @@ export async function checkSignature(signed: Signed, rules: SignatureRules): Pro
   }
   const expected = Buffer.from(signatureOf(signed, claim, key.secret, payloadHash(signed, rules)));
   const given = Buffer.from(claim.signature);
-  if (expected.length === given.length && timingSafeEqual(expected, given)) return;
+  if (expected.length === given.length && timingSafeEqual(expected, given)) {
+    await key.admit?.();
+    return key;
+  }
   throw refuse(
     "SignatureDoesNotMatch",
     "The request signature we calculated does not match the signature you provided. Check your secret access key and " +

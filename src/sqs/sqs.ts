@@ -5,6 +5,7 @@ import { carryText, whenUnsent } from "../web/answer.ts";
 import { readBody } from "../web/body.ts";
 import { createGateway, type GatewayOptions, has_effect, requestId } from "../web/gateway.ts";
 import { mayWait } from "../web/request.ts";
+import { asSeenBy, checkAccess } from "./access.ts";
 import { createAttempts } from "./attempts.ts";
 import { SqsError, toSqsError } from "./errors.ts";
 import { createFacts } from "./facts.ts";
@@ -198,9 +199,8 @@ export function createSqs(broker: Broker, options: SqsOptions) {
     const { path, query } = splitUrl(request);
     const { headers } = request;
     const protocol = protocolOf(request);
-    if (options.signatures !== undefined) {
-      await checkSignature({ method: request.method, path, query, headers, body: bytes }, options.signatures);
-    }
+    const signed = { method: request.method, path, query, headers, body: bytes };
+    const key = options.signatures && (await checkSignature(signed, options.signatures));
     const asked = readAsked(request, protocol, path, query, bytes);
     if (asked === undefined) return account_path.test(path) ? noOperation(answerId(request)) : options.unknown();
     let onUnsent: (() => void) | undefined;
@@ -218,7 +218,10 @@ export function createSqs(broker: Broker, options: SqsOptions) {
       },
     };
     const { action } = asked;
-    const output = await acts[action](service, asked.input as never, call);
+    const identity = key?.identity;
+    if (identity !== undefined) checkAccess(identity, action, asked.input as object);
+    const own = identity === undefined ? service : { ...service, broker: asSeenBy(broker, identity) };
+    const output = await acts[action](own, asked.input as never, call);
     const id = answerId(request);
     const text = protocol === "json" ? JSON.stringify(output) : writeResponse(action, outputs[action], output, id);
     const response = respond(protocol, 200, text, id);

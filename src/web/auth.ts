@@ -28,7 +28,12 @@ export type KnownKey = {
   /** Until it expires; null: never. */
   expires_in_ms: number | null;
   rate_limit: { count: number; per_seconds: number; burst: number } | null;
+  /** Of a key that signs: its secret, which must be known to check a signature. */
+  secret?: string | undefined;
 };
+
+/** A key that signs. `admit` is to be called once its signature was found right: it counts the request. */
+export type Signer = { secret: string; identity: Identity; admit(): Identity | Promise<Identity> };
 
 /** What a list may show: ids with this beginning that fit one of these regular expressions of PostgreSQL. */
 export type Visible = { prefix: string; patterns: string[] };
@@ -123,6 +128,8 @@ export type Auth = {
    * a key that was seen in the last 30 s.
    */
   identify(authorization: string | null): Identity | Promise<Identity>;
+  /** The key of this id, if it is one that signs. */
+  findSigner(id: string): Promise<Signer | undefined>;
   /** A key was revoked. */
   forget(id: string): void;
   /** Nobody would tell of revoked keys: all are asked for again. */
@@ -154,6 +161,7 @@ const isSame = (a: Buffer, b: Buffer): boolean => a.length === b.length && timin
 /** Knows keys again. Safe to be asked concurrently. */
 export function createAuth({ find, hash, claim, root_key }: AuthOptions): Auth {
   const cached = new Map<string, Cached>();
+  const signers = new Map<string, { signer: Signer; until_ms: number }>();
   const used = new Set<string>();
   const root_bytes = Buffer.from(root_key);
 
@@ -237,8 +245,28 @@ export function createAuth({ find, hash, claim, root_key }: AuthOptions): Auth {
         return admit(id, entry);
       return lookUp(id, secret, bytes);
     },
-    forget: (id) => void cached.delete(id),
-    forgetAll: () => cached.clear(),
+    async findSigner(id) {
+      const kept = signers.get(id);
+      if (kept !== undefined && kept.until_ms > performance.now()) return kept.signer;
+      const known = await find(id);
+      if (known?.secret === undefined || known.is_expired) return undefined;
+      const identity = createIdentity(known);
+      const bucket = { tokens: 0, blocked_until_ms: 0, claiming: undefined };
+      const until_ms = performance.now() + Math.min(cache_ms_max, known.expires_in_ms ?? cache_ms_max);
+      const entry: Cached = { text: Buffer.alloc(0), identity, until_ms, limit: known.rate_limit, bucket };
+      const signer = { secret: known.secret, identity, admit: () => admit(id, entry) };
+      if (signers.size >= cached_max) signers.clear();
+      signers.set(id, { signer, until_ms });
+      return signer;
+    },
+    forget(id) {
+      cached.delete(id);
+      signers.delete(id);
+    },
+    forgetAll() {
+      cached.clear();
+      signers.clear();
+    },
     takeUsed() {
       const ids = [...used];
       used.clear();

@@ -3,6 +3,7 @@ import type { Db } from "../../db/db.ts";
 import { api_keys } from "../../db/rightsSchema.ts";
 import { BrokerError } from "../../errors.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
+import { decrypt, encrypt, type MasterKeys } from "./masterKeys.ts";
 
 /** Rights: what may be done, to which queues and topics. Without both lists: to all of them. */
 export type Scope = { actions: string[]; queues?: string[]; topics?: string[] };
@@ -15,12 +16,21 @@ export type NewKey = {
   namespace: string | null;
   expires_at: string | null;
   rate_limit: RateLimit | null;
+  /** Its secret can sign: it is kept, encrypted with the master key. */
+  sigv4: boolean;
 };
 
 /** As lists show it: never the secret, nor what it could be guessed from. */
 export type ApiKey = NewKey & { id: string; created_at: string; last_used_at: string | null };
 /** What a server needs to know a key again. */
-export type StoredKey = NewKey & { id: string; secret_hash: string; is_expired: boolean; expires_in_ms: number | null };
+export type StoredKey = NewKey & {
+  id: string;
+  secret_hash: string;
+  is_expired: boolean;
+  expires_in_ms: number | null;
+  /** Of a key that signs. */
+  secret?: string | undefined;
+};
 
 const channel = "psqlqueue_keys";
 const characters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -52,12 +62,13 @@ const present = (row: Row): ApiKey => ({
   namespace: row.namespace,
   expires_at: row.expires_at === null ? null : rfc3339(row.expires_at),
   rate_limit: row.rate_limit,
+  sigv4: row.encrypted_secret !== null,
   created_at: rfc3339(row.created_at),
   last_used_at: row.last_used_at === null ? null : rfc3339(row.last_used_at),
 });
 
 /** API keys: made, listed, revoked, and known again. */
-export function createKeys(db: Db) {
+export function createKeys(db: Db, master_keys: MasterKeys) {
   const { orm } = db;
   const revoked = new Set<(id: string) => void>();
   const insert = orm
@@ -70,6 +81,8 @@ export function createKeys(db: Db) {
       namespace: value("namespace"),
       expires_at: sql`${value("expires_at")}::text::timestamptz`,
       rate_limit: sql`${value("rate_limit")}::text::jsonb`,
+      encrypted_secret: value("encrypted_secret"),
+      encryption_key_id: value("encryption_key_id"),
     })
     .returning()
     .prepare("create_key");
@@ -96,19 +109,17 @@ export function createKeys(db: Db) {
     .where(eq(api_keys.id, value("id")))
     .returning({ id: api_keys.id, sent: sql`pg_notify(${channel}, ${api_keys.id})::text` })
     .prepare("delete_key");
-  const touch = prepare<{ id: string }>(
-    orm
-      .update(api_keys)
-      .set({ last_used_at: sql`date_trunc('minute', now())` })
-      .where(sql`${api_keys.id} = any(${value("ids")}::text[])`)
-      .returning({ id: api_keys.id }),
-    "touch_keys",
-  );
   return {
-    /** Makes a key. `key` is the whole text, which nobody can show again. */
+    /** Can keys be made whose secrets are kept? */
+    keepsSecrets: master_keys.size > 0,
+
+    /**
+     * Makes a key. `key` is the whole text, which nobody can show again. One that signs needs a master key.
+     */
     async createKey(given: NewKey): Promise<ApiKey & { key: string }> {
       const id = randomText(id_characters);
       const secret = randomText(secret_characters);
+      const encrypted = given.sigv4 ? encrypt(master_keys, secret) : undefined;
       const rows = await db.run("create_key", () =>
         insert.execute({
           id,
@@ -118,6 +129,8 @@ export function createKeys(db: Db) {
           namespace: given.namespace,
           expires_at: given.expires_at,
           rate_limit: given.rate_limit === null ? null : JSON.stringify(given.rate_limit),
+          encrypted_secret: encrypted?.text ?? null,
+          encryption_key_id: encrypted?.key_id ?? null,
         }),
       );
       return { ...present(rows[0] as Row), key: `pq_${id}_${secret}` };
@@ -138,12 +151,9 @@ export function createKeys(db: Db) {
       const [row] = await db.run("find_key", () => find.execute({ id }), true);
       if (row === undefined) return undefined;
       const { is_expired, expires_in_ms, key } = row;
-      return { ...present(key as Row), secret_hash: key.secret_hash, is_expired, expires_in_ms };
-    },
-
-    /** Notes that keys were used in this minute. Repeatable. */
-    async touchKeys(ids: string[]): Promise<void> {
-      if (ids.length > 0) await db.run("touch_keys", () => touch.execute({ ids }), true);
+      const { encrypted_secret: text, encryption_key_id: key_id } = key;
+      const secret = text === null || key_id === null ? undefined : decrypt(master_keys, { text, key_id });
+      return { ...present(key as Row), secret_hash: key.secret_hash, is_expired, expires_in_ms, secret };
     },
 
     /** Calls `call` for each key that is revoked on this server. */
@@ -155,13 +165,21 @@ export function createKeys(db: Db) {
     listenToKeys: (onKey: (id: string) => void, onListening: (is_listening: boolean) => void) =>
       db.listen(channel, onKey, onListening),
 
-    ...createKeyRates(db),
+    ...createKeyUse(db),
   };
 }
 
-/** What keys may still ask for. */
-function createKeyRates(db: Db) {
+/** What keys are used for: when, and how often they still may be. */
+function createKeyUse(db: Db) {
   const { orm } = db;
+  const touch = prepare<{ id: string }>(
+    orm
+      .update(api_keys)
+      .set({ last_used_at: sql`date_trunc('minute', now())` })
+      .where(sql`${api_keys.id} = any(${value("ids")}::text[])`)
+      .returning({ id: api_keys.id }),
+    "touch_keys",
+  );
   // A bucket that fills with time. What is asked for is given as far as it is there.
   const bucket = orm.$with("bucket", {}).as(sql`
     select key.id, least(
@@ -183,6 +201,11 @@ function createKeyRates(db: Db) {
   const claim = prepare<{ granted: number }>(orm.with(bucket, taken).select().from(taken), "claim_key_rate");
 
   return {
+    /** Notes that keys were used in this minute. Repeatable. */
+    async touchKeys(ids: string[]): Promise<void> {
+      if (ids.length > 0) await db.run("touch_keys", () => touch.execute({ ids }), true);
+    },
+
     /** Takes up to `wanted` requests from what the key may still ask for, over all servers together. */
     async claimRate(id: string, wanted: number): Promise<number> {
       const [row] = await db.run("claim_key_rate", () => claim.execute({ id, wanted }));

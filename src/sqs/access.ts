@@ -1,0 +1,95 @@
+import type { Broker } from "../broker/broker.ts";
+import type { Identity, Action as Right } from "../web/auth.ts";
+import { SqsError } from "./errors.ts";
+import { nameOfArn, nameOfUrl } from "./names.ts";
+import type { Action } from "./shapes.ts";
+
+/** What each action needs of a key. */
+const rights: Record<Action, Right> = {
+  AddPermission: "manage",
+  CancelMessageMoveTask: "manage",
+  ChangeMessageVisibility: "consume",
+  ChangeMessageVisibilityBatch: "consume",
+  CreateQueue: "manage",
+  DeleteMessage: "consume",
+  DeleteMessageBatch: "consume",
+  DeleteQueue: "manage",
+  GetQueueAttributes: "peek",
+  GetQueueUrl: "peek",
+  ListDeadLetterSourceQueues: "peek",
+  ListMessageMoveTasks: "peek",
+  ListQueueTags: "peek",
+  ListQueues: "peek",
+  PurgeQueue: "manage",
+  ReceiveMessage: "consume",
+  RemovePermission: "manage",
+  SendMessage: "publish",
+  SendMessageBatch: "publish",
+  SetQueueAttributes: "manage",
+  StartMessageMoveTask: "manage",
+  TagQueue: "manage",
+  UntagQueue: "manage",
+};
+
+type Named = {
+  QueueUrl?: string;
+  QueueName?: string;
+  SourceArn?: string;
+  DestinationArn?: string;
+  TaskHandle?: string;
+  Attributes?: Record<string, string>;
+};
+
+/** The queue of a dead-letter policy, as far as it is one; what is wrong with it, its reader says. */
+function deadQueueOf(attributes: Record<string, string> | undefined): string | undefined {
+  try {
+    const policy = JSON.parse(attributes?.["RedrivePolicy"] ?? "null") as { deadLetterTargetArn?: unknown } | null;
+    const arn = policy?.deadLetterTargetArn;
+    return typeof arn === "string" ? nameOfArn(arn) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Every queue that a request names. */
+function queuesOf(input: Named): string[] {
+  const of_arns = [input.SourceArn, input.DestinationArn].map((arn) =>
+    arn === undefined ? undefined : nameOfArn(arn),
+  );
+  const of_url = input.QueueUrl === undefined || input.QueueUrl === "" ? undefined : nameOfUrl(input.QueueUrl);
+  return [of_url, input.QueueName, ...of_arns, deadQueueOf(input.Attributes)].filter((name) => name !== undefined);
+}
+
+/** Throws `AccessDenied` unless the key may do this to all that the request names, whether that is there or not. */
+export function checkAccess(identity: Identity, action: Action, input: object): void {
+  const right = rights[action];
+  const queues = queuesOf(input as Named);
+  // A move without a destination goes back to where messages came from, and its handle names no queue that was checked.
+  const is_wide =
+    (action === "StartMessageMoveTask" && (input as Named).DestinationArn === undefined) ||
+    action === "CancelMessageMoveTask";
+  const may = is_wide
+    ? identity.mayAll(right)
+    : identity.may(right) && queues.every((queue) => identity.may(right, "queue", queue));
+  if (may) return;
+  throw new SqsError("AccessDenied", `Access denied: the key does not allow ${right} on this.`);
+}
+
+/** The same broker, whose lists show what the key may see. */
+export const asSeenBy = (broker: Broker, identity: Identity): Broker => ({
+  ...broker,
+  async searchQueues(prefix, after, limit) {
+    const names: string[] = [];
+    // Page by page, since what is not shown makes room for more.
+    for (let last = after; ; ) {
+      const found = await broker.searchQueues(prefix, last, limit);
+      for (const name of found) if (identity.may("peek", "queue", name)) names.push(name);
+      last = found.at(-1) ?? "";
+      if (found.length < limit || names.length >= limit) return names.slice(0, limit);
+    }
+  },
+  async listDeadLetterSources(id, after, limit) {
+    const found = await broker.listDeadLetterSources(id, after, limit);
+    return found.filter((name) => identity.may("peek", "queue", name));
+  },
+});
