@@ -4,8 +4,14 @@ import path from "node:path";
 
 // The whole suite runs on both databases: the files that speak to a service run once more, in a process of their own,
 // on the embedded one. Those that need a server of their own (to stop it, to race on it) say so by starting a cluster.
+// What is about the wire, the client or the command line is the same on both.
+const same_on_both = new Set(
+  "apply cli client clientPackage clientTypes clients consume docsPage follow log tls top"
+    .split(" ")
+    .map((name) => `${name}.test.ts`),
+);
 const files = readdirSync(import.meta.dir).filter((name) => {
-  if (!name.endsWith(".test.ts")) return false;
+  if (!name.endsWith(".test.ts") || same_on_both.has(name)) return false;
   const source = readFileSync(path.join(import.meta.dir, name), "utf8");
   return source.includes('from "./harness.ts"') && !/startCluster|sharedCluster|createMigratedDatabase/.test(source);
 });
