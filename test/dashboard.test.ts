@@ -275,9 +275,18 @@ describe.if(has_browser)("in a browser", () => {
     await page.getByRole("button", { name: "Create topic" }).click();
     await page.getByRole("link", { name: topic }).click();
     await page.getByLabel("Queue", { exact: true }).fill(queue);
+    await page.getByLabel(/^Filter/).fill('{"status":["paid"]}');
     await page.getByRole("button", { name: "Subscribe" }).click();
     await page.getByRole("heading", { name: "1 subscription" }).waitFor();
+    const trial = page.getByLabel("Try the filters");
+    await trial.fill('{"status":"open"}');
+    await page.getByText("not this").waitFor();
+    await trial.fill('{"status":"paid"}');
+    await page.getByText("would get it").waitFor();
     await page.getByLabel("Body").fill("news");
+    await page.getByRole("button", { name: "Add an attribute" }).click();
+    await page.getByLabel("Name of attribute 1").fill("status");
+    await page.getByLabel("Value of attribute 1").fill("paid");
     await page.getByRole("button", { name: "Publish" }).click();
     await page.getByText("Copied to 1 queue").waitFor();
     expect((await statsOf(queue))["ready"]).toBe(1);
@@ -322,7 +331,7 @@ describe.if(has_browser)("the page", () => {
     const { data } = await call("GET", `queues/${dead}/messages/peek?limit=1`);
     const [message] = data as { id: string }[];
     const views = [
-      ...["", "/new", "/tasks", "/topics", `/topics/${queue}.topic`, "/nothing"],
+      ...["", "/new", "/tasks", "/keys", "/topics", `/topics/${queue}.topic`, "/nothing"],
       ...["", "/messages", "/dead", "/settings", `/publish?from=${message?.id}&of=${dead}`].map(
         (view) => `/queues/${queue}${view}`,
       ),

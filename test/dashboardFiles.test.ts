@@ -142,7 +142,7 @@ describe("the dashboard", () => {
       await service.call("GET", "/v1/swagger/index.html"),
       await plain.call("GET", "/v1/swagger/index.html"),
     ];
-    for (const name of ["Queues", "Topics", "Tasks"]) {
+    for (const name of ["Queues", "Topics", "Tasks", "Keys"]) {
       expect([name, docs.text.includes(`>${name}</a>`), without.text.includes(`>${name}</a>`)]).toEqual([
         name,
         true,

@@ -3,7 +3,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { startServer } from "../src/commands/server.ts";
 import { readConfig } from "../src/config.ts";
-import { closeBrowser, expectClean, has_browser, openPage } from "./browser.ts";
+import { closeBrowser, expectClean, findObstacles, has_browser, openPage } from "./browser.ts";
 import { createMigratedDatabase, until } from "./harness.ts";
 
 const root_key = "root-key-of-the-tests";
@@ -69,6 +69,47 @@ test.if(has_browser)(
     // A browser calls every refusal an error.
     seen.errors = seen.errors.filter((text) => !/status of 40[13]/.test(text));
     expectClean(seen);
+    await page.context().close();
+  },
+  60_000,
+);
+
+test.if(has_browser)(
+  "makes a key and shows its text once; a revoked one is refused",
+  async () => {
+    const seen = await openPage(url);
+    const { page } = seen;
+    await page.goto("/ui/keys");
+    await page.getByLabel("API key").fill(root_key);
+    await page.getByRole("button", { name: "Use this key" }).click();
+    await page.getByLabel("Name").fill("billing");
+    await page.getByLabel("Queues").fill("orders*, invoices");
+    await page.getByRole("checkbox", { name: "consume" }).uncheck();
+    await page.getByLabel("Ends after").fill("30");
+    await page.getByRole("button", { name: "Create key" }).click();
+    const row = page.getByRole("row", { name: /billing/ });
+    await row.getByText("publish on orders*, invoices").waitFor();
+    await row.getByText(/in (29|30)d/).waitFor();
+    const key = await page.getByText(/^pq_/).first().textContent();
+    const status = async () =>
+      (
+        await fetch(`${url}/v1/queues/orders-1/messages`, {
+          method: "POST",
+          headers: { authorization: `Bearer ${key}` },
+        })
+      ).status;
+    // It may publish there: what is missing is the body.
+    expect(await status()).toBe(400);
+    expect(await findObstacles(page)).toEqual([]);
+    await page.getByRole("link", { name: "Queues", exact: true }).click();
+    await page.getByRole("link", { name: "Keys" }).click();
+    await row.waitFor();
+    expect(await page.content()).not.toContain(key);
+    await row.getByRole("button", { name: "Revoke the key of billing" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Revoke" }).click();
+    await row.waitFor({ state: "detached" });
+    await until(async () => (await status()) === 401);
+    expectClean({ ...seen, errors: seen.errors.filter((text) => !/status of 40[13]/.test(text)) });
     await page.context().close();
   },
   60_000,

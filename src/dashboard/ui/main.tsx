@@ -5,6 +5,7 @@ import { Header } from "./parts/header.tsx";
 import { KeyGate } from "./parts/keyGate.tsx";
 import { Toasts } from "./parts/toasts.tsx";
 import { hrefOf, Link, type Place, usePlace } from "./router.tsx";
+import { KeysView } from "./views/keys.tsx";
 import { MessageView } from "./views/message.tsx";
 import { NewQueueView } from "./views/newQueue.tsx";
 import { PublishView } from "./views/publish.tsx";
@@ -28,6 +29,7 @@ function viewOf({ parts }: Place) {
   if (view === undefined || (view === "queues" && id === undefined)) return <QueuesView />;
   if (view === "new") return <NewQueueView />;
   if (view === "tasks") return <TasksView />;
+  if (view === "keys") return <KeysView />;
   if (view === "topics") return id === undefined ? <TopicsView /> : <TopicView key={id} topic_id={id} />;
   if (view !== "queues" || id === undefined) return <Unknown />;
   if (tab === "messages" && last !== undefined) return <MessageView key={`${id}/${last}`} queue_id={id} id={last} />;

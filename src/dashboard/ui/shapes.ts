@@ -109,6 +109,16 @@ export type Task = {
   error: string | null;
 };
 
+export type ApiKey = {
+  id: string;
+  name: string;
+  scopes: { actions: string[]; queues?: string[]; topics?: string[] }[];
+  namespace: string | null;
+  expires_at: string | null;
+  created_at: string;
+  last_used_at: string | null;
+};
+
 export type Topic = { id: string; created_at: string };
 export type Subscription = {
   id: string;

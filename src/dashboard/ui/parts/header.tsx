@@ -64,6 +64,9 @@ export const Header = ({ view }: { view: string }) => (
       <Link to={hrefOf(["tasks"])} is_current={view === "tasks"}>
         Tasks
       </Link>
+      <Link to={hrefOf(["keys"])} is_current={view === "keys"}>
+        Keys
+      </Link>
       <a href={new URL("v1/swagger/index.html", root).pathname}>API</a>
     </nav>
     <span class="spring" />

@@ -1,8 +1,9 @@
 import { useMemo, useState } from "preact/hooks";
 import { ask, askAll } from "../api.ts";
 import { plural } from "../format.ts";
-import { Ago, Button, Card, Empty, Field, Loading, Notice, Table } from "../parts/basics.tsx";
+import { Ago, Button, Card, Empty, Field, Loading, Notice, Table, Tag } from "../parts/basics.tsx";
 import { Confirm } from "../parts/dialog.tsx";
+import { passes, readAttributes } from "../parts/filterTrial.ts";
 import { attempt } from "../parts/toasts.tsx";
 import { usePoll } from "../poll.ts";
 import { go, hrefOf, Link } from "../router.tsx";
@@ -163,8 +164,25 @@ type SubscriptionsProps = { topic_id: string; subscriptions: Subscription[]; onC
 function Subscriptions({ topic_id, subscriptions, onChange }: SubscriptionsProps) {
   const remove = (id: string) =>
     void attempt(() => ask("DELETE", `subscriptions/${encodeURIComponent(id)}`), "Subscription deleted").then(onChange);
+  const [tried, setTried] = useState("");
+  const attributes = tried.trim() === "" ? undefined : readAttributes(tried);
   return (
     <Card title={plural(subscriptions.length, "subscription")}>
+      {subscriptions.length > 0 && (
+        <div class="form">
+          <Field
+            label="Try the filters"
+            hint={
+              tried.trim() !== "" && attributes === undefined
+                ? "Not a map of texts as JSON"
+                : 'Attributes of a message, as JSON: {"status":"paid"}'
+            }
+            is_wide
+          >
+            <input spellcheck={false} value={tried} onInput={(event) => setTried(event.currentTarget.value)} />
+          </Field>
+        </div>
+      )}
       {subscriptions.length > 0 && (
         <Table label="Subscriptions">
           <thead>
@@ -185,7 +203,15 @@ function Subscriptions({ topic_id, subscriptions, onChange }: SubscriptionsProps
                 <th scope="row" class="name">
                   <Link to={hrefOf(["queues", queue_id])}>{queue_id}</Link>
                 </th>
-                <td class="mono">{filtersText(message_filters)}</td>
+                <td class="mono">
+                  {filtersText(message_filters)}{" "}
+                  {attributes !== undefined &&
+                    (passes(message_filters, attributes) ? (
+                      <Tag>would get it</Tag>
+                    ) : (
+                      <span class="muted">not this</span>
+                    ))}
+                </td>
                 <td class="p1 muted">{id}</td>
                 <td class="number">
                   <Button kind="quiet" label={`Delete subscription ${id}`} onClick={() => remove(id)}>
