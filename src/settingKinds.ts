@@ -1,5 +1,5 @@
 import { existsSync, statSync } from "node:fs";
-import { isIPv6 } from "node:net";
+import { BlockList, isIP, isIPv6 } from "node:net";
 import { readConnection } from "./connection/connection.ts";
 import { ConnectionError, trimText } from "./connection/text.ts";
 
@@ -125,6 +125,31 @@ export const secret = (meaning: string): Setting<string> => ({
   is_secret: true,
   read: (given) => (given === "" || /^[!-~]{16,512}$/.test(given) ? given : undefined),
 });
+
+/** Adds `10.0.0.7`, `10.0.0.0/8` or the like of IPv6; answers whether it is one. */
+function addNetwork(list: BlockList, item: string): boolean {
+  const [address = "", bits, ...more] = item.split("/");
+  const version = isIP(address);
+  if (version === 0 || more.length > 0) return false;
+  const family = version === 4 ? "ipv4" : "ipv6";
+  const bits_max = version === 4 ? 32 : 128;
+  if (bits === undefined) list.addAddress(address, family);
+  else if (/^\d{1,3}$/.test(bits) && Number(bits) <= bits_max) list.addSubnet(address, Number(bits), family);
+  else return false;
+  return true;
+}
+
+/** Addresses and networks of proxies. */
+export const proxies: Setting<BlockList> = {
+  default: "",
+  allowed: "addresses and networks such as 10.0.0.0/8 separated by commas, or none",
+  meaning: "proxies whose X-Forwarded-Host and X-Forwarded-Proto say how SQS clients call this server; empty: none",
+  read: (given) => {
+    const list = new BlockList();
+    const items = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));
+    return items.every((item) => addNetwork(list, item)) ? list : undefined;
+  },
+};
 
 /** Origins of web pages. */
 export const origins: Setting<string[]> = {

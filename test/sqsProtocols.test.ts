@@ -1,6 +1,7 @@
 // The two protocols: what is legal in XML, how parameters are read, and what actions answer in either.
 
 import { afterAll, describe, expect, test } from "bun:test";
+import { readConfig } from "../src/config.ts";
 import { element, escapeXml, isXmlText } from "../src/sqs/xml.ts";
 import { openSqs, parseXml, protocols, refusedAs, resultOf, type SqsAnswer } from "./sqs.ts";
 
@@ -380,6 +381,28 @@ test("relaxed limits: names with dots, a thousand at once, a hundred attributes"
   const deleted = await relaxed.call("json", "DeleteMessageBatch", { QueueUrl, Entries: handles });
   expect([deleted.body.Successful.length, deleted.body.Failed]).toEqual([1000, undefined]);
   await relaxed.close();
+});
+
+test("the address that the client used is told by a trusted proxy, and by nobody else", async () => {
+  const headers = { "x-forwarded-host": "queue.example.com, lb.internal", "x-forwarded-proto": "https" };
+  const told = async (settings: Record<string, string>, given: Record<string, string>) => {
+    const own = await openSqs(settings);
+    await own.queue({}, "q");
+    const url = `${own.origin}/?Action=GetQueueUrl&QueueName=q`;
+    const text = await (await fetch(url, { headers: given })).text();
+    await own.close();
+    return /<QueueUrl>(.*?)<\/QueueUrl>/.exec(text)?.[1]?.replace(own.origin, "itself");
+  };
+  const path = "/000000000000/q";
+  expect(await told({}, headers)).toBe(`itself${path}`);
+  expect(await told({ PSQLQUEUE_TRUSTED_PROXIES: "10.0.0.0/8, ::1" }, headers)).toBe(`itself${path}`);
+  const trusting = { PSQLQUEUE_TRUSTED_PROXIES: "10.0.0.1,127.0.0.0/8" };
+  expect(await told(trusting, headers)).toBe(`https://queue.example.com${path}`);
+  expect(await told(trusting, {})).toBe(`itself${path}`);
+  expect(await told(trusting, { "x-forwarded-host": "<evil>", "x-forwarded-proto": "gopher" })).toBe(`itself${path}`);
+  for (const wrong of ["10.0.0.0/33", "nobody", "10.0.0", "::1/129", "10.0.0.0/8/8", "10.0.0.1/"]) {
+    expect(() => readConfig({ PSQLQUEUE_TRUSTED_PROXIES: wrong })).toThrow("such as 10.0.0.0/8");
+  }
 });
 
 test("addresses and ARNs as they are configured", async () => {

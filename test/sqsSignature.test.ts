@@ -53,9 +53,10 @@ describe("the published vectors", () => {
   });
 });
 
-const clientOf = (options: { id?: string; secret?: string; clock_offset_ms?: number } = {}) =>
+type ClientOptions = { id?: string; secret?: string; clock_offset_ms?: number; origin?: string };
+const clientOf = (options: ClientOptions = {}) =>
   new SQSClient({
-    endpoint: sqs.origin,
+    endpoint: options.origin ?? sqs.origin,
     region: "eu-west-1",
     credentials: { accessKeyId: options.id ?? key_id, secretAccessKey: options.secret ?? secret },
     systemClockOffset: options.clock_offset_ms ?? 0,
@@ -84,8 +85,11 @@ describe("the SDK's signer", () => {
   });
 
   /** Sends what the SDK signed with something changed on the way. */
-  async function tampered(change: (request: { body: Uint8Array; headers: Record<string, string> }) => void) {
-    const client = clientOf();
+  async function tampered(
+    change: (request: { body: Uint8Array; headers: Record<string, string> }) => void,
+    origin = sqs.origin,
+  ) {
+    const client = clientOf({ origin });
     client.middlewareStack.add(
       (next) => (given) => {
         change(given.request as { body: Uint8Array; headers: Record<string, string> });
@@ -94,7 +98,7 @@ describe("the SDK's signer", () => {
       { step: "deserialize", name: "tamper" },
     );
     const error = await client
-      .send(new SendMessageCommand({ QueueUrl: `${sqs.origin}/000000000000/q`, MessageBody: "m" }))
+      .send(new SendMessageCommand({ QueueUrl: `${origin}/000000000000/q`, MessageBody: "m" }))
       .catch((thrown) => thrown);
     return [error.name, error.$metadata?.httpStatusCode];
   }
@@ -121,6 +125,18 @@ describe("the SDK's signer", () => {
         request.headers["x-amz-content-sha256"] = "UNSIGNED-PAYLOAD";
       }),
     ).toEqual(["SignatureDoesNotMatch", 403]);
+  });
+
+  test("what was signed for the proxy's name holds behind it, where the proxy is trusted", async () => {
+    const keys = { PSQLQUEUE_SQS_ACCESS_KEYS: `${key_id}:${secret}` };
+    const behind = await openSqs({ ...keys, PSQLQUEUE_TRUSTED_PROXIES: "127.0.0.1" });
+    const forwarded = (request: { headers: Record<string, string> }) => {
+      request.headers["x-forwarded-host"] = request.headers["host"] ?? "";
+      request.headers["host"] = "psqlqueue.internal";
+    };
+    expect(await tampered(forwarded)).toEqual(["SignatureDoesNotMatch", 403]);
+    expect(await tampered(forwarded, behind.origin)).toEqual(["QueueDoesNotExist", 400]);
+    await behind.close();
   });
 });
 

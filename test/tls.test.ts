@@ -100,6 +100,11 @@ test("the server reads its files again when they change and at SIGHUP, and its h
   expect(before.statuses).toEqual([200]);
   const health = await runChild(["healthcheck"], { env: { ...env, PSQLQUEUE_SERVER_PORT: String(port) } });
   expect(health.code).toBe(0);
+  // What clients of SQS are told to use is what they used.
+  const sqs = await fetch(`https://127.0.0.1:${port}/?Action=CreateQueue&QueueName=q`, {
+    tls: { rejectUnauthorized: false },
+  });
+  expect(await sqs.text()).toContain(`<QueueUrl>https://127.0.0.1:${port}/000000000000/q<`);
 
   put(cert, "client.pem");
   put(key, "client-key.pem");

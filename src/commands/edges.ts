@@ -40,6 +40,7 @@ export function createEdges(
       region: config.PSQLQUEUE_SQS_REGION,
       public_url: config.PSQLQUEUE_SQS_PUBLIC_URL,
     },
+    trusted_proxies: config.PSQLQUEUE_TRUSTED_PROXIES,
     is_strict: config.PSQLQUEUE_SQS_LIMITS === "strict",
     wait_seconds_max: config.PSQLQUEUE_MAX_WAIT_SECONDS,
     has_legacy_handles: config.PSQLQUEUE_SQS_LEGACY_HANDLES === "on",

@@ -1,4 +1,5 @@
 import { invalidParameter, missing, noQueue } from "./errors.ts";
+import type { Origin } from "./origin.ts";
 
 // Queues by their names, URLs and ARNs. The name is the queue's id.
 
@@ -17,8 +18,8 @@ export const arnOf = ({ region, account_id }: Place, name: string): string =>
 export const nameOfArn = (arn: string): string | undefined => /^arn:[^:]*:sqs:[^:]*:[^:]*:([^:]+)$/.exec(arn)?.[1];
 
 /** Where clients find a queue: under the address that this server is known by, else under the one they used. */
-export function urlOf({ public_url, account_id }: Place, host: string | null, name: string): string {
-  const base = public_url === "" ? `http://${host ?? "localhost"}` : public_url;
+export function urlOf({ public_url, account_id }: Place, { scheme, host }: Origin, name: string): string {
+  const base = public_url === "" ? `${scheme}://${host ?? "localhost"}` : public_url;
   return `${base}/${account_id}/${name}`;
 }
 

@@ -69,7 +69,7 @@ async function refusingTarget<Result>(policy: string, work: () => Promise<Result
   }
 }
 
-const urlOfQueue = ({ place }: Service, { host }: Call, name: string) => urlOf(place, host, name);
+const urlOfQueue = ({ place }: Service, { origin }: Call, name: string) => urlOf(place, origin, name);
 
 /** Makes a queue. Repeatable with the same attributes. */
 export const createQueue: Act<"CreateQueue"> = async (service, input, call) => {

@@ -4,6 +4,7 @@ import type { FactsOfQueues } from "./facts.ts";
 import type { InFlight } from "./inFlight.ts";
 import type { Limits } from "./limits.ts";
 import type { Place } from "./names.ts";
+import type { Origin } from "./origin.ts";
 import type { Recent } from "./recent.ts";
 import type { Action, Input } from "./shapes.ts";
 
@@ -26,8 +27,8 @@ export type Service = {
 
 /** What an action must know of its request. */
 export type Call = {
-  /** The Host header. */
-  host: string | null;
+  /** How the client calls this server. */
+  origin: Origin;
   /** The access key that the request was signed with. */
   sender: string | undefined;
   /** Its X-Amzn-Trace-Id. */

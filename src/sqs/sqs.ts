@@ -1,3 +1,4 @@
+import type { BlockList } from "node:net";
 import type { Broker } from "../broker/broker.ts";
 import type { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
@@ -14,6 +15,7 @@ import { parseJson, readJson } from "./json.ts";
 import { limitsOf } from "./limits.ts";
 import { cancelMessageMoveTask, listMessageMoveTasks, startMessageMoveTask } from "./moves.ts";
 import type { Place } from "./names.ts";
+import { originOf, withHost } from "./origin.ts";
 import { parseForms, readQuery, writeError, writeResponse } from "./query.ts";
 import {
   addPermissionTo,
@@ -66,6 +68,8 @@ const acts: { [A in Action]: Act<A> } = {
 
 export type SqsOptions = GatewayOptions & {
   place: Place;
+  /** Whose X-Forwarded-Host and X-Forwarded-Proto are believed. */
+  trusted_proxies: BlockList;
   is_strict: boolean;
   wait_seconds_max: number;
   has_legacy_handles: boolean;
@@ -199,13 +203,14 @@ export function createSqs(broker: Broker, options: SqsOptions) {
     const { path, query } = splitUrl(request);
     const { headers } = request;
     const protocol = protocolOf(request);
-    const signed = { method: request.method, path, query, headers, body: bytes };
+    const origin = originOf(request, options.trusted_proxies);
+    const signed = { method: request.method, path, query, headers: withHost(headers, origin.host), body: bytes };
     const key = options.signatures && (await checkSignature(signed, options.signatures));
     const asked = readAsked(request, protocol, path, query, bytes);
     if (asked === undefined) return account_path.test(path) ? noOperation(answerId(request)) : options.unknown();
     let onUnsent: (() => void) | undefined;
     const call: Call = {
-      host: headers.get("host"),
+      origin,
       sender: keyIdOf(headers, query),
       trace: headers.get("x-amzn-trace-id") ?? undefined,
       // Made when it is asked for, which few actions do.

@@ -109,6 +109,10 @@ export class IncomingRequest {
     return this.#shared.incoming.socket.remoteAddress ?? "";
   }
 
+  get is_encrypted(): boolean {
+    return (this.#shared.incoming.socket as { encrypted?: boolean }).encrypted === true;
+  }
+
   /** Aborts when nobody can be answered any more. */
   get signal(): AbortSignal {
     const shared = this.#shared;
@@ -213,6 +217,9 @@ export const isIncoming = (request: Request): request is Request & IncomingReque
 /** What a client was told, or was not there to be told, instead of the handler's answer. */
 export const cutStatus = (request: Request): number | undefined =>
   isIncoming(request) ? request.cut_status : undefined;
+
+/** Did it come over TLS to this server itself? */
+export const isEncrypted = (request: Request): boolean => isIncoming(request) && request.is_encrypted;
 
 /** The client's address; empty when it is not known. */
 export const addressOf = (request: Request): string => (isIncoming(request) ? request.remote_address : "");
