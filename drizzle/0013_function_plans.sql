@@ -1,5 +1,7 @@
 -- Look-ups whose plans do not depend on how large the planner believes a table to be: rows of keys by ctid, and messages of a
 -- key in the order of its index. A repair leaves a key alone whose head has expired, and a rate counts what is delivered.
+-- Whatever takes a lease from a failed holder, or ends a message that has failed, keeps the past of the message.
+
 -- Leases up to p_limit messages of a queue with priorities, a cap or a rate. The first row says how it went and has no id.
 -- Counted under the lock of the queue's governor, in statements after it: so there are at no moment more leases than allowed.
 CREATE OR REPLACE FUNCTION "psqlqueue"."lease_governed" (
@@ -244,6 +246,10 @@ begin
 					-- Expired, the head of a key blocks it no longer.
 					case when message.ordering_seq is not null then greatest(message.expires_at, now() + lease.length) end
 				)
+			end,
+			events = case
+				when message.lease_token is null then message.events
+				else psqlqueue.add_event(message.events, 'lease_expired', message.delivery_attempts, null)
 			end,
 			delivery_attempts = message.delivery_attempts + lease.is_deliverable::int,
 			slot_key = case when v_queue.max_in_flight is not null then '' end
@@ -518,7 +524,7 @@ begin
 
 	with fenced as materialized (
 		select
-			found.*, given.n, given.queue_id, given.seconds, given.error, given.is_rejected, judged.is_dead, queue.dead_queue_no,
+			found.*, given.n, given.queue_id, given.seconds, given.error, judged.is_dead, judged.reason, queue.dead_queue_no,
 			queue.on_dead, queue.retry_min_seconds, queue.retry_max_seconds, queue.retry_multiplier, queue.retry_jitter,
 			dead_queue.id as dead_queue_id, dead_queue.message_retention_seconds as dead_retention_seconds
 		from unnest(p_places, p_queue_ids, p_ids, p_lease_tokens, p_seconds, p_errors, p_rejected)
@@ -527,7 +533,15 @@ begin
 		cross join lateral (
 			select
 				message.ctid as tid, message.queue_no, message.id, message.ordering_group, message.ordering_seq, message.leased_at,
-				message.lease_token as token, message.delivery_attempts, message.last_error
+				message.lease_token as token, message.delivery_attempts, message.last_error,
+				-- A lease that a receive took over is noted by that receive; what nobody holds has not failed.
+				case
+					when message.lease_token is null or p_mode not in ('nack', 'bury') then message.events
+					when p_mode = 'nack' then psqlqueue.add_event(message.events, 'nacked', message.delivery_attempts, given.error)
+					when given.lease_token is null
+						then psqlqueue.add_event(message.events, 'lease_expired', message.delivery_attempts, null)
+					else message.events
+				end as events
 			from psqlqueue.messages as message
 			where message.queue_no = queue.no and message.id = given.id and message.ordering_group is not null
 				and case p_mode
@@ -549,8 +563,10 @@ begin
 			limit 1
 		) as found
 		cross join lateral (
-			select queue.dead_queue_no is not null and (p_mode = 'bury' or p_mode = 'nack'
-				and (coalesce(given.is_rejected, false) or found.delivery_attempts >= queue.message_max_deliveries)) as is_dead
+			select
+				queue.dead_queue_no is not null and (p_mode = 'bury' or p_mode = 'nack'
+					and (coalesce(given.is_rejected, false) or found.delivery_attempts >= queue.message_max_deliveries)) as is_dead,
+				case when p_mode = 'bury' then p_reason when given.is_rejected then 'rejected' else 'max_deliveries' end as reason
 		) as judged
 		left join lateral (
 			select * from psqlqueue.queues as other where judged.is_dead and other.no = queue.dead_queue_no limit 1
@@ -591,10 +607,14 @@ begin
 				else message.expires_at
 			end,
 			dead = case
-				when fenced.is_dead then psqlqueue.dead_letter(fenced.queue_id,
-					case when p_mode = 'bury' then p_reason when fenced.is_rejected then 'rejected' else 'max_deliveries' end,
+				when fenced.is_dead then psqlqueue.dead_letter(fenced.queue_id, fenced.reason,
 					case when p_mode = 'bury' then fenced.last_error else fenced.error end, fenced.delivery_attempts)
 				else message.dead
+			end,
+			events = case
+				when fenced.is_dead
+					then psqlqueue.add_event(fenced.events, 'dead_lettered', fenced.delivery_attempts, fenced.reason)
+				else fenced.events
 			end
 		from fenced
 		where message.ctid = fenced.tid
@@ -906,6 +926,10 @@ begin
 	), leased as (
 		update psqlqueue.messages as message
 		set lease_token = p_new_tokens[pick.place], leased_at = pick.leased_at, lease_expires_at = pick.lease_expires_at,
+			events = case
+				when message.lease_token is null then message.events
+				else psqlqueue.add_event(message.events, 'lease_expired', message.delivery_attempts, null)
+			end,
 			delivery_attempts = message.delivery_attempts + 1
 		from pick
 		where message.ctid = pick.tid and pick.place <= p_limit and pick.bytes_so_far <= p_bytes_max
@@ -936,6 +960,141 @@ begin
 		leased.expires_at, leased.ordering_key, leased.was_leased, leased.bytes
 	from leased
 	order by leased.head_n, leased.nth;
+end $$;
+--> statement-breakpoint
+-- Ends ordered messages, and makes the next one of each key visible. p_outcome 'acked' and 'expired' as for the others;
+-- 'deleted' leaves nothing in the archive, and spares what somebody else holds. Rows with n: what it ended (its place, from 1);
+-- rows without: heads that are to be seen.
+CREATE OR REPLACE FUNCTION "psqlqueue"."settle_ordered" (
+	p_queue_ids text[], p_ids text[], p_lease_tokens bigint[], p_outcome text, p_archives boolean
+) RETURNS TABLE (n bigint, queue_id text, label text, ready_at timestamptz) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+declare
+	v_queue_nos int[];
+	v_groups text[];
+	v_heads bigint[];
+	v_ended bigint[];
+begin
+	select keys.queue_nos, keys.groups into v_queue_nos, v_groups
+	from psqlqueue.keys_of(p_queue_ids, p_ids, 'no', null) as keys;
+	if v_queue_nos is null then
+		return;
+	end if;
+	v_heads := psqlqueue.lock_keys(v_queue_nos, v_groups);
+
+	with target as materialized (
+		select
+			found.tid, given.n, given.lease_token,
+			coalesce(queue.archive_retention_seconds, queue.message_retention_seconds) as kept_seconds
+		from unnest(p_queue_ids, p_ids, p_lease_tokens) with ordinality as given (queue_id, id, lease_token, n)
+		cross join lateral (select * from psqlqueue.queues as queue where queue.id = given.queue_id limit 1) as queue
+		cross join lateral (
+			select message.ctid as tid
+			from psqlqueue.messages as message
+			where message.queue_no = queue.no and message.id = given.id and message.ordering_group is not null
+				and case p_outcome
+					when 'acked' then given.lease_token is null
+						or message.lease_token = given.lease_token
+							and (not queue.strict_leases or message.lease_expires_at > now())
+							and (message.expires_at > now() or message.lease_expires_at > now())
+					when 'expired' then message.expires_at <= now() and case
+							when given.lease_token is null then coalesce(message.lease_expires_at <= now(), true)
+							else message.lease_token = given.lease_token
+						end
+					else message.lease_token is null or message.lease_expires_at <= now()
+						or message.lease_token = given.lease_token
+				end
+			limit 1
+		) as found
+		order by found.tid
+	), gone as (
+		delete from psqlqueue.messages as message
+		using target
+		where message.ctid = target.tid
+		returning message.*, target.n, target.kept_seconds, target.lease_token as used_token
+	), archived as (
+		insert into psqlqueue.archived_messages (
+			queue_no, id, body, label, attributes, priority, delivery_attempts, lease_token, created_at, last_error, dead,
+			ordering_key, events, outcome, expires_at)
+		select
+			gone.queue_no, gone.id, gone.body, gone.label, gone.attributes, gone.priority, gone.delivery_attempts, gone.used_token,
+			gone.created_at, gone.last_error, gone.dead, gone.ordering_key, gone.events, p_outcome,
+			now() + gone.kept_seconds * interval '1 second'
+		from gone
+		where gone.kept_seconds > 0 and p_archives and p_outcome <> 'deleted'
+	)
+	select array_agg(gone.n) into v_ended from gone;
+
+	return query select ended.n, null::text, null::text, null::timestamptz from unnest(v_ended) as ended (n);
+	return query
+	select null::bigint, head.queue_id, head.label, head.ready_at
+	from psqlqueue.refresh_keys(v_queue_nos, v_groups, v_heads) as head;
+end $$;
+--> statement-breakpoint
+-- Acks in the caller's own transaction: processing exactly once where work and queue share the database. False when the token
+-- is stale; then roll back.
+CREATE OR REPLACE FUNCTION "psqlqueue"."ack" (queue text, id text, token text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog
+SET standard_conforming_strings = on SET backslash_quote = safe_encoding SET transform_null_equals = off SET array_nulls = on
+SET datestyle = 'ISO, MDY' SET timezone = 'UTC' SET intervalstyle = 'postgres' SET extra_float_digits = 1 AS $$
+#variable_conflict use_column
+declare
+	v_queue record;
+	-- What is no token of ours holds nothing.
+	v_token bigint := case
+		-- Of an ordered message.
+		when token ~ '^k[1-9][0-9]{0,18}$' and substr(token, 2)::numeric <= 9223372036854775807 then substr(token, 2)::bigint
+		when token !~ '^[1-9][0-9]{0,18}$' then -1
+		when token::numeric > 9223372036854775807 then -1
+		else token::bigint
+	end;
+begin
+	perform psqlqueue.check_right('ack', queue);
+	select known.* into v_queue from psqlqueue.queues as known where known.id = ack.queue;
+	if not found then
+		perform psqlqueue.refuse(5, 'queue not found');
+	end if;
+	with gone as (
+		delete from psqlqueue.messages as message
+		where message.queue_no = v_queue.no and message.id = ack.id and message.lease_token = v_token
+			and (not v_queue.strict_leases or message.lease_expires_at > clock_timestamp())
+			and (message.expires_at > clock_timestamp() or message.lease_expires_at > clock_timestamp())
+		returning message.*
+	), archived as (
+		insert into psqlqueue.archived_messages (
+			queue_no, id, body, label, attributes, priority, delivery_attempts, lease_token, created_at, last_error, dead,
+			ordering_key, events, outcome, expires_at)
+		select
+			gone.queue_no, gone.id, gone.body, gone.label, gone.attributes, gone.priority, gone.delivery_attempts, v_token,
+			gone.created_at, gone.last_error, gone.dead, gone.ordering_key, gone.events, 'acked',
+			now() + coalesce(v_queue.archive_retention_seconds, v_queue.message_retention_seconds) * interval '1 second'
+		from gone
+		where coalesce(v_queue.archive_retention_seconds, v_queue.message_retention_seconds) > 0
+	), stale as (
+		-- The next of its key is made visible by a server, after the commit: a transaction that stays open must not hold the key.
+		insert into psqlqueue.stale_keys (queue_no, ordering_group)
+		select gone.queue_no, gone.ordering_group from gone where gone.ordering_group is not null
+		union all
+		select source.no, gone.ordering_group
+		from gone
+		join psqlqueue.queues as source on source.id = gone.dead ->> 'source_queue_id'
+		where gone.ordering_group is not null
+		returning 1
+	)
+	select (select count(*) from stale) > 0 as is_ordered into v_queue from gone;
+	if found then
+		if v_queue.is_ordered then
+			perform pg_notify('psqlqueue_outbox', '');
+		end if;
+		return true;
+	end if;
+	return exists (
+		select
+		from psqlqueue.archived_messages as past
+		join psqlqueue.queues as known on known.no = past.queue_no
+		where known.id = ack.queue and past.id = ack.id and past.outcome = 'acked' and past.lease_token = v_token
+			and past.expires_at > now()
+	);
 end $$;
 --> statement-breakpoint
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA "psqlqueue" FROM PUBLIC;

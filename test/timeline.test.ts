@@ -1,25 +1,36 @@
 import { describe, expect, test } from "bun:test";
-import { createQueue, serviceForFile } from "./harness.ts";
+import { createQueue, serviceForFile, uniqueId } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, elapse, broker, sql } = service;
-const { put, receive, take, ack, nack, extend, look } = verbsOf(service);
+const { put: putBody, receive, take, ack, nack, extend, look } = verbsOf(service);
 
 type Event = { at: string; event: string; attempt: number; error?: string };
 const eventsOf = async (queue: string, id: string): Promise<Event[] | undefined> => (await look(queue, id)).body.events;
 const brief = (events: Event[] | undefined) =>
   events?.map(({ event, attempt, error }) => [event, attempt, ...(error === undefined ? [] : [error])]);
 
-async function pair(message_max_deliveries = 3) {
-  const dead = await createQueue(service);
-  const queue = await createQueue(service, { dead_queue_id: dead, message_max_deliveries });
-  return { queue, dead };
-}
+/** Queues and messages whose leases are made and ended in ways of their own. */
+const kinds: [string, { settings: Record<string, unknown>; isKeyed: boolean }][] = [
+  ["plain", { settings: {}, isKeyed: false }],
+  ["with a key", { settings: {}, isKeyed: true }],
+  ["of a queue with a cap", { settings: { max_in_flight: 50 }, isKeyed: false }],
+  ["with a key, of a queue with a cap", { settings: { max_in_flight: 50 }, isKeyed: true }],
+];
 
-describe("the past of a message", () => {
+describe.each(kinds)("the past of a message %s", (_, { settings, isKeyed }) => {
+  const put = async (queue: string) =>
+    await putBody(queue, { body: "x", ...(isKeyed && { ordering_key: uniqueId("key") }) });
+
+  async function pair(message_max_deliveries = 3) {
+    const dead = await createQueue(service, settings);
+    const queue = await createQueue(service, { ...settings, dead_queue_id: dead, message_max_deliveries });
+    return { queue, dead };
+  }
+
   test("is not kept while nothing fails: publish, delivery, release and ack write nothing of it", async () => {
-    const queue = await createQueue(service);
+    const queue = await createQueue(service, settings);
     const id = await put(queue);
     const { lease_token } = await take(queue);
     await extend(queue, id, 0, lease_token);
@@ -27,7 +38,8 @@ describe("the past of a message", () => {
     expect((await look(queue, id)).body).not.toHaveProperty("events");
     await ack(queue, id);
     expect((await look(queue, id)).body).not.toHaveProperty("events");
-    const [row] = await sql`select count(*)::int as count from psqlqueue.archived_messages where events is not null`;
+    const [row] =
+      await sql`select count(*)::int as count from psqlqueue.archived_messages where id = ${id} and events is not null`;
     expect(row?.["count"]).toBe(0);
   });
 
@@ -75,7 +87,7 @@ describe("the past of a message", () => {
   });
 
   test("is bounded: the first failure and the latest 19, and 500 characters of an error", async () => {
-    const queue = await createQueue(service);
+    const queue = await createQueue(service, settings);
     const id = await put(queue);
     for (let i = 1; i <= 25; i++) {
       await take(queue);
@@ -86,4 +98,28 @@ describe("the past of a message", () => {
     expect(events.map(({ attempt }) => attempt)).toEqual(kept);
     expect(events.map(({ error }) => error?.length)).toEqual(kept.map(() => 500));
   });
+});
+
+test("what is delivered along with the first message of a key has a past of its own", async () => {
+  const queue = await createQueue(service);
+  const ids = [
+    await putBody(queue, { body: "1", ordering_key: "k" }),
+    await putBody(queue, { body: "2", ordering_key: "k" }),
+  ];
+  await receive(queue, "?limit=2&max_per_key=2");
+  await elapse(31);
+  const [, second] = await receive(queue, "?limit=2&max_per_key=2");
+  expect(second?.delivery_attempts).toBe(2);
+  for (const id of ids) expect(brief(await eventsOf(queue, id))).toEqual([["lease_expired", 1]]);
+});
+
+test.each([{}, { ordering_key: "k" }])("an ack in SQL keeps the past: %o", async (key) => {
+  const queue = await createQueue(service);
+  const id = await putBody(queue, { body: "x", ...key });
+  await take(queue);
+  await nack(queue, id, { error: "first" });
+  const { lease_token } = await take(queue);
+  const [row] = await sql`select psqlqueue.ack(${queue}, ${id}, ${lease_token}) as is_acked`;
+  expect(row?.["is_acked"]).toBe(true);
+  expect((await look(queue, id)).body).toMatchObject({ state: "acked", events: [{ event: "nacked", error: "first" }] });
 });
