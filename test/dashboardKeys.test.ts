@@ -44,8 +44,13 @@ test.if(has_browser)(
   async () => {
     const settings = { ack_deadline_seconds: 30, message_retention_seconds: 3600 };
     for (const id of ["mine", "theirs"]) await asRoot("POST", "queues", { id, ...settings });
-    const scopes = [{ actions: ["peek"], queues: ["mine"] }];
+    const scopes = [
+      { actions: ["peek"], queues: ["mine"] },
+      { actions: ["publish"], queues: ["another"] },
+    ];
     const { key } = await asRoot("POST", "keys", { name: "reader", scopes });
+    const info = await fetch(`${url}/v1/info`, { headers: { authorization: `Bearer ${key}` } });
+    expect(await info.json()).toMatchObject({ allowed: ["publish", "peek"] });
     const seen = await openPage(url);
     const { page } = seen;
     await page.goto("/ui");
@@ -56,7 +61,13 @@ test.if(has_browser)(
     await page.getByRole("button", { name: "Use this key" }).click();
     await page.getByRole("link", { name: "mine" }).waitFor();
     expect(await page.getByRole("link", { name: "theirs" }).count()).toBe(0);
+    // What the key allows nowhere is not offered; what it allows elsewhere is refused in words.
+    await page.getByRole("link", { name: "New queue" }).waitFor({ state: "detached" });
     await page.getByRole("link", { name: "mine" }).click();
+    await page.getByRole("link", { name: "Settings" }).click();
+    await page.getByRole("heading", { name: "Settings" }).waitFor();
+    for (const name of ["Pause…", "Save", "Purge…", "Delete…"])
+      expect([name, await page.getByRole("button", { name }).count()]).toEqual([name, 0]);
     await page.getByRole("link", { name: "Publish", exact: true }).click();
     await page.getByLabel("Body").fill("x");
     await page.getByRole("button", { name: "Publish" }).click();

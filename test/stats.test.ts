@@ -153,6 +153,7 @@ test("/v1/info says what there is", async () => {
       name: "psqlqueue",
       version: "test",
       features: [...delivery, "ttl", "archive", "peek", "pause", "quotas", "search", "error_groups", "history", "sql"],
+      allowed: ["publish", "consume", "peek", "manage"],
     },
   });
 });

@@ -102,6 +102,8 @@ export type Info = {
   name: string;
   version: string;
   features: string[];
+  /** What the key of the request allows, on some queue or topic; where no key is asked for, everything */
+  allowed: ("publish" | "consume" | "peek" | "manage")[];
 };
 
 export type Maintenance = {

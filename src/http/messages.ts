@@ -3,6 +3,7 @@ import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import { states } from "../broker/manage/messages.ts";
 import type { Clock } from "../broker/publish/clock.ts";
+import { identityOf } from "../web/auth.ts";
 import { filterOf, type PeekState, peek_filter } from "./filter.ts";
 import { readsBody, readsQuery } from "./input.ts";
 import { documents, json, noContent } from "./output.ts";
@@ -181,16 +182,38 @@ export const messageRoutes = (broker: Broker) =>
       },
     );
 
+const rights = ["publish", "consume", "peek", "manage"] as const;
+
+function allowedTo(request: Request): string[] {
+  const identity = identityOf(request);
+  return rights.filter((right) => identity?.may(right) ?? true);
+}
+
 const Info = Type.Object(
-  { name: Type.String(), version: Type.String(), features: Type.Array(Type.String()) },
-  { title: "Info", example: { name: "psqlqueue", version: "0.6.0", features: ["lease_tokens", "long_poll"] } },
+  {
+    name: Type.String(),
+    version: Type.String(),
+    features: Type.Array(Type.String()),
+    allowed: Type.Array(Type.String({ enum: [...rights] }), {
+      description: "What the key of the request allows, on some queue or topic; where no key is asked for, everything",
+    }),
+  },
+  {
+    title: "Info",
+    example: {
+      name: "psqlqueue",
+      version: "0.6.0",
+      features: ["lease_tokens", "long_poll"],
+      allowed: ["publish", "consume", "peek", "manage"],
+    },
+  },
 );
 
 /** `/v1/info`: what this server can do; unknown members are ignored, so a client cannot tell otherwise. */
 export const infoRoutes = (version: string) =>
   new Elysia({ prefix: "/v1/info", normalize: false }).get(
     "",
-    () =>
+    ({ request }) =>
       json(200, {
         name: "psqlqueue",
         version,
@@ -216,6 +239,7 @@ export const infoRoutes = (version: string) =>
           "history",
           "sql",
         ],
+        allowed: allowedTo(request),
       }),
     {
       detail: documents(

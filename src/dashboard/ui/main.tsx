@@ -4,6 +4,7 @@ import { Empty } from "./parts/basics.tsx";
 import { Header } from "./parts/header.tsx";
 import { KeyGate } from "./parts/keyGate.tsx";
 import { Toasts } from "./parts/toasts.tsx";
+import { learnRights } from "./rights.ts";
 import { hrefOf, Link, type Place, usePlace } from "./router.tsx";
 import { KeysView } from "./views/keys.tsx";
 import { MessageView } from "./views/message.tsx";
@@ -82,4 +83,5 @@ function App() {
 }
 
 const root = document.getElementById("app");
+learnRights();
 if (root !== null) render(<App />, root);

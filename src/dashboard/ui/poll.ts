@@ -10,8 +10,8 @@ export type Polled<T> = {
   refresh(): void;
 };
 
-/** For what is costly: asked for again after so many times what it took, so that a page is a sixtieth of a server. */
-export const patience = 60;
+/** For what is costly: asked for again after so many times what it took, so that a page is a hundredth of a server. */
+export const patience = 100;
 const patience_ms_max = 60_000;
 
 /**

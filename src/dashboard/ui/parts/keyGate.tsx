@@ -7,7 +7,12 @@ import { Dialog } from "./dialog.tsx";
 export function KeyGate() {
   const [asked, setAsked] = useState(askedForKey);
   const [text, setText] = useState("");
-  useEffect(() => watchKey(() => setAsked(askedForKey())), []);
+  useEffect(() => {
+    const look = () => setAsked(askedForKey());
+    // It may have been asked for since the page was drawn.
+    look();
+    return watchKey(look);
+  }, []);
   if (asked === undefined) return null;
   return (
     <Dialog title="This server asks for a key" onClose={() => giveKey(text)}>

@@ -2,6 +2,7 @@ import { useState } from "preact/hooks";
 import { ask, queuePath } from "../api.ts";
 import { plural } from "../format.ts";
 import type { Filter, Message } from "../shapes.ts";
+import { Allowed } from "./allowed.tsx";
 import { Button } from "./basics.tsx";
 import type { BulkAction } from "./bulk.tsx";
 import { Confirm } from "./dialog.tsx";
@@ -64,28 +65,36 @@ export function Selection({ queue_id, selected, filter, onAll, onDone }: Selecti
   const is_dead = filter.state === "dead";
   if (selected.length === 0) {
     return (
-      <div class="actions">
-        <span class="muted">All that match:</span>
-        {is_dead ? (
-          <Button onClick={() => onAll("redrive")}>Redrive…</Button>
-        ) : (
-          hidden_states.has(filter.state) && <Button onClick={() => onAll("nack")}>Make visible…</Button>
-        )}
-        <Button onClick={() => onAll("delete")}>Delete…</Button>
-      </div>
+      <Allowed right="manage">
+        <div class="actions">
+          <span class="muted">All that match:</span>
+          {is_dead ? (
+            <Button onClick={() => onAll("redrive")}>Redrive…</Button>
+          ) : (
+            hidden_states.has(filter.state) && <Button onClick={() => onAll("nack")}>Make visible…</Button>
+          )}
+          <Button onClick={() => onAll("delete")}>Delete…</Button>
+        </div>
+      </Allowed>
     );
   }
   return (
     <div class="actions">
       <strong>{plural(selected.length, "message")} selected</strong>
       {selected.every(({ dead }) => dead !== undefined) && (
-        <Button onClick={() => void run("Redrove", () => each(selected, redrive(queue_id)))}>Redrive</Button>
+        <Allowed right="manage">
+          <Button onClick={() => void run("Redrove", () => each(selected, redrive(queue_id)))}>Redrive</Button>
+        </Allowed>
       )}
-      <Button onClick={() => void run("Acked", () => settle(queue_id, "ack", selected))}>Ack</Button>
-      <Button onClick={() => void run("Nacked", () => settle(queue_id, "nack", selected))}>Nack</Button>
-      <Button kind="danger" onClick={() => setIsAsked(true)}>
-        Delete…
-      </Button>
+      <Allowed right="consume">
+        <Button onClick={() => void run("Acked", () => settle(queue_id, "ack", selected))}>Ack</Button>
+        <Button onClick={() => void run("Nacked", () => settle(queue_id, "nack", selected))}>Nack</Button>
+      </Allowed>
+      <Allowed right="manage">
+        <Button kind="danger" onClick={() => setIsAsked(true)}>
+          Delete…
+        </Button>
+      </Allowed>
       <Button kind="quiet" onClick={onDone}>
         Clear
       </Button>

@@ -3,6 +3,7 @@ import { ask } from "../api.ts";
 import { count, words } from "../format.ts";
 import { usePoll } from "../poll.ts";
 import type { Task } from "../shapes.ts";
+import { Allowed } from "./allowed.tsx";
 import { Button, StateBadge } from "./basics.tsx";
 import { attempt } from "./toasts.tsx";
 
@@ -63,7 +64,9 @@ export function TaskProgress({ task_id, onEnd, onDismiss }: TaskProgressProps) {
       {task.error !== null && <span class="danger-text">{task.error}</span>}
       <span class="spring" />
       {task.state === "running" ? (
-        <Button onClick={() => void cancelTask(task_id).then(refresh)}>Cancel</Button>
+        <Allowed right="manage">
+          <Button onClick={() => void cancelTask(task_id).then(refresh)}>Cancel</Button>
+        </Allowed>
       ) : (
         <Button kind="quiet" onClick={onDismiss}>
           Dismiss

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { count, plural, words } from "../format.ts";
+import { Allowed } from "../parts/allowed.tsx";
 import { Ago, Button, Empty, Loading, Notice } from "../parts/basics.tsx";
 import { Bulk, type BulkAction } from "../parts/bulk.tsx";
 import { type Canary, CanaryPanel, canary_size, sendCanary } from "../parts/canary.tsx";
@@ -43,15 +44,17 @@ function Group({ queue_id, group, is_busy, onCanary, onBulk }: GroupProps) {
           <Link to={hrefOf(["queues", queue_id, "messages", sample.id])}>{sample.id}</Link>
         </details>
       </div>
-      <div class="actions">
-        {group.count > canary_size && (
-          <Button disabled={is_busy} onClick={onCanary}>{`Redrive ${canary_size} first`}</Button>
-        )}
-        <Button onClick={() => onBulk("redrive")}>Redrive…</Button>
-        <Button kind="danger" onClick={() => onBulk("delete")}>
-          Delete…
-        </Button>
-      </div>
+      <Allowed right="manage">
+        <div class="actions">
+          {group.count > canary_size && (
+            <Button disabled={is_busy} onClick={onCanary}>{`Redrive ${canary_size} first`}</Button>
+          )}
+          <Button onClick={() => onBulk("redrive")}>Redrive…</Button>
+          <Button kind="danger" onClick={() => onBulk("delete")}>
+            Delete…
+          </Button>
+        </div>
+      </Allowed>
     </li>
   );
 }
@@ -132,10 +135,12 @@ export function DeadLetters({ queue, stats, onChange }: DeadLettersProps) {
               {plural(groups.length, "group")} of errors, {plural(stats?.dead ?? 0, "dead letter")}
             </h2>
             <span class="spring" />
-            <Button onClick={() => ask("redrive")}>Redrive all groups…</Button>
-            <Button kind="danger" onClick={() => ask("delete")}>
-              Delete all…
-            </Button>
+            <Allowed right="manage">
+              <Button onClick={() => ask("redrive")}>Redrive all groups…</Button>
+              <Button kind="danger" onClick={() => ask("delete")}>
+                Delete all…
+              </Button>
+            </Allowed>
           </div>
           <ul class="groups">
             {groups.map((group) => (

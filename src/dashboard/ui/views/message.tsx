@@ -2,6 +2,7 @@ import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { ask, queuePath } from "../api.ts";
 import { moment } from "../format.ts";
+import { Allowed } from "../parts/allowed.tsx";
 import { Ago, Button, Card, Field, Loading, Notice, StateBadge, Tag } from "../parts/basics.tsx";
 import { Body } from "../parts/body.tsx";
 import { Confirm, Dialog } from "../parts/dialog.tsx";
@@ -144,24 +145,32 @@ function Actions({ message, onChange, onGone }: ActionsProps) {
   return (
     <div class="actions">
       {dead && is_live && (
-        <Button
-          kind="primary"
-          onClick={() => void redrive().then((is_done) => is_done && go(hrefOf(["queues", source, "messages", id])))}
-        >
-          Redrive
-        </Button>
+        <Allowed right="manage">
+          <Button
+            kind="primary"
+            onClick={() => void redrive().then((is_done) => is_done && go(hrefOf(["queues", source, "messages", id])))}
+          >
+            Redrive
+          </Button>
+        </Allowed>
       )}
-      <Link to={hrefOf(["queues", source, "publish"], { from: id, of: queue_id })} class="button">
-        Publish again with changes
-      </Link>
-      {is_live && state !== "ready" && <Button onClick={() => settle("nack", "Visible now")}>Make visible</Button>}
-      {is_live && <Button onClick={() => settle("ack", "Acked")}>Ack</Button>}
-      {is_live && !is_held && <Button onClick={() => setAsked("reschedule")}>Reschedule…</Button>}
-      {!is_held && (
-        <Button kind="danger" onClick={() => setAsked("delete")}>
-          Delete…
-        </Button>
-      )}
+      <Allowed right="publish">
+        <Link to={hrefOf(["queues", source, "publish"], { from: id, of: queue_id })} class="button">
+          Publish again with changes
+        </Link>
+      </Allowed>
+      <Allowed right="consume">
+        {is_live && state !== "ready" && <Button onClick={() => settle("nack", "Visible now")}>Make visible</Button>}
+        {is_live && <Button onClick={() => settle("ack", "Acked")}>Ack</Button>}
+      </Allowed>
+      <Allowed right="manage">
+        {is_live && !is_held && <Button onClick={() => setAsked("reschedule")}>Reschedule…</Button>}
+        {!is_held && (
+          <Button kind="danger" onClick={() => setAsked("delete")}>
+            Delete…
+          </Button>
+        )}
+      </Allowed>
       {asked === "reschedule" && (
         <Reschedule
           message={message}

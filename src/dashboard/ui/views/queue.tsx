@@ -1,5 +1,6 @@
 import { ask, queuePath } from "../api.ts";
 import { compact, count, duration, rate } from "../format.ts";
+import { Allowed } from "../parts/allowed.tsx";
 import { Loading, Notice, Tag } from "../parts/basics.tsx";
 import { PauseButton } from "../parts/pause.tsx";
 import { type Polled, usePoll } from "../poll.ts";
@@ -110,10 +111,14 @@ function Title({ queue_id, queue, onChange }: TitleProps) {
       {queue?.paused?.publish && <Tag kind="warning">publishing paused</Tag>}
       {queue !== undefined && (
         <div class="title-actions">
-          <PauseButton queue={queue} onChange={onChange} />
-          <Link to={hrefOf(["queues", queue_id, "publish"])} class="button primary">
-            Publish
-          </Link>
+          <Allowed right="manage">
+            <PauseButton queue={queue} onChange={onChange} />
+          </Allowed>
+          <Allowed right="publish">
+            <Link to={hrefOf(["queues", queue_id, "publish"])} class="button primary">
+              Publish
+            </Link>
+          </Allowed>
         </div>
       )}
     </div>

@@ -1,6 +1,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { ask, query } from "../api.ts";
 import { compact, duration, plural, rate } from "../format.ts";
+import { Allowed } from "../parts/allowed.tsx";
 import { Button, Empty, Loading, Notice, Table, Tag } from "../parts/basics.tsx";
 import { Sparkline } from "../parts/sparkline.tsx";
 import { patience, usePoll } from "../poll.ts";
@@ -133,15 +134,21 @@ function useTrends(ids: string[]): Map<string, Trend> {
   return useMemo(() => new Map(data?.data.map((trend) => [trend.queue_id, trend])), [data]);
 }
 
+const NewQueue = () => (
+  <Allowed right="manage">
+    <Link to={hrefOf(["new"])} class="button primary">
+      New queue
+    </Link>
+  </Allowed>
+);
+
 const Welcome = () => (
   <Empty title="No queues yet">
     <p>A queue holds messages until a consumer has acked them. Make the first one here, or with one request:</p>
     <pre>
       {`curl ${location.origin}/v1/queues -d '{"id":"orders","ack_deadline_seconds":30,"message_retention_seconds":1209600}'`}
     </pre>
-    <Link to={hrefOf(["new"])} class="button primary">
-      New queue
-    </Link>
+    <NewQueue />
   </Empty>
 );
 
@@ -224,9 +231,7 @@ export function QueuesView() {
           </span>
         )}
         <div class="title-actions">
-          <Link to={hrefOf(["new"])} class="button primary">
-            New queue
-          </Link>
+          <NewQueue />
         </div>
       </div>
       {error && <Notice>{error}</Notice>}

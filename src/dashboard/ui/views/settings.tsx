@@ -1,6 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { ask, askAll, queuePath } from "../api.ts";
 import { count, plural } from "../format.ts";
+import { Allowed } from "../parts/allowed.tsx";
 import { Button, Card } from "../parts/basics.tsx";
 import { Confirm } from "../parts/dialog.tsx";
 import { SettingsFields, settingsOf, type Values, valuesOf } from "../parts/settingsForm.tsx";
@@ -140,23 +141,27 @@ export function QueueSettings({ queue, stats, onChange }: DangerProps) {
               setValues(next);
             }}
           />
-          <div class="form-actions">
-            <Button kind="primary" type="submit" disabled={!has_changed || is_busy}>
-              Save
-            </Button>
-            <Button
-              disabled={!has_changed}
-              onClick={() => {
-                setValues(stored);
-                setIsEdited(false);
-              }}
-            >
-              Undo
-            </Button>
-          </div>
+          <Allowed right="manage">
+            <div class="form-actions">
+              <Button kind="primary" type="submit" disabled={!has_changed || is_busy}>
+                Save
+              </Button>
+              <Button
+                disabled={!has_changed}
+                onClick={() => {
+                  setValues(stored);
+                  setIsEdited(false);
+                }}
+              >
+                Undo
+              </Button>
+            </div>
+          </Allowed>
         </form>
       </Card>
-      <Danger queue={queue} stats={stats} onChange={onChange} />
+      <Allowed right="manage">
+        <Danger queue={queue} stats={stats} onChange={onChange} />
+      </Allowed>
     </div>
   );
 }

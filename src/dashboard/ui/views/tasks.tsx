@@ -1,4 +1,5 @@
 import { ask } from "../api.ts";
+import { Allowed } from "../parts/allowed.tsx";
 import { Ago, Button, Empty, Loading, Notice, StateBadge, Table } from "../parts/basics.tsx";
 import { cancelTask, kindOf, TaskBar } from "../parts/taskProgress.tsx";
 import { usePoll } from "../poll.ts";
@@ -28,9 +29,11 @@ function TaskRow({ task, onChange }: { task: Task; onChange: () => void }) {
       </td>
       <td class="number">
         {state === "running" && (
-          <Button label={`Cancel ${kindOf(kind)} of ${queue_id}`} onClick={() => void cancelTask(id).then(onChange)}>
-            Cancel
-          </Button>
+          <Allowed right="manage">
+            <Button label={`Cancel ${kindOf(kind)} of ${queue_id}`} onClick={() => void cancelTask(id).then(onChange)}>
+              Cancel
+            </Button>
+          </Allowed>
         )}
       </td>
     </tr>

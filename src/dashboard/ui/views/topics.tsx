@@ -1,6 +1,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { ask, askAll } from "../api.ts";
 import { plural } from "../format.ts";
+import { Allowed } from "../parts/allowed.tsx";
 import { Ago, Button, Card, Empty, Field, Loading, Notice, Table, Tag } from "../parts/basics.tsx";
 import { Confirm } from "../parts/dialog.tsx";
 import { passes, readAttributes } from "../parts/filterTrial.ts";
@@ -63,7 +64,9 @@ export function TopicsView() {
       <div class="title">
         <h1 tabIndex={-1}>Topics</h1>
         <span class="spring" />
-        <NewTopic onMade={refresh} />
+        <Allowed right="manage">
+          <NewTopic onMade={refresh} />
+        </Allowed>
       </div>
       {error && <Notice>{error}</Notice>}
       {data === undefined && !error && <Loading />}
@@ -214,16 +217,20 @@ function Subscriptions({ topic_id, subscriptions, onChange }: SubscriptionsProps
                 </td>
                 <td class="p1 muted">{id}</td>
                 <td class="number">
-                  <Button kind="quiet" label={`Delete subscription ${id}`} onClick={() => remove(id)}>
-                    Delete
-                  </Button>
+                  <Allowed right="manage">
+                    <Button kind="quiet" label={`Delete subscription ${id}`} onClick={() => remove(id)}>
+                      Delete
+                    </Button>
+                  </Allowed>
                 </td>
               </tr>
             ))}
           </tbody>
         </Table>
       )}
-      <NewSubscription topic_id={topic_id} onMade={onChange} />
+      <Allowed right="manage">
+        <NewSubscription topic_id={topic_id} onMade={onChange} />
+      </Allowed>
     </Card>
   );
 }
@@ -252,9 +259,11 @@ export function TopicView({ topic_id }: { topic_id: string }) {
         </h1>
         <span class="spring" />
         {is_known && (
-          <Button kind="danger" onClick={() => setIsAsked(true)}>
-            Delete…
-          </Button>
+          <Allowed right="manage">
+            <Button kind="danger" onClick={() => setIsAsked(true)}>
+              Delete…
+            </Button>
+          </Allowed>
         )}
       </div>
       {error && <Notice>{error}</Notice>}
@@ -263,9 +272,11 @@ export function TopicView({ topic_id }: { topic_id: string }) {
       {is_known && (
         <div class="stack">
           <Subscriptions topic_id={topic_id} subscriptions={own} onChange={refresh} />
-          <Card title="Publish to this topic">
-            <PublishForm action="Publish" onPublish={publish} />
-          </Card>
+          <Allowed right="publish">
+            <Card title="Publish to this topic">
+              <PublishForm action="Publish" onPublish={publish} />
+            </Card>
+          </Allowed>
         </div>
       )}
       {is_asked && (
