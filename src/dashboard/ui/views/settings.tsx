@@ -57,14 +57,15 @@ function Danger({ queue, stats, onChange }: DangerProps) {
     setAsked(undefined);
     const is_delete = removal === "delete";
     const path = is_delete ? queuePath(queue.id) : queuePath(queue.id, removal);
-    await attempt(async () => {
+    const is_done = await attempt(async () => {
       const started = await ask<Started>(is_delete ? "DELETE" : "PUT", `${path}?async=true`);
       if (is_delete) {
         tell(`Deleted ${queue.id}`);
         go(hrefOf([]));
       } else setTaskId(started?.task_id);
     });
-    onChange();
+    // Nobody asks after what is gone.
+    if (!(is_delete && is_done)) onChange();
   };
   const names: Removal[] = ["cleanup", "purge", "delete"];
   return (
