@@ -33,7 +33,7 @@ const between_members = new RegExp(
   [
     "given together with",
     "is not enabled for this queue",
-    "sigv4: the server keeps no secrets",
+    "is not enabled for this server",
     "must be in the future",
     "deliver_at: must be no greater than 20",
     "must not (lead back|be the queue)",

@@ -102,10 +102,7 @@ export const keyRoutes = (broker: Broker) =>
         assertMayGive(request, body.scopes);
         const { name, scopes, namespace = null, expires_at = null, rate_limit = null, sigv4 = false } = body;
         if (sigv4 && !broker.keepsSecrets) {
-          throw new BrokerError(
-            "validation_failed",
-            "sigv4: the server keeps no secrets; set PSQLQUEUE_MASTER_KEY, or leave it out.",
-          );
+          throw new BrokerError("validation_failed", "sigv4: is not enabled for this server.");
         }
         return json(201, await broker.createKey({ name, scopes, namespace, expires_at, rate_limit, sigv4 }));
       },
