@@ -190,6 +190,7 @@ const key_commands: CommandSpec[] = [
 ];
 
 const json_option = client_options.filter(({ name }) => name === "json");
+const quiet_option = client_options.filter(({ name }) => name === "quiet");
 
 const whole_commands: CommandSpec[] = [
   {
@@ -247,6 +248,66 @@ const whole_commands: CommandSpec[] = [
   },
 ];
 
+const not_through_a_server = `It works on the database of the settings (PSQLQUEUE_DATABASE_URL, else the embedded
+one, which no server may be using), so that what is moved keeps its ids, attempts and times.`;
+
+const transfer_commands: CommandSpec[] = [
+  {
+    path: "export",
+    about:
+      "writes queues, topics, subscriptions, and messages if asked to, as lines of JSON; servers may go on meanwhile",
+    effect: "reads",
+    options: [
+      {
+        name: "file",
+        short: "f",
+        value: "FILE",
+        reader: { kind: "text" },
+        about: "where to; packed when the name ends in .gz; default standard output",
+      },
+      { name: "messages", about: "the unfinished messages too" },
+      text("queue", "IDS", "only these queues, with commas, and what subscribes them"),
+      ...quiet_option,
+    ],
+    examples: [
+      "export --file settings.ndjson",
+      "export --messages --file backup.ndjson.gz",
+      "export --messages --queue orders,orders-dead > orders.ndjson",
+    ],
+    more: () =>
+      [
+        `${not_through_a_server}`,
+        "",
+        "All lines are of one moment. Not in it: what has ended, leases (they end when they would have), API keys,",
+        "remembered dedup_ids, and that a dead message blocks its ordering key.",
+      ].join("\n"),
+  },
+  {
+    path: "import",
+    about: "reads an export into the database; what is there already is never overwritten",
+    effect: "changes",
+    options: [
+      {
+        name: "file",
+        short: "f",
+        value: "FILE",
+        reader: { kind: "text" },
+        about: "what to read; unpacked when the name ends in .gz; default standard input",
+      },
+      choice("on-conflict", ["fail", "skip"], "what to do about an id that is there already; default fail"),
+      ...quiet_option,
+      ...json_option,
+    ],
+    examples: ["import --file backup.ndjson.gz", "import --file backup.ndjson.gz --on-conflict skip"],
+    more: () =>
+      [
+        `${not_through_a_server}`,
+        "",
+        "Messages are committed some hundred at a time: one that was interrupted goes on with --on-conflict skip.",
+      ].join("\n"),
+  },
+];
+
 const local_commands: CommandSpec[] = [
   {
     path: "completions",
@@ -271,5 +332,6 @@ export const manage_commands: CommandSpec[] = [
   ...task_commands,
   ...key_commands,
   ...whole_commands,
+  ...transfer_commands,
   ...local_commands,
 ];

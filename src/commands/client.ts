@@ -45,6 +45,8 @@ const runners: Record<string, () => Promise<Runner>> = {
   doctor: async () => (await import("./doctor.ts")).doctor,
   top: async () => (await import("./top.ts")).top,
   apply: async () => (await import("./apply.ts")).apply,
+  export: async () => (await import("./transfer.ts")).exporting,
+  import: async () => (await import("./transfer.ts")).importing,
   completions: async () => (await import("./local.ts")).completions,
   schema: async () => (await import("./local.ts")).schema,
   "task cancel": async () => (await import("./tasks.ts")).cancel,
