@@ -2,6 +2,12 @@ import { defineConfig } from "drizzle-kit";
 
 export default defineConfig({
   dialect: "postgresql",
-  schema: ["./src/db/schema.ts", "./src/db/orderingSchema.ts", "./src/db/rightsSchema.ts", "./src/db/historySchema.ts"],
+  schema: [
+    "./src/db/schema.ts",
+    "./src/db/dedupSchema.ts",
+    "./src/db/orderingSchema.ts",
+    "./src/db/rightsSchema.ts",
+    "./src/db/historySchema.ts",
+  ],
   out: "./drizzle",
 });

@@ -141,15 +141,23 @@ export async function openService(options: ServiceOptions = {}): Promise<Service
     },
     async elapse(seconds) {
       const by = `${seconds} seconds`;
-      await sql`update psqlqueue.messages
-        set visible_at = visible_at - ${by}::interval, expires_at = expires_at - ${by}::interval,
-          created_at = created_at - ${by}::interval, leased_at = leased_at - ${by}::interval,
-          lease_expires_at = lease_expires_at - ${by}::interval, due_at = due_at - ${by}::interval`;
-      await sql`update psqlqueue.ordering_keys set blocked_since = blocked_since - ${by}::interval`;
-      await sql`update psqlqueue.archived_messages
-        set expires_at = expires_at - ${by}::interval, created_at = created_at - ${by}::interval`;
-      await sql`update psqlqueue.deduplications set created_at = created_at - ${by}::interval`;
-      await sql`update psqlqueue.topic_deduplications set created_at = created_at - ${by}::interval`;
+      await sql.begin(async (session) => {
+        // Time passes, nobody does anything: no trigger sees it.
+        await session`set local session_replication_role = replica`;
+        await session`update psqlqueue.messages
+          set visible_at = visible_at - ${by}::interval, expires_at = expires_at - ${by}::interval,
+            created_at = created_at - ${by}::interval, leased_at = leased_at - ${by}::interval,
+            lease_expires_at = lease_expires_at - ${by}::interval, due_at = due_at - ${by}::interval`;
+        await session`update psqlqueue.ordering_keys set blocked_since = blocked_since - ${by}::interval`;
+        await session`update psqlqueue.fair_keys set due_at = due_at - ${by}::interval`;
+        await session`update psqlqueue.fair_changes set due_at = due_at - ${by}::interval`;
+        await session`update psqlqueue.governors
+          set due_from = due_from - ${by}::interval, keyed_since = keyed_since - ${by}::interval`;
+        await session`update psqlqueue.archived_messages
+          set expires_at = expires_at - ${by}::interval, created_at = created_at - ${by}::interval`;
+        await session`update psqlqueue.deduplications set created_at = created_at - ${by}::interval`;
+        await session`update psqlqueue.topic_deduplications set created_at = created_at - ${by}::interval`;
+      });
       // Rows never move back in time by themselves, and the scan floor relies on it.
       broker.forgetFloors();
     },

@@ -122,6 +122,7 @@ describe("the schema", () => {
       cpSync(path.join(root, "drizzle"), path.join(copy, "drizzle"), { recursive: true });
       for (const name of [
         "src/db/schema.ts",
+        "src/db/dedupSchema.ts",
         "src/db/orderingSchema.ts",
         "src/db/rightsSchema.ts",
         "src/db/historySchema.ts",

@@ -131,6 +131,23 @@ describe("messages", () => {
     expect(Messages[0].MessageAttributes).toEqual({ ...attributes, a: { DataType: "String", StringValue: "2" } });
   });
 
+  test("the group of a message of a standard queue is its fairness key", async () => {
+    const QueueUrl = await sqs.queue();
+    const queue = name(QueueUrl);
+    await verbs.update(queue, { fair_by: "fairness_key" });
+    for (const MessageBody of ["a0", "a1", "a2"]) {
+      await json("SendMessage", { QueueUrl, MessageBody, MessageGroupId: "a" });
+    }
+    const entry = { Id: "1", MessageBody: "b0", MessageGroupId: "b", DelaySeconds: 0 };
+    const { Successful } = await json("SendMessageBatch", { QueueUrl, Entries: [entry] });
+    expect((await verbs.look(queue, Successful[0].MessageId)).body.fairness_key).toBe("b");
+    const asked = { QueueUrl, MaxNumberOfMessages: 2, MessageSystemAttributeNames: ["MessageGroupId"] };
+    const { Messages } = await json("ReceiveMessage", asked);
+    const groups = Messages.map((own: { Attributes: Record<string, string> }) => own.Attributes["MessageGroupId"]);
+    expect(groups).toEqual(["a", "b"]);
+    expect(await verbs.bodies(queue)).toEqual(["a1", "a2"]);
+  });
+
   test("a long poll of one edge is woken by a publish of the other", async () => {
     const QueueUrl = await sqs.queue();
     const waiting = json("ReceiveMessage", { QueueUrl, WaitTimeSeconds: 20 });

@@ -148,7 +148,7 @@ describe("sqs-consumer and sqs-producer", () => {
   });
 
   test("a heartbeat keeps a message hidden for as long as it is handled", async () => {
-    const queueUrl = await sqs.queue({ VisibilityTimeout: "2" });
+    const queueUrl = await sqs.queue({ VisibilityTimeout: "4" });
     let deliveries = 0;
     let beats = 0;
     const counting = sqs.client();
@@ -162,17 +162,17 @@ describe("sqs-consumer and sqs-producer", () => {
     const consumer = Consumer.create({
       queueUrl,
       sqs: counting,
-      visibilityTimeout: 2,
+      visibilityTimeout: 4,
       heartbeatInterval: 1,
       async handleMessage(message) {
         deliveries += 1;
-        await until(() => beats >= 3);
+        await until(() => beats >= 5);
         return message;
       },
     });
     consumer.start();
     await client.send(new SendMessageCommand({ QueueUrl: queueUrl, MessageBody: "slow" }));
-    await until(async () => beats >= 3 && (await countsOf(queueUrl)).join() === "0,0");
+    await until(async () => beats >= 5 && (await countsOf(queueUrl)).join() === "0,0");
     consumer.stop({ abort: true });
     expect(deliveries).toBe(1);
   });

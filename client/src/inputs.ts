@@ -124,6 +124,10 @@ export type MessageInput = {
   ordering_key?: string | null | undefined;
   /** Higher ones are delivered first; default 0. Other than 0 only where the queue has priority_enabled */
   priority?: number | null | undefined;
+  /** Whose message it is, in a queue that is shared by it: see fair_by; at most 256 bytes */
+  fairness_key?: string | null | undefined;
+  /** Turns that its key gets in a shared queue for one of another; that of its latest message counts; default 1 */
+  weight?: number | null | undefined;
 };
 
 export type NackBatchInput = {
@@ -228,6 +232,10 @@ export type QueueInput = {
   max_bytes?: number | null | undefined;
   /** Messages under a lease at once; null: no limit */
   max_in_flight?: number | null | undefined;
+  /** Messages of one key of fair_by under a lease at once; null: no limit */
+  max_in_flight_per_key?: number | null | undefined;
+  /** What shares the queue: its keys take turns, however many messages each has; null: first come, first served */
+  fair_by?: "fairness_key" | "ordering_key" | "label" | null | undefined;
   rate_limit?:
     | {
         /** Deliveries */
@@ -303,6 +311,10 @@ export type QueueUpdate = {
   max_bytes?: number | null | undefined;
   /** Messages under a lease at once; null: no limit */
   max_in_flight?: number | null | undefined;
+  /** Messages of one key of fair_by under a lease at once; null: no limit */
+  max_in_flight_per_key?: number | null | undefined;
+  /** What shares the queue: its keys take turns, however many messages each has; null: first come, first served */
+  fair_by?: "fairness_key" | "ordering_key" | "label" | null | undefined;
   rate_limit?:
     | {
         /** Deliveries */

@@ -142,7 +142,7 @@ export type Operations = {
     };
     result: OrderingKeyPage;
   };
-  /** Look at every ordering key, and give those their first message back that have lost it. */
+  /** Look at every key of the queue, and mend those that have lost their first message or their turns. */
   repairQueue: { result: RepairedQueue };
   /** Publish a message. */
   publishMessage: { body: MessageInput; result: Published | undefined };

@@ -239,6 +239,8 @@ export type Queue = {
   max_depth: number | null;
   max_bytes: number | null;
   max_in_flight: number | null;
+  max_in_flight_per_key: number | null;
+  fair_by: "fairness_key" | "ordering_key" | "label" | null;
   rate_limit: {
     /** Deliveries */
     count: number;
@@ -339,9 +341,9 @@ export type ReceivedMessages = {
 };
 
 export type RepairedQueue = {
-  /** Keys that were looked at */
+  /** Keys that were looked at: those that messages are ordered by, and those that share the queue */
   checked: number;
-  /** Those that had lost their first message; 0 on a healthy queue */
+  /** Those that had lost their first message, or their turns; 0 on a healthy queue */
   repaired: number;
 };
 
@@ -369,6 +371,8 @@ export type SeenMessage = {
   lease_expires_at?: string;
   ordering_key?: string;
   priority?: number;
+  fairness_key?: string;
+  weight?: number;
   expires_at?: string;
   dead?: DeadLetter;
   last_error?: string;
@@ -396,6 +400,8 @@ export type SeenMessageWithEvents = {
   lease_expires_at?: string;
   ordering_key?: string;
   priority?: number;
+  fairness_key?: string;
+  weight?: number;
   expires_at?: string;
   dead?: DeadLetter;
   last_error?: string;

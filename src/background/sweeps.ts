@@ -26,6 +26,7 @@ export const sweepJobs = (broker: Broker): Job[] => [
   sweep("dead letters", exhausted_every_ms, () => broker.sweepExhausted(exhausted_seconds)),
   sweep("client keys", every_ms, broker.sweepDeduplications),
   sweep("publish batches", every_ms, broker.sweepBatches),
+  sweep("keys that share no queue", every_ms, broker.sweepFairKeys),
   sweep("deleted queues", every_ms, broker.sweepDeletedQueues),
   sweep("ended tasks", every_ms, broker.forgetTasks),
   sweep("silent servers", every_ms, broker.sweepLeaders),

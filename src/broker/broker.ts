@@ -11,6 +11,7 @@ import { bytesOf as answerBytes, createReceive, type ReceiveFrom } from "./deliv
 import { createScanFloors } from "./deliver/scanFloors.ts";
 import { createWakeups } from "./deliver/wakeups.ts";
 import { createExtras } from "./manage/extras.ts";
+import { createFairRepair } from "./manage/fairKeys.ts";
 import { createKeys } from "./manage/keys.ts";
 import type { Secrets } from "./manage/masterKeys.ts";
 import { createMessages } from "./manage/messages.ts";
@@ -40,14 +41,8 @@ import {
 import { createQuotas } from "./publish/quotas.ts";
 import type { SettleItem } from "./settle/rounds.ts";
 import { createSettle, type Extended, type ExtendItem, type NackItem } from "./settle/settle.ts";
-import { createArchiveSweep } from "./sweep/archive.ts";
-import { createDeduplicationSweep } from "./sweep/deduplications.ts";
-import { createDeletedQueueSweep } from "./sweep/deletedQueues.ts";
-import { createExhaustedSweep } from "./sweep/exhausted.ts";
-import { createExpiredSweep } from "./sweep/expired.ts";
 import { createLeadership } from "./sweep/leadership.ts";
-import { createOverdueSweep } from "./sweep/overdue.ts";
-import { createPublishBatchSweep } from "./sweep/publishBatches.ts";
+import { createSweeps } from "./sweep/sweeps.ts";
 
 export type Limits = {
   /** Statements in flight per verb (for receive: per queue and label filter). */
@@ -121,6 +116,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   const clock = createClock(db);
   const { nextId, nextFanOutId } = createIds(clock.now_ms);
   const repair = createRepair(db, onReady);
+  const repairFair = createFairRepair(db, onReady);
   const removals = createRemovals(db, repair);
   const rates = createRates(db);
   const note: NoteMessages = (event, queue_id, count) => {
@@ -219,7 +215,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createSubscriptions(db),
     ...createKeys(db, secrets.master_keys ?? new Map()),
     ...createMessages(db, onReady, settle),
-    ...createOrderingKeys(db, repair),
+    ...createOrderingKeys(db, repair, repairFair),
     ...createObserving(db, floors.floorOf),
     clock,
     /** What has an id that no path can name. */
@@ -228,13 +224,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     ...createRedrives(db),
     ...createTasks(db, removals, onReady, limits.removal_ms_max),
     ...createLeadership(db),
-    ...createExpiredSweep(db, settle, note),
-    ...createOverdueSweep(db, settle),
-    ...createExhaustedSweep(db, settle),
-    ...createArchiveSweep(db),
-    ...createDeduplicationSweep(db),
-    ...createPublishBatchSweep(db),
-    ...createDeletedQueueSweep(db, removals),
+    ...createSweeps(db, { settle, note, removals, repairFair }),
 
     /** Stores one message; committed and flushed when it resolves. Throws `queue_not_found`, `queue_closed`. */
     publish(message: Outgoing & { queue_id: string }, options?: PublishOptions): Promise<Published> {

@@ -22,7 +22,12 @@ export type RateLimit = { count: number; per_seconds: number; burst: number };
 type Whole<Default> = { kind: "whole"; min: number; max: number; default: Default; doc: string };
 type Truth = { kind: "truth"; default: boolean; doc: string };
 /** One of some words. */
-type Choice<Value extends string> = { kind: "choice"; choices: Value[]; default: Value; doc: string };
+type Choice<Value extends string | null> = {
+  kind: "choice";
+  choices: Exclude<Value, null>[];
+  default: Value;
+  doc: string;
+};
 /** The id of a queue, kept as its number in another column. */
 type Reference = { kind: "queue"; default: null; doc: string };
 /** Three columns, `rate_…`. */
@@ -41,8 +46,15 @@ const whole = <Default extends number | null>(
 ): Whole<Default> => ({ kind: "whole", min, max, default: fallback, doc });
 const choice = <Value extends string>(choices: Value[], doc: string): Choice<Value> => ({
   kind: "choice",
-  choices,
+  choices: choices as Exclude<Value, null>[],
   default: choices[0] as Value,
+  doc,
+});
+/** One of some words, or none of them. */
+const maybe = <Value extends string>(choices: Value[], doc: string): Choice<Value | null> => ({
+  kind: "choice",
+  choices: choices as Exclude<Value, null>[],
+  default: null,
   doc,
 });
 const truth = (doc: string): Truth => ({ kind: "truth", default: false, doc });
@@ -105,6 +117,16 @@ export const later_settings = {
   max_depth: whole(null as number | null, 1, bytes_max, "Unfinished messages that the queue holds; null: no limit"),
   max_bytes: whole(null as number | null, 1, bytes_max, "Bytes of its unfinished messages; null: no limit"),
   max_in_flight: whole(null as number | null, 1, 1_000_000, "Messages under a lease at once; null: no limit"),
+  max_in_flight_per_key: whole(
+    null as number | null,
+    1,
+    1000,
+    "Messages of one key of fair_by under a lease at once; null: no limit",
+  ),
+  fair_by: maybe(
+    ["fairness_key", "ordering_key", "label"],
+    "What shares the queue: its keys take turns, however many messages each has; null: first come, first served",
+  ),
   rate_limit: { kind: "rate", default: null, doc: "Deliveries that the queue allows; null: no limit" } as Rate,
 };
 

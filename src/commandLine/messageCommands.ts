@@ -21,6 +21,8 @@ export const publish_options: OptionSpec[] = [
     about: "an attribute; may be given several times",
   },
   text("ordering-key", "KEY", "messages with the same key are delivered in order, one at a time"),
+  text("fairness-key", "KEY", "whose message it is: keys share a queue that has fair_by"),
+  whole("weight", "turns of its key for one of another", 1, 100),
   whole("priority", "higher ones are delivered first, where the queue has priority_enabled", -100, 100),
   text("dedup-id", "ID", "a publish with the same id within the queue's window is a duplicate"),
   seconds("delay", "how long it stays hidden, instead of the queue's delay", 0, year_seconds),

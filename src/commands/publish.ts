@@ -9,6 +9,8 @@ export type MessageOptions = {
   attribute?: Record<string, string>;
   ordering_key?: string;
   priority?: number;
+  fairness_key?: string;
+  weight?: number;
   dedup_id?: string;
   delay?: number;
   deliver_at?: string;
@@ -22,6 +24,8 @@ export const membersOf = (options: MessageOptions): Omit<MessageInput, "body"> =
   attributes: options.attribute,
   ordering_key: options.ordering_key,
   priority: options.priority,
+  fairness_key: options.fairness_key,
+  weight: options.weight,
   dedup_id: options.dedup_id,
   delay_seconds: options.delay,
   deliver_at: options.deliver_at,

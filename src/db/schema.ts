@@ -75,13 +75,17 @@ export const queues = psqlqueue.table("queues", {
   /** Messages may have a priority, also of those that were moved here: set once, by a trigger. */
   has_priorities: boolean("has_priorities").notNull().default(false),
   max_in_flight: integer("max_in_flight"),
+  max_in_flight_per_key: integer("max_in_flight_per_key"),
+  /** What the keys are that share the queue; null: it is not shared. */
+  fair_by: text("fair_by"),
   rate_count: integer("rate_count"),
   rate_per_seconds: integer("rate_per_seconds"),
   rate_burst: integer("rate_burst"),
   /** A receive needs more than the usual statement. */
   is_governed: boolean("is_governed")
     .notNull()
-    .generatedAlwaysAs(sql`has_priorities or max_in_flight is not null or rate_count is not null`),
+    .generatedAlwaysAs(sql`
+      has_priorities or max_in_flight is not null or rate_count is not null or fair_by is not null`),
   publish_paused: boolean("publish_paused").notNull().default(false),
   consume_paused: boolean("consume_paused").notNull().default(false),
   /** What an edge keeps of a queue that means nothing to the broker: flat names, values as text. */
@@ -131,7 +135,13 @@ export const messages = psqlqueue.table(
     ordering_key: text("ordering_key"),
     /** What the order is kept in: the key, or the key and the label (see ordering_keys). */
     ordering_group: text("ordering_group"),
-    /** Set by a lease that takes one of the places of a queue with `max_in_flight`. */
+    /** What the publisher gave, whether or not a queue that it comes to is shared by it. */
+    fairness_key: text("fairness_key"),
+    /** Of its key; null: 1. */
+    weight: smallint("weight"),
+    /** The key by which it shares its queue, empty for those without; null: the queue is not shared. See fair_keys. */
+    fair_key: text("fair_key"),
+    /** Set by a lease that takes one of the places of a queue: empty, or `=` and the fair key whose place it is. */
     slot_key: text("slot_key"),
     /** When it was delivered for the first time. */
     first_leased_at: moment("first_leased_at"),
@@ -164,6 +174,26 @@ export const messages = psqlqueue.table(
     index("messages_ordered")
       .on(sql`(${message.queue_no} + 0)`, message.ordering_group, message.ordering_seq)
       .where(sql`${message.ordering_seq} is not null`),
+    // The receive order inside the keys of a shared queue, and under a label filter. `queue_no + 0` as above.
+    index("messages_fair")
+      .on(
+        sql`(${message.queue_no} + 0)`,
+        message.fair_key,
+        message.priority,
+        message.visible_at,
+        sql`${message.id} collate "POSIX"`,
+      )
+      .where(sql`${message.fair_key} is not null`),
+    index("messages_fair_label")
+      .on(
+        sql`(${message.queue_no} + 0)`,
+        message.label,
+        message.fair_key,
+        message.priority,
+        message.visible_at,
+        sql`${message.id} collate "POSIX"`,
+      )
+      .where(sql`${message.fair_key} is not null and ${message.label} is not null`),
     // The places that are taken. What ends a lease takes the entry out, and knows nothing of places.
     index("messages_slots")
       .on(sql`(${message.queue_no} + 0)`, message.slot_key, message.lease_expires_at)
@@ -248,41 +278,6 @@ export const leaders = psqlqueue.table("leaders", {
   until: moment("until").notNull(),
 });
 
-/** Client idempotency keys. How long one holds is the queue's setting at the look-up, counted from `created_at`. */
-export const deduplications = psqlqueue.table(
-  "deduplications",
-  {
-    created_at: moment("created_at").notNull(),
-    queue_no: integer("queue_no").notNull(),
-    /** sha256 of what the client sent, as 43 characters of base64url. */
-    key: text("key").notNull(),
-    message_id: text("message_id").notNull(),
-    /** sha256 of the body likewise, for queues that compare it. */
-    body_hash: text("body_hash").notNull(),
-  },
-  (seen) => [primaryKey({ columns: [seen.queue_no, seen.key] }), index("deduplications_created").on(seen.created_at)],
-);
-
-/** The same for publishes to topics: decided once, before the fan-out. */
-export const topic_deduplications = psqlqueue.table(
-  "topic_deduplications",
-  {
-    created_at: moment("created_at").notNull(),
-    topic_id: text("topic_id")
-      .notNull()
-      .references(() => topics.id, { onDelete: "cascade" }),
-    key: text("key").notNull(),
-    /** What the first publish answered, repeated to its duplicates. */
-    delivered_queues: integer("delivered_queues").notNull(),
-    /** Of that publish; null when a server before 0.6 made the row. */
-    id: text("id"),
-  },
-  (seen) => [
-    primaryKey({ columns: [seen.topic_id, seen.key] }),
-    index("topic_deduplications_created").on(seen.created_at),
-  ],
-);
-
 /** Long work that a request started and a job does: redrive, purge, cleanup, delete. */
 export const tasks = psqlqueue.table(
   "tasks",
@@ -326,6 +321,8 @@ export const outbox = psqlqueue.table("outbox", {
   body: plainText("body").notNull(),
   ordering_key: text("ordering_key"),
   priority: smallint("priority").notNull().default(0),
+  fairness_key: text("fairness_key"),
+  weight: smallint("weight"),
 });
 
 /** What happened per queue and minute, on all servers together: for rates. Failed: nacks, and leases that ran out. */

@@ -1,6 +1,6 @@
 import { Type } from "@sinclair/typebox";
 import type { Filter } from "../broker/manage/filter.ts";
-import { type State, states } from "../broker/manage/messages.ts";
+import { type State, states } from "../broker/manage/seen.ts";
 import { member } from "./schema.ts";
 
 // Which messages: the same members wherever messages are listed, counted, or all acted upon.

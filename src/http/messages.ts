@@ -1,7 +1,7 @@
 import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import { states } from "../broker/manage/messages.ts";
+import { states } from "../broker/manage/seen.ts";
 import type { Clock } from "../broker/publish/clock.ts";
 import { identityOf } from "../web/auth.ts";
 import { filterOf, type PeekState, peek_filter } from "./filter.ts";
@@ -31,6 +31,8 @@ const Seen = Type.Object(
     lease_expires_at: Type.Optional(Type.String({ format: "date-time" })),
     ordering_key: Type.Optional(Type.String()),
     priority: Type.Optional(Type.Integer()),
+    fairness_key: Type.Optional(Type.String()),
+    weight: Type.Optional(Type.Integer()),
     expires_at: Type.Optional(Type.String({ format: "date-time" })),
     dead: Type.Optional(Dead),
     last_error: Type.Optional(Type.String()),

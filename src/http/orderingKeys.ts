@@ -37,8 +37,12 @@ const KeysQuery = Type.Object({
 
 const Repaired = Type.Object(
   {
-    checked: Type.Integer({ description: "Keys that were looked at" }),
-    repaired: Type.Integer({ description: "Those that had lost their first message; 0 on a healthy queue" }),
+    checked: Type.Integer({
+      description: "Keys that were looked at: those that messages are ordered by, and those that share the queue",
+    }),
+    repaired: Type.Integer({
+      description: "Those that had lost their first message, or their turns; 0 on a healthy queue",
+    }),
   },
   { title: "RepairedQueue", example: { checked: 3, repaired: 0 } },
 );
@@ -67,7 +71,7 @@ export const orderingKeyRoutes = (broker: Broker) =>
       detail: documents(
         "repairQueue",
         "queues",
-        "Look at every ordering key, and give those their first message back that have lost it",
+        "Look at every key of the queue, and mend those that have lost their first message or their turns",
         [{ status: 200, schema: Repaired, description: "What was done; a healthy queue is left as it is" }],
         ["queue_not_found"],
       ),

@@ -69,6 +69,8 @@ const optionsOf = (body: Message, key: string | undefined): PublishOptions => ({
   dedup_key: key === undefined ? null : deduplicationKey("id", key),
   ordering_key: body.ordering_key ?? null,
   priority: body.priority ?? 0,
+  fairness_key: body.fairness_key ?? null,
+  weight: body.weight ?? null,
 });
 
 /** The client's key: the member, else the header. */
@@ -87,6 +89,8 @@ const hasOptions = (body: Message, key: string | undefined) =>
   key !== undefined ||
   body.ordering_key !== undefined ||
   body.priority !== undefined ||
+  body.fairness_key !== undefined ||
+  body.weight !== undefined ||
   body.delay_seconds !== undefined ||
   body.deliver_at !== undefined ||
   body.ttl_seconds !== undefined ||

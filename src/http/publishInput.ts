@@ -23,6 +23,8 @@ const MessageInput = Type.Object(
     dedup_id: Type.Optional(member.dedupId),
     ordering_key: Type.Optional(member.ordering_key),
     priority: Type.Optional(member.priority),
+    fairness_key: Type.Optional(member.fairness_key),
+    weight: Type.Optional(member.weight),
     id: Type.Optional(member.readOnlyText),
     queue_id: Type.Optional(member.readOnlyText),
     delivery_attempts: Type.Optional(member.readOnlyCount),

@@ -52,8 +52,10 @@ function shownSchemaOf(name: LaterName): TSchema {
   if (setting.kind === "policy") return Type.Composite([Type.Required(RetryPolicy)], { title: "RetryPolicy" });
   if (setting.kind === "rate")
     return Type.Union([Type.Composite([Type.Required(RateLimit)], { title: "RateLimit" }), Type.Null()]);
-  if (setting.kind === "choice") return Type.String({ enum: [...setting.choices] });
-  const own = setting.kind === "queue" ? Type.String() : Type.Integer();
+  const own =
+    setting.kind === "whole"
+      ? Type.Integer()
+      : Type.String(setting.kind === "choice" ? { enum: [...setting.choices] } : {});
   return setting.default === null ? Type.Union([own, Type.Null()]) : own;
 }
 

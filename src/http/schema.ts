@@ -82,6 +82,18 @@ export const member = {
     maxBytes: ordering_key_bytes_max,
     description: "Messages of a queue with the same key are delivered in order, one at a time; at most 256 bytes",
   }),
+  fairness_key: Type.String({
+    format: "ordering_key",
+    minLength: 1,
+    maxBytes: ordering_key_bytes_max,
+    description: "Whose message it is, in a queue that is shared by it: see fair_by; at most 256 bytes",
+  }),
+  weight: Type.Integer({
+    minimum: 1,
+    maximum: 100,
+    description:
+      "Turns that its key gets in a shared queue for one of another; that of its latest message counts; default 1",
+  }),
   body: Type.String({ format: "text", minLength: 1, description: "Anything but empty; white space alone is fine" }),
   attributes: Type.Unsafe<Record<string, string | null>>({
     [Kind]: "StringMap",

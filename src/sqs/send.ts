@@ -35,7 +35,10 @@ function optionsOf(queue: string, message: ReadMessage, facts: Facts): PublishOp
     const dedup_key = dedup_id === undefined ? null : deduplicationKey("id", dedup_id);
     return { ...no_options, ordering_key: group ?? null, dedup_key };
   }
-  if (delay_seconds !== undefined) return { ...no_options, delay_seconds };
+  // A standard queue may be shared by it.
+  if (delay_seconds !== undefined || group !== undefined) {
+    return { ...no_options, delay_seconds: delay_seconds ?? null, fairness_key: group ?? null };
+  }
   return facts.message_bytes_max === null ? undefined : no_options;
 }
 

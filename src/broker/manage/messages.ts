@@ -7,33 +7,7 @@ import { storedToken } from "../settle/fenced.ts";
 import type { Settle } from "../settle/settle.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
 import { type Filter, isNamed, matches } from "./filter.ts";
-
-/** What a message can be, as a peek names it. */
-export const states = ["ready", "delayed", "leased", "backing_off", "acked", "expired"] as const;
-export type State = (typeof states)[number];
-
-/** A message as one sees it without leasing. Members without a value are left out. */
-export type SeenMessage = {
-  id: string;
-  queue_id: string;
-  label: string | null;
-  body?: string;
-  /** Of the whole body, when only its beginning is shown. */
-  body_bytes?: number;
-  attributes: Record<string, string> | null;
-  delivery_attempts: number;
-  created_at: string;
-  lease_expires_at?: string;
-  ordering_key?: string;
-  priority?: number;
-  expires_at?: string;
-  dead?: unknown;
-  last_error?: string;
-  state: State;
-  visible_at?: string;
-  /** Of a single message, when something failed: the first and the latest failures. */
-  events?: unknown;
-};
+import type { SeenMessage, State } from "./seen.ts";
 
 type Row = {
   id: string | null;
@@ -53,6 +27,8 @@ type Row = {
   is_cut?: boolean;
   ordering_key: string | null;
   priority: number;
+  fairness_key: string | null;
+  weight: number | null;
 };
 
 export type PeekQuery = Filter & {
@@ -100,7 +76,7 @@ export const live_rows = sql`
   select message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
     message.created_at, case when message.visible_at > now() then message.lease_expires_at end as lease_expires_at,
     case when message.has_ttl then message.expires_at end as expires_at, message.dead::text as dead, message.last_error,
-    ${live_state} as state, ${due_at} as visible_at, message.ordering_key, message.priority,
+    ${live_state} as state, ${due_at} as visible_at, message.ordering_key, message.priority, message.fairness_key, message.weight,
     message.events::text as events
   from ${messages} as message`;
 
@@ -108,7 +84,8 @@ export const live_rows = sql`
 export const past_rows = sql`
   select past.id, past.label, past.body, past.attributes::text as attributes, past.delivery_attempts, past.created_at,
     null::timestamptz as lease_expires_at, null::timestamptz as expires_at, past.dead::text as dead, past.last_error,
-    past.outcome as state, null::timestamptz as visible_at, past.ordering_key, past.priority, past.events::text as events
+    past.outcome as state, null::timestamptz as visible_at, past.ordering_key, past.priority,
+    null::text as fairness_key, null::int as weight, past.events::text as events
   from ${archived_messages} as past`;
 
 const shape = {
@@ -126,6 +103,8 @@ const shape = {
   visible_at: column<string | null>("visible_at"),
   ordering_key: column<string | null>("ordering_key"),
   priority: column<number>("priority"),
+  fairness_key: column<string | null>("fairness_key"),
+  weight: column<number | null>("weight"),
 };
 
 const cut_shape = { body_bytes: column<number>("body_bytes"), is_cut: column<boolean>("is_cut") };
@@ -145,6 +124,8 @@ function present(row: Row & { id: string }, queue_id: string, has_body = true): 
     ...(row.lease_expires_at !== null && row.state === "leased" && { lease_expires_at: rfc3339(row.lease_expires_at) }),
     ...(row.ordering_key !== null && { ordering_key: row.ordering_key }),
     ...(row.priority !== 0 && { priority: row.priority }),
+    ...(row.fairness_key !== null && { fairness_key: row.fairness_key }),
+    ...(row.weight !== null && { weight: row.weight }),
     ...(row.expires_at !== null && { expires_at: rfc3339(row.expires_at) }),
     ...(row.dead !== null && { dead: JSON.parse(row.dead) }),
     ...(row.last_error !== null && { last_error: row.last_error }),
@@ -194,7 +175,7 @@ function preparePeek(db: Db, name: string, rows: SQL, owner: SQL, key: SQL) {
         octet_length(matching.body) as body_bytes, char_length(matching.body) > ${value("body_characters_max")}::int as is_cut,
         matching.attributes, matching.delivery_attempts, matching.created_at, matching.lease_expires_at,
         matching.expires_at, matching.dead, matching.last_error, matching.state, matching.visible_at,
-        matching.ordering_key, matching.priority, edge.last_id
+        matching.ordering_key, matching.priority, matching.fairness_key, matching.weight, edge.last_id
       from (
         select case when count(*) = ${value("scanned_rows_max")} then max(scanned.id) end as last_id from scanned
       ) as edge

@@ -5,6 +5,7 @@ import { messages, queues } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
+import type { RepairFair } from "./fairKeys.ts";
 
 /** Keys that one statement looks at. */
 const page_keys = 500;
@@ -137,7 +138,7 @@ function prepareList(db: Db): Prepared<(KeyRow | (Omit<KeyRow, "ordering_key"> &
 }
 
 /** Ordering keys of one database, as people look at them. */
-export function createOrderingKeys(db: Db, repair: Repair) {
+export function createOrderingKeys(db: Db, repair: Repair, repairFair: RepairFair) {
   const list = prepareList(db);
   const findNo = db.orm
     .$with("found", { no: column<number>("no") })
@@ -163,7 +164,7 @@ export function createOrderingKeys(db: Db, repair: Repair) {
       });
     },
 
-    /** Looks at every key of a queue, and gives those their head that have lost it. Throws `queue_not_found`. */
+    /** Looks at every key of a queue and mends those without their head or turns. Throws `queue_not_found`. */
     async repairQueue(queue_id: string): Promise<{ checked: number; repaired: number }> {
       const [queue] = await db.run("find_queue_of_keys", () => find.execute({ queue_id }), true);
       if (queue === undefined) throw new BrokerError("queue_not_found");
@@ -173,6 +174,12 @@ export function createOrderingKeys(db: Db, repair: Repair) {
         total.checked += page.checked;
         total.repaired += page.repaired;
         after = page.last_group;
+      }
+      for (let after: string | null = null, is_first = true; is_first || after !== null; is_first = false) {
+        const page = await repairFair(queue.no, after);
+        total.checked += page.checked;
+        total.repaired += page.repaired;
+        after = page.last_key;
       }
       return total;
     },

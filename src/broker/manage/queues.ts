@@ -1,6 +1,6 @@
 import { asc, eq, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
-import { governors } from "../../db/orderingSchema.ts";
+import { fair_keys, governors } from "../../db/orderingSchema.ts";
 import { deleted_queues, queues } from "../../db/schema.ts";
 import { BrokerError, DatabaseError, invalid } from "../../errors.ts";
 import type { BaseSettings, LaterInput, Queue } from "../settings.ts";
@@ -12,6 +12,7 @@ import { everything, isVisible, type Visible, visibleValues } from "./visible.ts
 // SQLSTATEs of the rules that the table itself holds for dead-letter queues.
 const check_violation = "23514";
 const aging_constraint = "queues_aging";
+const per_key_constraint = "queues_per_key";
 const foreign_key_violation = "23503";
 const chain_loops = "PQ003";
 /** The sequence has given its last number. */
@@ -103,13 +104,20 @@ export function createQueues(db: Db) {
       .where(eq(queues.id, value("id")))
       .returning({ no: queues.no }),
   );
+  const unshared = orm
+    .$with("unshared", {})
+    .as(sql`delete from ${fair_keys} as key where key.queue_no in (select no from gone)`);
   const ungoverned = orm
     .$with("ungoverned", {})
     .as(sql`delete from ${governors} as governor where governor.queue_no in (select no from gone)`);
   const remembered = orm
     .$with("remembered", { no: column<number>("no") })
     .as(sql`insert into ${deleted_queues} (no) select no from gone returning no`);
-  const remove = orm.with(released, gone, ungoverned, remembered).select().from(remembered).prepare("delete_queue");
+  const remove = orm
+    .with(released, gone, ungoverned, unshared, remembered)
+    .select()
+    .from(remembered)
+    .prepare("delete_queue");
 
   const find = async (id: string): Promise<Queue | undefined> => {
     const [row] = await db.run("get_queue", () => get.execute({ id }), true);
@@ -123,6 +131,7 @@ export function createQueues(db: Db) {
     }
     if (error !== undefined && error.code !== check_violation) throw error;
     if (error?.constraint === aging_constraint) return agingAlone();
+    if (error?.constraint === per_key_constraint) return perKeyAlone();
     const queue = await find(id);
     if (queue === undefined) return new BrokerError("queue_not_found");
     const { dead_queue_id = queue.dead_queue_id, message_max_deliveries = queue.message_max_deliveries } = input;
@@ -133,6 +142,7 @@ export function createQueues(db: Db) {
     return invalid(alone as string, "together", other as string);
   }
 
+  const perKeyAlone = () => invalid("max_in_flight_per_key", "together", "fair_by");
   const agingAlone = () => invalid("priority_aging_seconds", "together", "priority_enabled");
 
   function refuseItself(id: string, { dead_queue_id }: LaterInput): void {
@@ -162,6 +172,7 @@ export function createQueues(db: Db) {
         // The constraint is looked at before the id: the dead-letter queue is missing, the id may be taken besides.
         if (!(error instanceof DatabaseError && error.code === check_violation)) throw error;
         if (error.constraint === aging_constraint) throw agingAlone();
+        if (error.constraint === per_key_constraint) throw perKeyAlone();
         throw new BrokerError((await find(id)) === undefined ? "queue_not_found" : "queue_exists");
       }
     },

@@ -1,6 +1,7 @@
 import { type Name, type SQL, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
-import { archived_messages, deduplications, messages, queues } from "../../db/schema.ts";
+import { deduplications } from "../../db/dedupSchema.ts";
+import { archived_messages, messages, queues } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
 import { column, value } from "../statement.ts";
 import type { Repair } from "./orderingKeys.ts";

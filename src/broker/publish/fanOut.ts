@@ -1,14 +1,15 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
-import { messages, queues, subscriptions, topic_deduplications, topics } from "../../db/schema.ts";
+import { topic_deduplications } from "../../db/dedupSchema.ts";
+import { messages, queues, subscriptions, topics } from "../../db/schema.ts";
 import { BrokerError, completeResults, type Failure } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
 import { column, prepare, value } from "../statement.ts";
 import { nextId } from "./ids.ts";
-import { enteredKeys, keysOf, placed } from "./ordered.ts";
+import { enteredKeys, keyed_arrays, keyed_names, keysOf, placed } from "./ordered.ts";
 import { bytesOf, isDelayed, isKeyed, type PublishOptions, too_large } from "./publish.ts";
 import type { Quotas } from "./quotas.ts";
-import { ending, guard } from "./storing.ts";
+import { ending, fairKeyOf, guard } from "./storing.ts";
 
 /** How long a topic remembers a client's key, in seconds. */
 const dedup_window_seconds = 300;
@@ -42,13 +43,14 @@ type Row = {
   delivered_queues: number;
 };
 
-/** `is_ordered`: for messages of which some have an ordering key or a priority; the others are not to pay for it. */
+/** `is_ordered`: for messages of which some have a key, a priority or a weight; the others are not to pay for it. */
 function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepared<Row[]> {
   const { orm } = db;
   const ordered = (text: SQL, otherwise = sql``) => (is_ordered ? text : otherwise);
   const once = guard(db);
   const copy = orm.$with("copy", {}).as(sql`
     select given.*, target.queue_no, target.queue_id, target.delivery_delay_seconds, target.message_retention_seconds,
+      target.fair_by,
       row_number() over (partition by given.n order by target.queue_no) as copy_n,
       count(target.queue_no) over (partition by given.n) as delivered_queues,
       -- A queue that takes nothing, or not this, fails the publish as a whole, and a batch too.
@@ -70,15 +72,15 @@ function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepared<Row[
       ${value("topic_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
       ${value("attributes")}::text[], ${value("delays")}::int[], ${value("deliver_ats")}::text[]::timestamptz[],
       ${value("ttls")}::int[], ${value("expires_ats")}::text[]::timestamptz[], ${value("dedup_keys")}::text[],
-        ${value("bytes")}::text[]::bigint[] ${ordered(sql`, ${value("ordering_keys")}::text[], ${value("priorities")}::int[]`)}
+        ${value("bytes")}::text[]::bigint[] ${ordered(sql`, ${keyed_arrays}`)}
       ) with ordinality as item (
         topic_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, bytes,
-        ${ordered(sql`ordering_key, priority,`)} n)
+        ${ordered(sql`${keyed_names},`)} n)
     ) as given
     cross join lateral (select topic.id from ${topics} as topic where topic.id = given.topic_id limit 1) as topic
     left join lateral (
       select queue.no as queue_no, queue.id as queue_id, queue.delivery_delay_seconds, queue.message_retention_seconds,
-        queue.publish_paused, queue.max_message_bytes, 
+        queue.publish_paused, queue.max_message_bytes, queue.fair_by,
         ${ordered(sql`queue.ordering_scope, queue.allow_delayed_ordering, queue.priority_enabled,`)}
         num_nonnulls(queue.max_depth, queue.max_bytes) > 0
           and queue.id <> all (${value("counted_ids")}::text[]) as is_uncounted
@@ -120,8 +122,8 @@ function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepared<Row[
     .as(enteredKeys(sql`select fresh.queue_no, fresh.ordering_group from fresh where fresh.queue_no is not null`));
   const stored = orm.$with("stored", {}).as(sql`
     insert into ${messages} (
-      queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at
-      ${ordered(sql`, priority, ordering_seq, due_at, ordering_key, ordering_group`)})
+      queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at, fair_key
+      ${ordered(sql`, priority, ordering_seq, due_at, ordering_key, ordering_group, fairness_key, weight`)})
     select
       fresh.queue_no, psqlqueue.copy_id(fresh.id, fresh.copy_n::int), fresh.body, fresh.label, fresh.attributes::jsonb,
       ${ordered(sql`case
@@ -130,10 +132,11 @@ function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepared<Row[
         when fresh.is_head then least(${due_at}, ${ending})
         else 'infinity'
       end`)},
-      ${ending}, fresh.expires_at is not null or fresh.ttl_seconds is not null, now()
+      ${ending}, fresh.expires_at is not null or fresh.ttl_seconds is not null, now(), ${fairKeyOf(sql`fresh`, !is_ordered)}
       ${ordered(sql`, fresh.own_priority,
         case when fresh.ordering_group is not null then nextval('psqlqueue.ordering_seq') end,
-        case when fresh.ordering_group is not null then ${due_at} end, fresh.ordering_key, fresh.ordering_group`)}
+        case when fresh.ordering_group is not null then ${due_at} end, fresh.ordering_key, fresh.ordering_group,
+        fresh.fairness_key, fresh.weight`)}
     from ${ordered(sql`(${placed(sql`fresh`, order)}) as fresh`, sql`fresh`)}
     where fresh.queue_no is not null
     order by ${order}`);

@@ -2,7 +2,7 @@ import { type SQL, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { messages } from "../../db/schema.ts";
 import { value } from "../statement.ts";
-import { ending, type Outcome, plain_key, storing } from "./storing.ts";
+import { ending, fairKeyOf, type Outcome, plain_key, storing } from "./storing.ts";
 
 // Storing messages with an ordering key or a priority. Only the head of a key is visible (see ordering_keys): the first
 // message of a key that held nothing; the others wait at `infinity` until what stands before them has ended.
@@ -35,17 +35,33 @@ export const placed = (name: SQL, order: SQL) => sql`
   left join entered on entered.queue_no = ${name}.queue_no and entered.ordering_group = ${name}.ordering_group
   order by ${order}`;
 
+/** What few messages have: see PublishOptions. */
+export type Keyed = {
+  ordering_key?: string | null;
+  priority?: number;
+  fairness_key?: string | null;
+  weight?: number | null;
+};
+
+/** The arrays of these columns in a statement, and their names in its rows. */
+export const keyed_arrays = sql`
+  ${value("ordering_keys")}::text[], ${value("priorities")}::int[], ${value("fairness_keys")}::text[],
+  ${value("weights")}::int[]`;
+export const keyed_names = sql`ordering_key, priority, fairness_key, weight`;
+
 /** What items have that few have, as columns. */
-export const keysOf = (items: { ordering_key?: string | null; priority?: number }[]) => ({
+export const keysOf = (items: Keyed[]) => ({
   ordering_keys: items.map((item) => item.ordering_key ?? null),
   priorities: items.map((item) => item.priority ?? 0),
+  fairness_keys: items.map((item) => item.fairness_key ?? null),
+  weights: items.map((item) => item.weight ?? null),
 });
 
-/** Like publish_with_options, for items of which some have an ordering key or a priority. */
+/** Like publish_with_options, for items of which some have a key of some kind, a priority or a weight. */
 export function prepareKeyed(db: Db): Prepared<Outcome[]> {
   const extra = {
-    arrays: sql`, ${value("ordering_keys")}::text[], ${value("priorities")}::int[]`,
-    names: sql`ordering_key, priority,`,
+    arrays: sql`, ${keyed_arrays}`,
+    names: sql`${keyed_names},`,
     columns: sql`,
       psqlqueue.ordering_group(queue.ordering_scope, given.ordering_key, given.label) as ordering_group,
       given.ordering_key is not null and not queue.allow_delayed_ordering
@@ -61,7 +77,7 @@ export function prepareKeyed(db: Db): Prepared<Outcome[]> {
   const stored = sql`
     insert into ${messages} (
       queue_no, id, body, label, attributes, priority, visible_at, expires_at, has_ttl, created_at, ordering_seq, due_at,
-      ordering_key, ordering_group, extras)
+      ordering_key, ordering_group, extras, fairness_key, weight, fair_key)
     select
       fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes::jsonb, fresh.priority,
       case
@@ -73,7 +89,8 @@ export function prepareKeyed(db: Db): Prepared<Outcome[]> {
       ${ending}, fresh.expires_at is not null or fresh.ttl_seconds is not null, now(),
       case when fresh.ordering_group is not null then nextval('psqlqueue.ordering_seq') end,
       case when fresh.ordering_group is not null then fresh.visible_at end, fresh.ordering_key, fresh.ordering_group,
-      fresh.extras::jsonb
+      fresh.extras::jsonb, fresh.fairness_key, fresh.weight,
+      ${fairKeyOf(sql`fresh`)}
     from (${placed(sql`fresh`, sql`fresh.n`)}) as fresh
     returning id, ordering_seq`;
   const steps: [string, SQL][] = [

@@ -1,12 +1,13 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
+import { deduplications } from "../../db/dedupSchema.ts";
 import { stale_keys } from "../../db/orderingSchema.ts";
-import { deduplications, messages, outbox, queues } from "../../db/schema.ts";
+import { messages, outbox, queues } from "../../db/schema.ts";
 import type { OnReady } from "../onReady.ts";
 import { column, prepare, value } from "../statement.ts";
 import { takesOldKeys } from "./dedup.ts";
 import { enteredKeys, placed } from "./ordered.ts";
-import { ending } from "./storing.ts";
+import { ending, fairKeyOf } from "./storing.ts";
 
 const channel = "psqlqueue_outbox";
 const chunk_rows = 500;
@@ -49,7 +50,7 @@ function prepareMove(db: Db): Prepared<Moved[]> {
     ))
     returning row.*`);
   const item = db.orm.$with("item", {}).as(sql`
-    select taken.*, queue.id as queue_id, queue.message_retention_seconds, keyed.key,
+    select taken.*, queue.id as queue_id, queue.message_retention_seconds, queue.fair_by, keyed.key,
       psqlqueue.ordering_group(queue.ordering_scope, taken.ordering_key, taken.label) as ordering_group,
       case
         when taken.deliver_at is not null then greatest(now(), taken.deliver_at)
@@ -84,7 +85,7 @@ function prepareMove(db: Db): Prepared<Moved[]> {
   const stored = db.orm.$with("stored", {}).as(sql`
     insert into ${messages} (
       queue_no, id, body, label, attributes, priority, visible_at, expires_at, has_ttl, created_at, ordering_seq, due_at,
-      ordering_key, ordering_group)
+      ordering_key, ordering_group, fairness_key, weight, fair_key)
     select fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes, fresh.priority,
       case
         when fresh.ordering_group is null then fresh.due_at
@@ -93,7 +94,8 @@ function prepareMove(db: Db): Prepared<Moved[]> {
       end,
       ${ending}, fresh.expires_at is not null or fresh.ttl_seconds is not null, now(),
       case when fresh.ordering_group is not null then nextval('psqlqueue.ordering_seq') end,
-      case when fresh.ordering_group is not null then fresh.due_at end, fresh.ordering_key, fresh.ordering_group
+      case when fresh.ordering_group is not null then fresh.due_at end, fresh.ordering_key, fresh.ordering_group,
+      fresh.fairness_key, fresh.weight, ${fairKeyOf(sql`fresh`)}
     from (${placed(sql`fresh`, sql`fresh.seq`)}) as fresh`);
   const answer = db.orm
     .$with("answer", {

@@ -4,7 +4,7 @@ import type { OnReady } from "../onReady.ts";
 import { isInTally } from "../statement.ts";
 import { deduplicationKey } from "./dedup.ts";
 import { nextId } from "./ids.ts";
-import { keysOf, prepareKeyed } from "./ordered.ts";
+import { type Keyed, keysOf, prepareKeyed } from "./ordered.ts";
 import type { Asked, Quotas } from "./quotas.ts";
 import { prepareOptioned, prepareOriginals, preparePlain, prepareWhy } from "./storing.ts";
 
@@ -36,11 +36,15 @@ export type PublishOptions = {
   ordering_key?: string | null;
   /** -100 to 100, higher first; other than 0 only where the queue allows it. */
   priority?: number;
+  /** By which a queue may be shared, see the setting fair_by; null: none. */
+  fairness_key?: string | null;
+  /** How many turns its key gets for one of another: 1 to 100; null: 1. */
+  weight?: number | null;
 };
 
-/** Needs the statement for messages with an ordering key or a priority. */
-export const isKeyed = ({ ordering_key, priority }: Pick<PublishOptions, "ordering_key" | "priority">): boolean =>
-  ordering_key != null || (priority ?? 0) !== 0;
+/** Needs the statement for messages with a key of some kind, a priority or a weight. */
+export const isKeyed = ({ ordering_key, priority, fairness_key, weight }: Keyed): boolean =>
+  ordering_key != null || (priority ?? 0) !== 0 || fairness_key != null || weight != null;
 
 export type OptionedItem = PublishItem & PublishOptions;
 

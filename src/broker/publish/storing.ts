@@ -1,6 +1,7 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
-import { deduplications, messages, publish_batches, queues } from "../../db/schema.ts";
+import { deduplications } from "../../db/dedupSchema.ts";
+import { messages, publish_batches, queues } from "../../db/schema.ts";
 import { column, prepare, type Tally, value } from "../statement.ts";
 import { takesOldKeys } from "./dedup.ts";
 
@@ -30,12 +31,21 @@ export const guard = (db: Db) =>
       .returning({ id: publish_batches.id }),
   );
 
+/**
+ * By what a message shares its queue: null, and nothing more to do, where it is not shared. `row`: with `fair_by` of
+ * the queue, and the message's label; `is_plain`: it has no keys.
+ */
+export const fairKeyOf = (row: SQL, is_plain = false) =>
+  is_plain
+    ? sql`psqlqueue.fair_key(${row}.fair_by, ${row}.label, null, null)`
+    : sql`psqlqueue.fair_key(${row}.fair_by, ${row}.label, ${row}.ordering_key, ${row}.fairness_key)`;
+
 /** The plain form, for messages and queues without options: what nearly every publish is. */
 export function preparePlain(db: Db): Prepared<Tally[]> {
   const once = guard(db);
   // Look-ups are `lateral … limit 1` so that the planner cannot turn the join round, whatever it believes of the sizes.
   const item = db.orm.$with("item", {}).as(sql`
-    select given.*, queue.no as queue_no, queue.delivery_delay_seconds, queue.message_retention_seconds
+    select given.*, queue.no as queue_no, queue.delivery_delay_seconds, queue.message_retention_seconds, queue.fair_by
     from unnest(
       ${value("queue_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
       ${value("attributes")}::text[], ${value("extras")}::text[]
@@ -44,11 +54,13 @@ export function preparePlain(db: Db): Prepared<Tally[]> {
     where not queue.publish_paused and not queue.content_dedup
       and num_nonnulls(queue.max_message_bytes, queue.max_depth, queue.max_bytes) = 0`);
   const stored = db.orm.$with("stored", {}).as(sql`
-    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, created_at, extras)
+    insert into ${messages} (
+      queue_no, id, body, label, attributes, visible_at, expires_at, created_at, extras, fair_key)
     select
       item.queue_no, item.id, item.body, item.label, item.attributes::jsonb,
       now() + item.delivery_delay_seconds * interval '1 second',
-      now() + item.message_retention_seconds * interval '1 second', now(), item.extras::jsonb
+      now() + item.message_retention_seconds * interval '1 second', now(), item.extras::jsonb,
+      ${fairKeyOf(sql`item`, true)}
     from item
     where exists (select from once)
     order by item.n`);
@@ -93,7 +105,7 @@ const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
       as is_conflict
   from (
     select given.*, queue.no as queue_no, queue.message_retention_seconds, queue.dedup_window_seconds, queue.dedup_strict,
-      queue.publish_paused as is_closed,
+      queue.fair_by, queue.publish_paused as is_closed,
       coalesce(given.bytes > queue.max_message_bytes, false) as is_too_large,
       not given.is_counted and num_nonnulls(queue.max_depth, queue.max_bytes) > 0 as is_uncounted,
       case when queue.dedup_window_seconds > 0 then ${key} end as key,
@@ -185,10 +197,12 @@ export const plain_key = sql`
 export function prepareOptioned(db: Db): Prepared<Outcome[]> {
   const none = sql``;
   const stored = sql`
-    insert into ${messages} (queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at, extras)
+    insert into ${messages} (
+      queue_no, id, body, label, attributes, visible_at, expires_at, has_ttl, created_at, extras, fair_key)
     select
       fresh.queue_no, fresh.id, fresh.body, fresh.label, fresh.attributes::jsonb, fresh.visible_at, ${ending},
-      fresh.expires_at is not null or fresh.ttl_seconds is not null, now(), fresh.extras::jsonb
+      fresh.expires_at is not null or fresh.ttl_seconds is not null, now(), fresh.extras::jsonb,
+      ${fairKeyOf(sql`fresh`, true)}
     from fresh
     order by fresh.n`;
   const extra = { arrays: none, names: none, columns: none, refused: none, key: plain_key };

@@ -54,7 +54,7 @@ const messages = (which: string, order: string) => `
   select (
     -- Most columns of most messages are null. Null inside one of them is somebody's.
     (select jsonb_object_agg(own.key, own.value) from jsonb_each(to_jsonb(message)) as own where own.value <> 'null')
-    - '{queue_no,lease_token,leased_at,lease_expires_at,slot_key,ordering_seq,ordering_group}'::text[]
+    - '{queue_no,lease_token,leased_at,lease_expires_at,slot_key,fair_key,ordering_seq,ordering_group}'::text[]
     || jsonb_build_object('kind', 'message', 'queue_id', $2::text, 'state', case
       when message.lease_token is not null and message.lease_expires_at > now() then 'leased'
       when message.visible_at <= now() then 'ready'

@@ -5,7 +5,7 @@ export const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"
 
 /** Stores messages that are not there yet, under the locks of their keys; answers `queue/id` of those it stored. */
 export function prepareMessages(columns: string[]) {
-  const computed = ["queue_no", "visible_at", "ordering_seq", "ordering_group", "due_at"];
+  const computed = ["queue_no", "visible_at", "ordering_seq", "ordering_group", "due_at", "fair_key"];
   const internal = ["lease_token", "leased_at", "lease_expires_at", "slot_key"];
   const plain = columns.filter((name) => !computed.includes(name) && !internal.includes(name));
   // What has no default must be given; what has one may be left out.
@@ -19,7 +19,7 @@ export function prepareMessages(columns: string[]) {
     name in defaults ? `coalesce(given.${quoted(name)}, ${defaults[name]})` : `given.${quoted(name)}`;
   const text = `
     with given as materialized (
-      select row.*, queue.no, queue.id as queue_id, line.n,
+      select row.*, queue.no, queue.id as queue_id, queue.fair_by, line.n,
         psqlqueue.ordering_group(queue.ordering_scope, row.ordering_key, row.label) as own_group
       from unnest($1::text[]) with ordinality as line (json, n)
       cross join lateral (select line.json::jsonb as json) as parsed
@@ -34,7 +34,8 @@ export function prepareMessages(columns: string[]) {
           else 'infinity'
         end,
         case when given.own_group is not null then nextval('psqlqueue.ordering_seq') end, given.own_group,
-        case when given.own_group is not null then coalesce(given.due_at, now()) end
+        case when given.own_group is not null then coalesce(given.due_at, now()) end,
+        psqlqueue.fair_key(given.fair_by, given.label, given.ordering_key, given.fairness_key)
       from (select * from given order by given.n) as given
       on conflict (queue_no, id) do nothing
       returning queue_no, id

@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { duration } from "../format.ts";
-import type { Queue, RetryPolicy } from "../shapes.ts";
+import type { Queue } from "../shapes.ts";
 import { Button, Field } from "./basics.tsx";
 
 type Setting = {
@@ -13,7 +13,7 @@ type Setting = {
   values?: string[];
 };
 
-/** Every setting of a queue, in groups; `retry_policy.` leads to a member of the policy. */
+/** Every setting of a queue, in groups; `retry_policy.` and `rate_limit.` lead to their members. */
 const groups: { title: string; settings: Setting[] }[] = [
   {
     title: "Delivery",
@@ -84,6 +84,43 @@ const groups: { title: string; settings: Setting[] }[] = [
     ],
   },
   {
+    title: "Priority",
+    settings: [
+      { name: "priority_enabled", label: "Priorities", kind: "switch", hint: "-100 to 100, higher ones first" },
+      {
+        name: "priority_aging_seconds",
+        label: "A step of ageing",
+        kind: "seconds",
+        empty: "none",
+        hint: "So much waiting counts as one step of priority",
+      },
+    ],
+  },
+  {
+    title: "Caps and sharing",
+    settings: [
+      { name: "max_in_flight", label: "In flight at most", kind: "number", empty: "unlimited" },
+      { name: "rate_limit.count", label: "Deliveries", kind: "number", empty: "unlimited" },
+      { name: "rate_limit.per_seconds", label: "In so many seconds", kind: "number", empty: "unlimited" },
+      { name: "rate_limit.burst", label: "At once after a rest", kind: "number", empty: "as many" },
+      {
+        name: "fair_by",
+        label: "Shared by",
+        kind: "choice",
+        values: ["fairness_key", "ordering_key", "label"],
+        empty: "nothing",
+        hint: "Its keys take turns, however many messages each has",
+      },
+      {
+        name: "max_in_flight_per_key",
+        label: "In flight of a key",
+        kind: "number",
+        empty: "unlimited",
+        hint: "Needs keys that share the queue",
+      },
+    ],
+  },
+  {
     title: "Duplicates",
     settings: [
       { name: "dedup_scope", label: "Counted in", kind: "choice", values: ["queue", "ordering_key"] },
@@ -115,12 +152,12 @@ const textOf = (value: unknown) => (value === null || value === undefined ? "" :
 
 /** The settings of a queue as the form's texts. */
 export function valuesOf(queue: Partial<Queue>): Values {
-  const policy = (queue["retry_policy"] ?? {}) as Partial<RetryPolicy>;
   return Object.fromEntries(
     groups.flatMap(({ settings }) =>
       settings.map(({ name }) => {
         const [first = "", member] = name.split(".");
-        return [name, textOf(member === undefined ? queue[first] : policy[member as keyof RetryPolicy])];
+        const own = queue[first];
+        return [name, textOf(member === undefined ? own : (own as Record<string, unknown> | null)?.[member])];
       }),
     ),
   );
@@ -142,6 +179,8 @@ export function settingsOf(values: Values): Record<string, unknown> {
     const [first = "", member] = name.split(".");
     if (member === undefined) body[first] = value;
     else if (value !== null) body[first] = { ...(body[first] as object), [member]: value };
+    // Nothing of it is given: it has none.
+    else body[first] ??= null;
   }
   return body;
 }
@@ -163,6 +202,7 @@ function Control({ setting, value, onChange }: ControlProps) {
   if (kind === "choice") {
     return (
       <select name={name} value={value} onChange={(event) => onChange(event.currentTarget.value)}>
+        {empty !== undefined && <option value="">{empty}</option>}
         {values?.map((own) => (
           <option key={own}>{own}</option>
         ))}
