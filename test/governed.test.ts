@@ -272,6 +272,16 @@ describe("rate_limit", () => {
     expect(seconds).toBeLessThan(2 * 1.05 + 4);
   });
 
+  test("one that a queue gets later begins with its burst", async () => {
+    const queue = await createQueue(service, { max_in_flight: 50 });
+    for (let i = 0; i < 6; i++) await put(queue, { body: `${i}` });
+    expect((await receive(queue, "?limit=1")).length).toBe(1);
+    await update(queue, { rate_limit: { count: 1, per_seconds: 3600, burst: 3 } });
+    expect((await receive(queue, all)).length).toBe(3);
+    await update(queue, { rate_limit: { count: 1, per_seconds: 1800, burst: 3 } });
+    expect((await receive(queue, all)).length).toBe(0);
+  });
+
   test("it is shown as it was given, and null takes it away", async () => {
     const queue = await createQueue(service, { rate_limit: { count: 10, per_seconds: 60 } });
     const shown = async () => (await call("GET", `/v1/queues/${queue}`)).body.rate_limit;
