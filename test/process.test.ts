@@ -89,7 +89,7 @@ describe("the command line", () => {
   test("what is not understood is named with the nearest that there is, and the usage, on standard error, exit 2", async () => {
     const names =
       "server, migrate, healthcheck, queue, publish, receive, ack, nack, extend, peek, topic, subscription, " +
-      "redrive, task, key, top, doctor, apply, export, import, completions, schema, help";
+      "redrive, task, key, top, doctor, apply, export, import, backup, restore, completions, schema, help";
     const cases: [args: string[], sentence: string][] = [
       [["serve"], 'unknown command "serve"; did you mean server?'],
       [["frobnicate"], `unknown command "frobnicate"; there are ${names}`],

@@ -47,7 +47,7 @@ async function make(service: Service, kind: string, body: Line) {
 }
 
 async function fill({ put, take, receive, nack }: ReturnType<typeof verbsOf>) {
-  const times = { ack_deadline_seconds: 30, message_retention_seconds: 3600 };
+  const times = { ack_deadline_seconds: 900, message_retention_seconds: 3600 };
   await make(source, "queues", { id: "z-dead", ...times });
   const dead = { dead_queue_id: "z-dead", message_max_deliveries: 2 };
   await make(source, "queues", { id: "orders", ...times, ...dead, retry_policy: { min_seconds: 0 }, max_depth: 99 });

@@ -59,3 +59,7 @@ export const page_options = [whole("limit", "items at most; default all", 1, int
 
 /** The queue that a command is about. */
 export const queue_argument = { name: "QUEUE", about: "the queue's id" };
+
+/** For commands that ask no server. */
+export const json_option: OptionSpec[] = client_options.filter(({ name }) => name === "json");
+export const quiet_option: OptionSpec[] = client_options.filter(({ name }) => name === "quiet");

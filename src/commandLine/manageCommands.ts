@@ -2,6 +2,7 @@ import {
   choice,
   client_options,
   int32_max,
+  json_option,
   page_options,
   queue_argument,
   seconds,
@@ -12,6 +13,7 @@ import {
 } from "./clientOptions.ts";
 import type { CommandSpec } from "./command.ts";
 import { publish_options } from "./messageCommands.ts";
+import { transfer_commands } from "./transferCommands.ts";
 
 const topic = { name: "TOPIC", about: "the topic's id" };
 const subscription = { name: "SUBSCRIPTION", about: "the subscription's id" };
@@ -189,9 +191,6 @@ const key_commands: CommandSpec[] = [
   },
 ];
 
-const json_option = client_options.filter(({ name }) => name === "json");
-const quiet_option = client_options.filter(({ name }) => name === "quiet");
-
 const whole_commands: CommandSpec[] = [
   {
     path: "top",
@@ -244,66 +243,6 @@ const whole_commands: CommandSpec[] = [
         "    - { id: events }",
         "  subscriptions:",
         "    - { id: events-to-orders, topic_id: events, queue_id: orders, message_filters: { kind: [order] } }",
-      ].join("\n"),
-  },
-];
-
-const not_through_a_server = `It works on the database of the settings (PSQLQUEUE_DATABASE_URL, else the embedded
-one, which no server may be using), so that what is moved keeps its ids, attempts and times.`;
-
-const transfer_commands: CommandSpec[] = [
-  {
-    path: "export",
-    about:
-      "writes queues, topics, subscriptions, and messages if asked to, as lines of JSON; servers may go on meanwhile",
-    effect: "reads",
-    options: [
-      {
-        name: "file",
-        short: "f",
-        value: "FILE",
-        reader: { kind: "text" },
-        about: "where to; packed when the name ends in .gz; default standard output",
-      },
-      { name: "messages", about: "the unfinished messages too" },
-      text("queue", "IDS", "only these queues, with commas, and what subscribes them"),
-      ...quiet_option,
-    ],
-    examples: [
-      "export --file settings.ndjson",
-      "export --messages --file backup.ndjson.gz",
-      "export --messages --queue orders,orders-dead > orders.ndjson",
-    ],
-    more: () =>
-      [
-        `${not_through_a_server}`,
-        "",
-        "All lines are of one moment. Not in it: what has ended, leases (they end when they would have), API keys,",
-        "remembered dedup_ids, and that a dead message blocks its ordering key.",
-      ].join("\n"),
-  },
-  {
-    path: "import",
-    about: "reads an export into the database; what is there already is never overwritten",
-    effect: "changes",
-    options: [
-      {
-        name: "file",
-        short: "f",
-        value: "FILE",
-        reader: { kind: "text" },
-        about: "what to read; unpacked when the name ends in .gz; default standard input",
-      },
-      choice("on-conflict", ["fail", "skip"], "what to do about an id that is there already; default fail"),
-      ...quiet_option,
-      ...json_option,
-    ],
-    examples: ["import --file backup.ndjson.gz", "import --file backup.ndjson.gz --on-conflict skip"],
-    more: () =>
-      [
-        `${not_through_a_server}`,
-        "",
-        "Messages are committed some hundred at a time: one that was interrupted goes on with --on-conflict skip.",
       ].join("\n"),
   },
 ];

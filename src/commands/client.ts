@@ -47,6 +47,8 @@ const runners: Record<string, () => Promise<Runner>> = {
   apply: async () => (await import("./apply.ts")).apply,
   export: async () => (await import("./transfer.ts")).exporting,
   import: async () => (await import("./transfer.ts")).importing,
+  backup: async () => (await import("./backup.ts")).backup,
+  restore: async () => (await import("./backup.ts")).restore,
   completions: async () => (await import("./local.ts")).completions,
   schema: async () => (await import("./local.ts")).schema,
   "task cancel": async () => (await import("./tasks.ts")).cancel,

@@ -4,6 +4,7 @@ import { type Config, ConfigError } from "../config.ts";
 import { type Connection, readConnection } from "../connection/connection.ts";
 import { checkFiles } from "../db/credentials.ts";
 import type { DatabaseOptions, Db } from "../db/db.ts";
+import { serveBackups } from "../db/embedded/control.ts";
 import { type Embedded, openEmbedded } from "../db/embedded/embedded.ts";
 import { createReserve, giveReserveWhereFull } from "../db/embedded/reserve.ts";
 import { embeddedUpkeep } from "../db/embedded/upkeep.ts";
@@ -109,6 +110,9 @@ export async function openStore(config: Config): Promise<Store> {
       observe({ kind: "notice", level: "DEBUG", message: name.replaceAll("_", " "), details }),
   });
   noteOpened(config, embedded);
+  const backups = serveBackups(embedded, (details) =>
+    observe({ kind: "notice", level: "INFO", message: "backup of the embedded database", details }),
+  );
   if (!has_fsync) {
     observe({
       kind: "notice",
@@ -143,6 +147,9 @@ export async function openStore(config: Config): Promise<Store> {
       const details = { effect: "what was kept free is given to acks and purges, which make room", data_dir };
       observe({ kind: "notice", level: "WARN", message: "the disk of the embedded database is full", details });
     },
-    close: embedded.close,
+    async close() {
+      await backups.stop();
+      await embedded.close();
+    },
   };
 }

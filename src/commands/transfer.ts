@@ -1,8 +1,8 @@
-import { createReadStream, createWriteStream, existsSync, renameSync, rmSync } from "node:fs";
+import { createReadStream, existsSync } from "node:fs";
 import path from "node:path";
-import { PassThrough, type Readable, type Writable } from "node:stream";
+import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { createGunzip, createGzip } from "node:zlib";
+import { createGunzip } from "node:zlib";
 import { readConfig } from "../config.ts";
 import { holdsCluster } from "../db/embedded/layout.ts";
 import { checkMigrated, connectOnce, migrateDatabase } from "../db/migrate.ts";
@@ -14,6 +14,7 @@ import { createProgress } from "../terminal/progress.ts";
 import { version } from "../version.ts";
 import { CommandError, type Context, type Runner } from "./context.ts";
 import { openStore } from "./store.ts";
+import { openTarget } from "./target.ts";
 
 // They work on the database of the settings and not through a server: what is moved keeps its ids, attempts and times.
 
@@ -46,34 +47,6 @@ async function onDatabase<Result>(is_written: boolean, work: (client: Connection
 const isPacked = (file: string) => file.endsWith(".gz");
 const isStandard = (file: string | undefined): file is undefined | "-" => file === undefined || file === "-";
 
-/** Where an export goes. A file has its name only when it is whole. */
-function openTarget(file: string | undefined) {
-  if (isStandard(file)) return { out: process.stdout as Writable, async close() {}, discard() {} };
-  if (existsSync(file)) throw new CommandError(`${file} exists already; move it away, or give another name`);
-  const partial = `${file}.partial`;
-  const target = createWriteStream(partial);
-  const out: Writable = isPacked(file) ? createGzip() : new PassThrough();
-  const written = pipeline(out as PassThrough, target);
-  written.catch(() => {});
-  return {
-    out,
-    async close() {
-      out.end();
-      await written;
-      renameSync(partial, file);
-    },
-    discard() {
-      out.destroy();
-      rmSync(partial, { force: true });
-    },
-  };
-}
-
-const write = (out: Writable, text: string) =>
-  new Promise<void>((resolve, reject) => {
-    out.write(text, (error) => (error ? reject(error) : resolve()));
-  });
-
 const progressOf = () => createProgress(process.stderr.isTTY, (text) => process.stderr.write(text));
 
 type ExportOptions = { file?: string; messages?: boolean; queue?: string };
@@ -82,7 +55,7 @@ type ExportOptions = { file?: string; messages?: boolean; queue?: string };
 export const exporting: Runner = {
   async run({ out: output, signals }: Context, _: string[], { file, messages = false, queue }: ExportOptions) {
     const { stopping } = signals();
-    const target = openTarget(file);
+    const target = openTarget(file, { is_packed: file !== undefined && isPacked(file) });
     const progress = progressOf();
     try {
       const counts = await onDatabase(false, (client) =>
@@ -92,7 +65,7 @@ export const exporting: Runner = {
           async (text, so_far) => {
             stopping.throwIfAborted();
             progress.show(undefined, describeCounts(so_far));
-            await write(target.out, text);
+            await target.write(text);
           },
         ),
       );

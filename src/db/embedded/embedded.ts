@@ -1,9 +1,18 @@
 // The PostgreSQL that psqlqueue carries inside itself: PGlite in a Worker, reached like any other server over a socket.
 import { randomBytes } from "node:crypto";
-import { closeSync, mkdirSync, openSync, readdirSync, rmSync } from "node:fs";
+import { closeSync, copyFileSync, mkdirSync, openSync, readdirSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { checkLayout, cluster_directory, holdsCluster, prepareDirectory, writeFormat } from "./layout.ts";
+import { copyRoughly } from "./backup.ts";
+import {
+  backup_directory,
+  checkLayout,
+  cluster_directory,
+  format_file,
+  holdsCluster,
+  prepareDirectory,
+  writeFormat,
+} from "./layout.ts";
 import { type DirectoryLock, takeLock } from "./lock.ts";
 import { counter_fsyncs, counter_life, counters_count, type WorkerReply, type WorkerRequest } from "./messages.ts";
 
@@ -11,6 +20,8 @@ import { counter_fsyncs, counter_life, counters_count, type WorkerReply, type Wo
 const create_ms_max = 120_000;
 /** Opening may take this long; after a crash it replays the write-ahead log. */
 const open_ms_max = 120_000;
+/** What changed while the rest was copied is copied within this time. */
+const copy_ms_max = 120_000;
 /** Closing may take this long; it writes a checkpoint. */
 const close_ms_max = 30_000;
 /**
@@ -50,6 +61,11 @@ export type Embedded = {
   failed: Promise<Error>;
   /** How many times data was really flushed to the disk since the start. 0 for ever with `fsync: false`. */
   fsyncs(): Promise<number>;
+  /**
+   * Copies the database as it is at one moment into a directory below `data_dir`, which is removed first, and answers
+   * for how long statements had to wait. `onBytes`: what has been copied. One at a time; throws what went wrong.
+   */
+  copy(onBytes: (bytes: number) => void): Promise<{ directory: string; held_ms: number }>;
   /** Ends connections, writes a checkpoint, frees the directory. May be called twice and at any time. Throws when the
    * checkpoint failed; nothing is lost then, the next start replays the log. */
   close(): Promise<void>;
@@ -154,6 +170,20 @@ async function openCluster(
     observe({ name: "embedded_closed", data_dir, duration_ms: performance.now() - closing });
   }
 
+  async function copy(onBytes: (bytes: number) => void): Promise<{ directory: string; held_ms: number }> {
+    const directory = join(data_dir, backup_directory);
+    const cluster = join(data_dir, cluster_directory);
+    rmSync(directory, { recursive: true, force: true });
+    const to = join(directory, cluster_directory);
+    const copied = await copyRoughly(cluster, to, onBytes);
+    send(worker, { kind: "copy", cluster, to, copied });
+    const done = await answer(worker, "copied", copy_ms_max, "The database could not be copied");
+    if (done.problem !== undefined) throw new Error(`The database could not be copied: ${done.problem}`);
+    onBytes(done.bytes);
+    copyFileSync(join(data_dir, format_file), join(directory, format_file));
+    return { directory, held_ms: done.ms };
+  }
+
   let closed: Promise<void> | null = null;
   return {
     connection: {
@@ -166,6 +196,7 @@ async function openCluster(
     data_dir,
     is_new,
     failed: watch.failed,
+    copy,
     fsyncs: async () => Number(Atomics.load(shared, counter_fsyncs)),
     close() {
       closed ??= closeOnce();

@@ -12,6 +12,7 @@ import {
   readFileSync,
   realpathSync,
   renameSync,
+  rmSync,
   writeSync,
 } from "node:fs";
 import { join, resolve } from "node:path";
@@ -24,16 +25,18 @@ const postgresql_major = 18;
 const layout_format = 1;
 
 /** The file that tells which release made the directory. */
-const format_file = "format.json";
+export const format_file = "format.json";
 /** The PostgreSQL data directory proper. Exists only when complete. */
 export const cluster_directory = "postgresql";
 /** Where a first start builds it. Left over by a killed one; thrown away by the next. */
 export const initializing_directory = "initializing";
+/** Where a backup is gathered while it is being written. Left over by a killed one; thrown away by the next. */
+export const backup_directory = "backup";
 
 type Format = { format: number; postgresql_major: number; pglite_version: string };
 
 /** What else lies in a data directory. */
-const other_files = ["lock", "owner", "socket", "reserve", `${format_file}.new`];
+const other_files = ["lock", "owner", "socket", "reserve", backup_directory, `${format_file}.new`];
 /** What file systems and version control put into a directory that is otherwise empty. */
 const foreign_files = ["lost+found", ".snapshot", ".gitignore", ".gitkeep"];
 const remedy = "name another with PSQLQUEUE_DATA_DIR, or give a PostgreSQL server with PSQLQUEUE_DATABASE_URL";
@@ -175,6 +178,18 @@ export function publishCluster(data_dir: string, is_durable: boolean): void {
   if (is_durable) flushTree(built);
   renameSync(built, join(data_dir, cluster_directory));
   if (is_durable) flushDirectory(data_dir);
+}
+
+/** Makes a database visible that was restored into `initializing/`, with its format file, flushed to the disk. */
+export function publishRestored(data_dir: string): void {
+  const restored = join(data_dir, initializing_directory);
+  const cluster = join(restored, cluster_directory);
+  chmodSync(cluster, 0o700);
+  flushTree(cluster);
+  writeFormat(data_dir);
+  renameSync(cluster, join(data_dir, cluster_directory));
+  flushDirectory(data_dir);
+  rmSync(restored, { recursive: true, force: true });
 }
 
 function flushTree(directory: string): void {

@@ -11,6 +11,7 @@ import { NodeFS } from "@electric-sql/pglite/nodefs";
 import postgres_data from "@electric-sql/pglite/pglite.data" with { type: "file" };
 import postgres_wasm from "@electric-sql/pglite/pglite.wasm" with { type: "file" };
 import { takeBackend } from "./backend.ts";
+import { copyRest } from "./backup.ts";
 import { initializing_directory, publishCluster } from "./layout.ts";
 import { counter_fsyncs, counter_life, type WorkerReply, type WorkerRequest } from "./messages.ts";
 import { ActiveNodeFS } from "./nodeFs.ts";
@@ -35,6 +36,7 @@ self.onmessage = async ({ data: request }) => {
   try {
     if (request.kind === "create") await create(request);
     else if (request.kind === "open") await open(request);
+    else if (request.kind === "copy") copy(request);
     else await close();
   } catch (cause) {
     reply({ kind: "failed", message: describe(cause) });
@@ -101,6 +103,18 @@ async function open(request: Extract<WorkerRequest, { kind: "open" }>): Promise<
   const socket_path = listen(request.socket_path, serve);
   setInterval(showLife, tick_ms);
   reply({ kind: "up", socket_path, is_recovered });
+}
+
+/** Nothing is written meanwhile: this is the thread that writes. */
+function copy({ cluster, to, copied }: Extract<WorkerRequest, { kind: "copy" }>): void {
+  const started = performance.now();
+  const answer = (bytes: number, problem?: string) =>
+    reply({ kind: "copied", bytes, ms: performance.now() - started, problem });
+  try {
+    answer(copyRest(cluster, to, copied));
+  } catch (cause) {
+    answer(0, (cause as Error).message);
+  }
 }
 
 /** Listens at `path`, or in a private directory among the temporary files when that is impossible. Returns where. */
