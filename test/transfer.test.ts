@@ -101,7 +101,7 @@ test("servers go on with what was imported: order, priorities, attempts, the pas
   // The first two are under a lease of the other database until it ends; so is the head of a key.
   const first = await receive("orders", "?limit=10");
   expect(first.map(({ body }) => body)).toEqual(["other"]);
-  await target.elapse(31);
+  await target.elapse(901);
   const later = await receive("orders", "?limit=10");
   expect(later.map(({ body, delivery_attempts }) => [body, delivery_attempts]).sort()).toEqual([
     ['a\u2028b\nc\r\u0085"\\', 2],
