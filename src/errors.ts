@@ -38,8 +38,11 @@ export type ErrorName = keyof typeof catalogue;
 /** What is wrong with a member that only the broker can judge. Each edge has its own words for it. */
 export type Problem = {
   field: string;
-  /** `together`: it must be given together with the member `bound`; `not_together`: it must not. */
-  rule: "blank" | "at_most" | "itself" | "leads_back" | "together" | "not_together" | "not_enabled";
+  /**
+   * `together`: it must be given together with the member `bound`; `not_together`: it must not. `not_enabled`: for this
+   * queue; `not_offered`: by this server.
+   */
+  rule: "blank" | "at_most" | "itself" | "leads_back" | "together" | "not_together" | "not_enabled" | "not_offered";
   bound?: number | string;
 };
 

@@ -217,11 +217,12 @@ export const accessKeys: Setting<ReadonlyMap<string, string>> = {
   },
 };
 
-/** Keys that encrypt secrets which must be read again. */
+/** Keys that encrypt bodies of messages, and secrets which must be read again. */
 export const masterKeys: Setting<ReadonlyMap<string, Uint8Array>> = {
   default: "",
   allowed: "empty, 32 bytes in base64, or several such as 2026:base64,2025:base64; the first encrypts, all decrypt",
-  meaning: "encrypts secrets of keys that sign requests of SQS clients; without it there are none",
+  meaning:
+    "encrypts bodies of queues with the setting encrypt, and secrets of keys that sign SQS requests; else there are none",
   is_secret: true,
   read: (given) => {
     const items = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));

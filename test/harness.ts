@@ -3,7 +3,9 @@ import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import postgres from "postgres";
-import { type Broker, createBroker, type Limits } from "../src/broker/broker.ts";
+import { type Broker, createBroker } from "../src/broker/broker.ts";
+import type { Limits } from "../src/broker/limits.ts";
+import type { Secrets } from "../src/broker/masterKeys.ts";
 import type { DatabaseOptions } from "../src/db/db.ts";
 import { type Db, openPostgres } from "../src/db/db.ts";
 import { openEmbedded } from "../src/db/embedded/embedded.ts";
@@ -102,20 +104,16 @@ export async function createMigratedDatabase(): Promise<string> {
 }
 
 export type ServiceOptions = Partial<Limits> &
+  Secrets &
   Partial<AppOptions> & { url?: string; connections_max?: number; statement_timeout_ms?: number } & Pick<
     DatabaseOptions,
     "onAvailability"
   >;
 
-/** A service on a database of its own. */
-export async function openService(options: ServiceOptions = {}): Promise<Service> {
-  const store = await openStore(options.url);
-  const url = typeof store.server === "string" ? store.server : "";
-  const statement_timeout_ms = options.statement_timeout_ms ?? 5000;
-  const connections_max = url === "" ? 1 : (options.connections_max ?? 10);
-  const { onAvailability = () => {} } = options;
-  const db = openPostgres({ server: store.server, connections_max, statement_timeout_ms, onAvailability });
-  const broker = createBroker(db, { ...limits, statement_ms_max: statement_timeout_ms, ...options });
+/** A server on a database that is open already: with the settings of another one, beside it. */
+export function serveOn(db: Db, options: ServiceOptions = {}): Pick<Service, "broker" | "app" | "call"> {
+  const statement_ms_max = options.statement_timeout_ms ?? 5000;
+  const broker = createBroker(db, { ...limits, statement_ms_max, ...options }, undefined, options);
   const app = createApp(broker, {
     body_bytes_max: 16_777_216,
     cors_origins: [],
@@ -125,20 +123,34 @@ export async function openService(options: ServiceOptions = {}): Promise<Service
     checks_responses: true,
     ...options,
   });
+  return {
+    broker,
+    app,
+    async call(method, path, body, headers = {}) {
+      const init: RequestInit = { method, headers };
+      if (body !== undefined) init.body = typeof body === "string" ? body : JSON.stringify(body);
+      return await read(await app.handle(new Request(`http://localhost${path}`, init)));
+    },
+  };
+}
+
+/** A service on a database of its own. */
+export async function openService(options: ServiceOptions = {}): Promise<Service> {
+  const store = await openStore(options.url);
+  const url = typeof store.server === "string" ? store.server : "";
+  const statement_timeout_ms = options.statement_timeout_ms ?? 5000;
+  const connections_max = url === "" ? 1 : (options.connections_max ?? 10);
+  const { onAvailability = () => {} } = options;
+  const db = openPostgres({ server: store.server, connections_max, statement_timeout_ms, onAvailability });
+  const server = serveOn(db, options);
   // The embedded database has one connection, the service's own.
   const sql = url === "" ? db.client : postgres(url, { max: 2, onnotice() {} });
 
   return {
     url,
     db,
-    broker,
-    app,
     sql,
-    async call(method, path, body, headers = {}) {
-      const init: RequestInit = { method, headers };
-      if (body !== undefined) init.body = typeof body === "string" ? body : JSON.stringify(body);
-      return await read(await app.handle(new Request(`http://localhost${path}`, init)));
-    },
+    ...server,
     async elapse(seconds) {
       const by = `${seconds} seconds`;
       await sql.begin(async (session) => {
@@ -159,7 +171,7 @@ export async function openService(options: ServiceOptions = {}): Promise<Service
         await session`update psqlqueue.topic_deduplications set created_at = created_at - ${by}::interval`;
       });
       // Rows never move back in time by themselves, and the scan floor relies on it.
-      broker.forgetFloors();
+      server.broker.forgetFloors();
     },
     async close() {
       await Promise.all([db.close(0), sql.end({ timeout: 1 })]);

@@ -11,7 +11,7 @@ import {
   SQSClient,
   StartMessageMoveTaskCommand,
 } from "@aws-sdk/client-sqs";
-import { decrypt, encrypt } from "../src/broker/manage/masterKeys.ts";
+import { decrypt, encrypt } from "../src/broker/masterKeys.ts";
 import { startServer } from "../src/commands/server.ts";
 import { readConfig } from "../src/config.ts";
 import { emptyDirectory } from "./child.ts";

@@ -247,6 +247,8 @@ export type QueueInput = {
       }
     | null
     | undefined;
+  /** Bodies are encrypted before they are stored; needs PSQLQUEUE_MASTER_KEY */
+  encrypt?: boolean | null | undefined;
 };
 
 export type QueueUpdate = {
@@ -326,6 +328,8 @@ export type QueueUpdate = {
       }
     | null
     | undefined;
+  /** Bodies are encrypted before they are stored; needs PSQLQUEUE_MASTER_KEY */
+  encrypt?: boolean | null | undefined;
 };
 
 export type RedriveInput = {

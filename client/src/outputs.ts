@@ -249,6 +249,7 @@ export type Queue = {
     /** Deliveries at once after a rest; default count */
     burst: number;
   } | null;
+  encrypt: boolean;
   paused?: {
     publish: boolean;
     consume: boolean;
@@ -365,6 +366,8 @@ export type SeenMessage = {
   body?: string;
   /** Of the whole body, when it is cut */
   body_bytes?: number;
+  /** Instead of a body that cannot be decrypted: its master key is missing, or it was changed */
+  unreadable?: "key_missing" | "changed";
   attributes: Record<string, string> | null;
   delivery_attempts: number;
   created_at: string;
@@ -394,6 +397,8 @@ export type SeenMessageWithEvents = {
   body?: string;
   /** Of the whole body, when it is cut */
   body_bytes?: number;
+  /** Instead of a body that cannot be decrypted: its master key is missing, or it was changed */
+  unreadable?: "key_missing" | "changed";
   attributes: Record<string, string> | null;
   delivery_attempts: number;
   created_at: string;

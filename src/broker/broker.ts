@@ -10,12 +10,13 @@ import { createNotifier } from "./deliver/notifier.ts";
 import { bytesOf as answerBytes, createReceive, type ReceiveFrom } from "./deliver/receive.ts";
 import { createScanFloors } from "./deliver/scanFloors.ts";
 import { createWakeups } from "./deliver/wakeups.ts";
+import type { Limits } from "./limits.ts";
 import { createExtras } from "./manage/extras.ts";
 import { createFairRepair } from "./manage/fairKeys.ts";
 import { createKeys } from "./manage/keys.ts";
-import type { Secrets } from "./manage/masterKeys.ts";
 import { createMessages } from "./manage/messages.ts";
 import { createOrderingKeys, createRepair } from "./manage/orderingKeys.ts";
+import { createPeek } from "./manage/peek.ts";
 import { createQueues } from "./manage/queues.ts";
 import { createRedrives } from "./manage/redrives.ts";
 import { createRemovals } from "./manage/removal.ts";
@@ -23,6 +24,7 @@ import { createSubscriptions } from "./manage/subscriptions.ts";
 import { createTasks } from "./manage/tasks.ts";
 import { createTopics } from "./manage/topics.ts";
 import { createFindUnreachable } from "./manage/unreachable.ts";
+import type { Secrets } from "./masterKeys.ts";
 import { createObserving } from "./observe/observing.ts";
 import { createRates } from "./observe/rates.ts";
 import type { OnReady } from "./onReady.ts";
@@ -33,39 +35,18 @@ import { createOutbox } from "./publish/outbox.ts";
 import {
   createPublish,
   isKeyed,
+  no_options,
   type OptionedItem,
   type Published,
   type PublishItem,
   type PublishOptions,
 } from "./publish/publish.ts";
 import { createQuotas } from "./publish/quotas.ts";
+import { createSealing } from "./publish/sealing.ts";
 import type { SettleItem } from "./settle/rounds.ts";
 import { createSettle, type Extended, type ExtendItem, type NackItem } from "./settle/settle.ts";
 import { createLeadership } from "./sweep/leadership.ts";
 import { createSweeps } from "./sweep/sweeps.ts";
-
-export type Limits = {
-  /** Statements in flight per verb (for receive: per queue and label filter). */
-  lanes: number;
-  /** Requests that one statement carries. */
-  items_max: number;
-  /** Bytes of bodies and attributes that one publish statement carries. */
-  bytes_max: number;
-  /** Requests that wait per verb. */
-  waiting_max: number;
-  /** Bytes of all bodies together that wait to be stored. */
-  waiting_bytes_max: number;
-  /** Bytes of the messages of one receive; one message at least. */
-  answer_bytes_max: number;
-  /** Bytes of the messages of all receives together that are not written yet. */
-  answers_bytes_max: number;
-  /** The longest life of a statement. */
-  statement_ms_max: number;
-  /** Consumers that wait for messages. */
-  waiters_max: number;
-  /** Milliseconds after which a purge, cleanup or delete goes on as a task instead of keeping its caller. */
-  removal_ms_max: number;
-};
 
 export type Outgoing = {
   body: string;
@@ -126,13 +107,16 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   };
   const settle = createSettle(db, onReady, note);
   const quotas = createQuotas(db, notifier.others);
-  const publish = createPublish(db, onReady, quotas);
-  const fanOut = createFanOut(db, onReady, quotas);
+  const master_keys = secrets.master_keys ?? new Map();
+  const sealing = createSealing(db, master_keys);
+  const publish = createPublish(db, onReady, quotas, sealing);
+  const fanOut = createFanOut(db, onReady, quotas, sealing);
   const known_governed = createKnownGoverned();
   const receive = createReceive(db, floors, settle, note, {
     answer_bytes_max: limits.answer_bytes_max,
     answers,
     known_governed,
+    open: sealing.open,
   });
 
   /** Gives messages back that nobody will see, as if they had not been delivered. */
@@ -208,30 +192,35 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   const nacks = byCount<NackItem, undefined>("nack", nackAll);
   const extensions = byCount<ExtendItem, Extended>("extend", settle.extend);
 
+  function publishOne(message: Outgoing & { queue_id: string }, options?: PublishOptions): Promise<Published> {
+    const item = { ...message, id: nextId() };
+    if (options === undefined && !sealing.encrypts(item.queue_id)) return publishes.call(item);
+    const own = options ?? no_options;
+    return (isKeyed(own) ? keyed : optioned).call({ ...item, ...own });
+  }
+
   return {
-    ...createQueues(db),
+    ...createQueues(db, sealing),
     ...createExtras(db),
     ...createTopics(db),
     ...createSubscriptions(db),
-    ...createKeys(db, secrets.master_keys ?? new Map()),
-    ...createMessages(db, onReady, settle),
+    ...createKeys(db, master_keys),
+    ...createMessages(db, onReady, settle, sealing.open),
+    ...createPeek(db, sealing.open),
     ...createOrderingKeys(db, repair, repairFair),
     ...createObserving(db, floors.floorOf),
     clock,
     /** What has an id that no path can name. */
     findUnreachable: createFindUnreachable(db),
-    ...createOutbox(db, onReady),
+    ...createOutbox(db, onReady, sealing),
     ...createRedrives(db),
     ...createTasks(db, removals, onReady, limits.removal_ms_max),
     ...createLeadership(db),
     ...createSweeps(db, { settle, note, removals, repairFair }),
 
     /** Stores one message; committed and flushed when it resolves. Throws `queue_not_found`, `queue_closed`. */
-    publish(message: Outgoing & { queue_id: string }, options?: PublishOptions): Promise<Published> {
-      const item = { ...message, id: nextId() };
-      if (options === undefined) return publishes.call(item);
-      return (isKeyed(options) ? keyed : optioned).call({ ...item, ...options });
-    },
+    publish: (message: Outgoing & { queue_id: string }, options?: PublishOptions): Promise<Published> =>
+      sealing.isLoaded() ? publishOne(message, options) : sealing.load().then(() => publishOne(message, options)),
 
     /**
      * Stores messages of one queue in one statement, in order: all, or with `is_atomic` false those that can be. Item i
@@ -242,12 +231,14 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
       given: (Outgoing & PublishOptions)[],
       is_atomic: boolean,
     ): Promise<(Published | Failure)[]> {
+      await sealing.load();
       const items = given.map((message) => ({ ...message, queue_id, id: nextId() }));
       return await counted("published", (all: OptionedItem[]) => publish.optioned(all, is_atomic))(items);
     },
 
     /** Stores a copy for each subscription whose filter matches. Throws `topic_not_found`, `queue_closed`. */
     async publishToTopic(message: Outgoing & PublishOptions & { topic_id: string }): Promise<FannedOut> {
+      await sealing.load();
       const fanned = await fanOuts.call({ ...message, id: nextFanOutId() });
       for (const { queue_id } of fanned.copies) note("published", queue_id, 1);
       return fanned;
@@ -261,6 +252,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
       given: (Outgoing & PublishOptions)[],
       is_atomic: boolean,
     ): Promise<(FannedOut | Failure)[]> {
+      await sealing.load();
       const items = given.map((message) => ({ ...message, topic_id, id: nextFanOutId() }));
       const results = await fanOut(items, is_atomic);
       const copies = results.flatMap((result) => (result instanceof Error ? [] : result.copies));

@@ -128,6 +128,7 @@ export const later_settings = {
     "What shares the queue: its keys take turns, however many messages each has; null: first come, first served",
   ),
   rate_limit: { kind: "rate", default: null, doc: "Deliveries that the queue allows; null: no limit" } as Rate,
+  encrypt: truth("Bodies are encrypted before they are stored; needs PSQLQUEUE_MASTER_KEY"),
 };
 
 type Later = typeof later_settings;

@@ -33,7 +33,8 @@ export const transfer_commands: CommandSpec[] = [
         `${not_through_a_server}`,
         "",
         "All lines are of one moment. Not in it: what has ended, leases (they end when they would have), API keys,",
-        "remembered dedup_ids, and that a dead message blocks its ordering key.",
+        "remembered dedup_ids, and that a dead message blocks its ordering key. Bodies that are encrypted stay so: only a",
+        "server with the same PSQLQUEUE_MASTER_KEY can deliver them.",
       ].join("\n"),
   },
   {

@@ -81,6 +81,7 @@ export const queues = psqlqueue.table("queues", {
   rate_count: integer("rate_count"),
   rate_per_seconds: integer("rate_per_seconds"),
   rate_burst: integer("rate_burst"),
+  encrypt: boolean("encrypt").notNull().default(false),
   /** A receive needs more than the usual statement. */
   is_governed: boolean("is_governed")
     .notNull()

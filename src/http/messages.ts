@@ -25,6 +25,12 @@ const Seen = Type.Object(
     label: Type.Union([Type.String(), Type.Null()]),
     body: Type.Optional(Type.String()),
     body_bytes: Type.Optional(Type.Integer({ description: "Of the whole body, when it is cut" })),
+    unreadable: Type.Optional(
+      Type.String({
+        enum: ["key_missing", "changed"],
+        description: "Instead of a body that cannot be decrypted: its master key is missing, or it was changed",
+      }),
+    ),
     attributes: Type.Union([Type.Record(Type.String(), Type.String()), Type.Null()]),
     delivery_attempts: Type.Integer(),
     created_at: Type.String({ format: "date-time" }),

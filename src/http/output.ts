@@ -47,6 +47,7 @@ const words: Record<Problem["rule"], string> = {
   leads_back: "must not lead back to the queue",
   together: "must be given together with",
   not_enabled: "is not enabled for this queue",
+  not_offered: "is not enabled for this server",
   not_together: "must not be given together with",
 };
 

@@ -1,7 +1,7 @@
 import type { Budget } from "../../budget.ts";
 import type { Db } from "../../db/db.ts";
 import { BrokerError, DatabaseError, invalid } from "../../errors.ts";
-import type { NoteMessages } from "../../observe.ts";
+import { type NoteMessages, observe } from "../../observe.ts";
 import { randomTokens } from "../publish/ids.ts";
 import { orderedToken } from "../settle/fenced.ts";
 import type { Settle } from "../settle/settle.ts";
@@ -11,6 +11,7 @@ import { type KnownGoverned, prepareGoverned, type Throttle } from "./governed.t
 import { type LeasedMessage, type LeaseRow, prepareLease, type Verdict } from "./lease.ts";
 import { createFollowers } from "./ordered.ts";
 import { beginning, type ScanFloors } from "./scanFloors.ts";
+import { createOpening, type Opening } from "./unreadable.ts";
 
 /** Asked again, for rows that had expired, at most this many times in one receive. */
 const rounds_max = 50;
@@ -39,7 +40,7 @@ export type Claimed = {
   retry_ms: number | null;
 };
 
-/** What the queue as a whole refuses is the answer for all. */
+/** What the queue as a whole refuses is the answer for all. Throws DecryptionError when all it found is unreadable. */
 export type Receive = (from: ReceiveFrom, limits: number[]) => Promise<Claimed | BrokerError>;
 
 export type ReceiveLimits = {
@@ -48,6 +49,8 @@ export type ReceiveLimits = {
   /** All answers that are not written yet, of all consumers. See bytesOf. */
   answers: Budget;
   known_governed: KnownGoverned;
+  /** The body that was sent, of the stored one. Throws DecryptionError. */
+  open(stored: string): string;
 };
 
 /**
@@ -121,7 +124,7 @@ export function createReceive(
   floors: ScanFloors,
   settle: Settle,
   note: NoteMessages,
-  { answer_bytes_max, answers, known_governed }: ReceiveLimits,
+  { answer_bytes_max, answers, known_governed, open }: ReceiveLimits,
 ): Receive {
   const followers = createFollowers(db);
   const governed = prepareGoverned(db);
@@ -214,14 +217,23 @@ export function createReceive(
   }
 
   /** Leases once and deals; answers how it went, or undefined when there is nothing more to do. */
-  async function step(from: ReceiveFrom, deal: ReturnType<typeof createDeal>, bound: Bound, is_first: boolean) {
+  async function step(
+    from: ReceiveFrom,
+    deal: ReturnType<typeof createDeal>,
+    opening: Opening,
+    bound: Bound,
+    is_first: boolean,
+  ) {
     const limit = deal.wanted();
     // One key may hold all that is wanted: then no other is touched.
     const looks_first = is_first && from.max_per_key === 0 && from.lease_seconds !== 0 && limit > 1;
     const leased = await lease(from, looks_first ? 1 : limit, bound);
     if (leased instanceof BrokerError) return leased;
     const left: LeasedMessage[] = [];
+    let has_dealt = false;
     for (const row of await withFollowers(from, leased, limit, bound.bytes_max)) {
+      if (!opening.open(row)) continue;
+      has_dealt = true;
       row.created_at = rfc3339(row.created_at);
       row.lease_expires_at = rfc3339(row.lease_expires_at);
       if (row.expires_at !== null) row.expires_at = rfc3339(row.expires_at);
@@ -235,7 +247,8 @@ export function createReceive(
     const has_more = leased.is_full || leased.throttled != null;
     const goes_on = looks_first && leased.rows.length > 0;
     const has_room = unfit.length > 0 && (has_more || unfit.some(({ ordering_key }) => ordering_key !== null));
-    return { ...leased, asks_again: goes_on || has_room };
+    const passes_over = opening.hasFailed() && !has_dealt && leased.is_full;
+    return { ...leased, asks_again: goes_on || has_room || passes_over };
   }
 
   /** A filter found nothing: heads with another label that have expired may stand before what it asks for. */
@@ -251,6 +264,7 @@ export function createReceive(
 
   return async (from, limits) => {
     const deal = createDeal(limits, answer_bytes_max);
+    const opening = createOpening(from.queue_id, open, settle);
     const hasDealt = () => deal.shares.some((share) => share.length > 0);
     let wait_seconds = 0;
     let has_more = false;
@@ -260,7 +274,7 @@ export function createReceive(
     for (let round = 0; round < rounds_max; round++) {
       const bytes_max = Math.min(deal.room(), is_cut ? Math.min(heavy_bytes, answers.room()) : light_bytes);
       try {
-        const leased = await step(from, deal, { bytes_max, is_one_free: String(!is_cut) }, round === 0);
+        const leased = await step(from, deal, opening, { bytes_max, is_one_free: String(!is_cut) }, round === 0);
         if (leased instanceof BrokerError) return leased;
         wait_seconds = leased.wait_seconds;
         has_more = leased.is_full;
@@ -270,7 +284,7 @@ export function createReceive(
         const has_ended = !leased.is_cut && !leased.asks_again;
         if (has_ended && !(await mayLookAgain(from, deal, leased))) break;
         // What a lease of 0 seconds hides from nobody, the next round would find again.
-        if (deal.wanted() === 0 || (from.lease_seconds === 0 && hasDealt())) break;
+        if (deal.wanted() === 0 || (from.lease_seconds === 0 && (hasDealt() || opening.hasFailed()))) break;
         // Those who have nothing yet are served by a claim that begins when there is room.
         if (!has_ended && (leased.rows.length === 0 || (is_cut && answers.room() === 0))) break;
       } catch (error) {
@@ -278,6 +292,12 @@ export function createReceive(
         if (hasDealt() && error instanceof DatabaseError) break;
         throw error;
       }
+    }
+    const unreadable = await opening.giveBack(known_governed.has(from.queue_id));
+    if (unreadable !== undefined) {
+      if (!hasDealt()) throw unreadable;
+      // Nobody is told, so the log is.
+      observe({ kind: "notice", level: "ERROR", message: `a receive passed over ${unreadable.message}` });
     }
     return { shares: deal.shares, wait_seconds, has_more, is_cut, throttled, retry_ms };
   };

@@ -1,4 +1,5 @@
 import { type SQL, sql } from "drizzle-orm";
+import { sealed } from "../publish/sealing.ts";
 
 /** Characters of a body that a search reads: bounded, whatever was published. */
 const searched_characters = sql.raw("16384");
@@ -6,7 +7,7 @@ const searched_characters = sql.raw("16384");
 /** What a message must be like; null members do not count. */
 export type Filter = {
   label: string | null;
-  /** Is part of the id, the body, an attribute or the last error, in any case. */
+  /** Is part of the id, the body, an attribute or the last error, in any case. Encrypted bodies are not searched. */
   search: string | null;
   /** The key of a group of errors (see errorGroup). */
   error_group: string | null;
@@ -55,7 +56,7 @@ export const matches = (row: SQL, member: (name: keyof Filter) => SQL): SQL => {
     and (${member("error_group")} is null or ${errorGroup(sql`${row}.last_error`)} = ${member("error_group")})
     and (${member("search")} is null
       or ${contains(sql`${row}.id`)}
-      or ${contains(sql`left(${row}.body, ${searched_characters})`)}
+      or not starts_with(${row}.body, ${sealed}) and ${contains(sql`left(${row}.body, ${searched_characters})`)}
       or ${contains(sql`${row}.attributes::text`)}
       or ${contains(sql`${row}.last_error`)})`;
 };

@@ -4,8 +4,7 @@ import { messages, queues } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
 import { errorGroup, type Filter, foldError, isNamed, matches } from "./filter.ts";
-import { live_rows, past_rows } from "./messages.ts";
-import type { State } from "./seen.ts";
+import { live_rows, past_rows, type State } from "./seen.ts";
 
 // Numbers about what matches a filter. Each call looks at a bounded number of rows and says where to go on: whoever
 // wants more adds the answers up.

@@ -2,8 +2,8 @@ import { asc, eq, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { api_keys } from "../../db/rightsSchema.ts";
 import { BrokerError } from "../../errors.ts";
+import { decrypt, encrypt, type MasterKeys } from "../masterKeys.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
-import { decrypt, encrypt, type MasterKeys } from "./masterKeys.ts";
 
 /** Rights: what may be done, to which queues and topics. Without both lists: to all of them. */
 export type Scope = { actions: string[]; queues?: string[]; topics?: string[] };

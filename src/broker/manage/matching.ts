@@ -3,8 +3,7 @@ import type { Db, Prepared } from "../../db/db.ts";
 import { archived_messages, messages, tasks } from "../../db/schema.ts";
 import { column, prepare, value } from "../statement.ts";
 import { type Filter, isNamed, matches } from "./filter.ts";
-import { live_state } from "./messages.ts";
-import type { State } from "./seen.ts";
+import { live_state, type State } from "./seen.ts";
 
 // Deleting and freeing everything that matches a filter: a scan along the primary key in pages, whose position moves
 // in the statement that changes the rows. A deletion goes on in the archive, where a message ends up that was acked.

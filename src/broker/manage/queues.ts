@@ -3,6 +3,7 @@ import type { Db } from "../../db/db.ts";
 import { fair_keys, governors } from "../../db/orderingSchema.ts";
 import { deleted_queues, queues } from "../../db/schema.ts";
 import { BrokerError, DatabaseError, invalid } from "../../errors.ts";
+import type { Sealing } from "../publish/sealing.ts";
 import type { BaseSettings, LaterInput, Queue } from "../settings.ts";
 import { column, value } from "../statement.ts";
 import { changedExtras, type Extras } from "./extras.ts";
@@ -22,7 +23,7 @@ const no_number =
   "make new queues in a new database";
 
 /** What can be done with queues. Every call may run concurrently with any other. */
-export function createQueues(db: Db) {
+export function createQueues(db: Db, sealing: Sealing) {
   const { orm } = db;
   const base = {
     ack_deadline_seconds: sql`${value("ack_deadline_seconds")}::int`,
@@ -119,6 +120,11 @@ export function createQueues(db: Db) {
     .from(remembered)
     .prepare("delete_queue");
 
+  const awaited = orm
+    .$with("awaited", { at: column<string>("at") })
+    .as(sql`select psqlqueue.await_publishes()::text as at`);
+  const awaitPublishes = orm.with(awaited).select().from(awaited).prepare("await_publishes");
+
   const find = async (id: string): Promise<Queue | undefined> => {
     const [row] = await db.run("get_queue", () => get.execute({ id }), true);
     return row && present(row as Row);
@@ -150,10 +156,23 @@ export function createQueues(db: Db) {
     throw invalid("dead_queue_id", "itself");
   }
 
+  function refuseEncryption({ encrypt }: LaterInput): void {
+    if (encrypt === true && !sealing.has_keys) throw invalid("encrypt", "not_offered");
+  }
+
+  /** A change that has been made: from its answer on no server stores a body of this queue in another form. */
+  async function noteEncryption(id: string, { encrypt }: LaterInput): Promise<void> {
+    if (encrypt === undefined) return;
+    sealing.note(id, encrypt === true);
+    // Statements in flight may have read the queue before. A repeated change waits too: the first may have failed here.
+    if (encrypt === true) await db.run("await_publishes", () => awaitPublishes.execute(), true);
+  }
+
   return {
     /** Throws `queue_exists`, `queue_not_found` for its dead-letter queue, `validation_failed`. */
     async createQueue(id: string, settings: BaseSettings, input: LaterInput, extras?: Extras): Promise<Queue> {
       refuseItself(id, input);
+      refuseEncryption(input);
       // The insert decides; but each that meets a taken id uses up a number, of which there are 2^31.
       if ((await find(id)) !== undefined) throw new BrokerError("queue_exists");
       if (input.dead_queue_id != null && (await find(input.dead_queue_id)) === undefined) {
@@ -163,6 +182,7 @@ export function createQueues(db: Db) {
       try {
         const [row] = await db.run("create_queue", () => create.execute(values));
         if (row === undefined) throw new BrokerError("queue_exists");
+        if (input.encrypt != null) sealing.note(id, input.encrypt);
         return present(row as Row);
       } catch (error) {
         if (error instanceof DatabaseError && error.code === numbers_used_up)
@@ -179,18 +199,22 @@ export function createQueues(db: Db) {
 
     /**
      * Changes those settings and extras that are given; an extra that is null goes. Repeatable. Throws
-     * `queue_not_found`, also for its dead-letter queue, and `validation_failed`.
+     * `queue_not_found`, also for its dead-letter queue, and `validation_failed`. One that switches encryption on
+     * answers when no server stores plain bodies any more.
      */
     async updateQueue(id: string, settings: Partial<BaseSettings>, input: LaterInput, extras?: Extras): Promise<Queue> {
       refuseItself(id, input);
+      refuseEncryption(input);
       const values = valuesOf(id, settings, input, extras, false);
+      let row: unknown;
       try {
-        const [row] = await db.run("update_queue", () => update.execute(values), true);
-        if (row !== undefined) return present(row as Row);
+        [row] = await db.run("update_queue", () => update.execute(values), true);
       } catch (error) {
         throw await explainRefusal(id, input, error as DatabaseError);
       }
-      throw await explainRefusal(id, input);
+      if (row === undefined) throw await explainRefusal(id, input);
+      await noteEncryption(id, input);
+      return present(row as Row);
     },
 
     /**

@@ -2,11 +2,12 @@ import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { deduplications } from "../../db/dedupSchema.ts";
 import { stale_keys } from "../../db/orderingSchema.ts";
-import { messages, outbox, queues } from "../../db/schema.ts";
+import { messages, outbox, publish_batches, queues } from "../../db/schema.ts";
 import type { OnReady } from "../onReady.ts";
 import { column, prepare, value } from "../statement.ts";
 import { takesOldKeys } from "./dedup.ts";
 import { enteredKeys, placed } from "./ordered.ts";
+import { type Sealing, sealed } from "./sealing.ts";
 import { ending, fairKeyOf } from "./storing.ts";
 
 const channel = "psqlqueue_outbox";
@@ -20,12 +21,20 @@ type Moved = {
   is_turn: boolean;
   /** Users have acked messages with ordering keys, which wait for their next head. */
   has_stale_keys: boolean;
+  /** Messages of queues that encrypt, from a time when they did not: they stay until they are sealed. */
+  has_unsealed: boolean;
   is_last: boolean;
   queue_id: string | null;
   label: string | null;
   count: number;
   now: string;
 };
+
+/** Must this row of the outbox be sealed before it is moved? */
+const is_unsealed = sql`(
+  coalesce((select queue.encrypt from ${queues} as queue where queue.no = row.queue_no), false)
+    and not starts_with(row.body, ${sealed})
+)`;
 
 /**
  * Moves committed rows of the outbox to their queues; rows of transactions still open are not seen, and wait. One
@@ -35,10 +44,13 @@ function prepareMove(db: Db): Prepared<Moved[]> {
   const turn = db.orm
     .$with("turn", {})
     .as(sql`select pg_try_advisory_xact_lock(hashtextextended('psqlqueue:outbox', 0)) as is_mine`);
+  // Changes nothing: it has the lock that switching encryption on waits for (await_publishes).
+  const locked = db.orm.$with("locked", {}).as(sql`delete from ${publish_batches} where false`);
   const page = db.orm.$with("page", {}).as(sql`
-    select waiting.seq, sum(octet_length(waiting.body)) over (order by waiting.seq rows unbounded preceding) as bytes
+    select waiting.seq, waiting.is_unsealed,
+      sum(octet_length(waiting.body)) over (order by waiting.seq rows unbounded preceding) as bytes
     from (
-      select row.seq, row.body from ${outbox} as row
+      select row.seq, row.body, ${is_unsealed} as is_unsealed from ${outbox} as row
       where (select turn.is_mine from turn)
       order by row.seq
       limit ${value("limit")}
@@ -46,7 +58,9 @@ function prepareMove(db: Db): Prepared<Moved[]> {
   const taken = db.orm.$with("taken", {}).as(sql`
     delete from ${outbox} as row
     where row.seq = any (array(
-      select page.seq from page where page.bytes <= ${value("bytes_max")}::bigint or page.seq = (select min(seq) from page)
+      select page.seq from page
+      where not page.is_unsealed
+        and (page.bytes <= ${value("bytes_max")}::bigint or page.seq = (select min(seq) from page))
     ))
     returning row.*`);
   const item = db.orm.$with("item", {}).as(sql`
@@ -101,6 +115,7 @@ function prepareMove(db: Db): Prepared<Moved[]> {
     .$with("answer", {
       is_turn: column<boolean>("is_turn"),
       has_stale_keys: column<boolean>("has_stale_keys"),
+      has_unsealed: column<boolean>("has_unsealed"),
       is_last: column<boolean>("is_last"),
       queue_id: column<string | null>("queue_id"),
       label: column<string | null>("label"),
@@ -110,6 +125,7 @@ function prepareMove(db: Db): Prepared<Moved[]> {
     .as(sql`
       select (select turn.is_mine from turn) as is_turn,
         (select stale.seq from ${stale_keys} as stale order by stale.seq limit 1) is not null as has_stale_keys,
+        coalesce((select bool_or(page.is_unsealed) from page), false) as has_unsealed,
         (select count(*) from page) < ${value("limit")}::int
           and (select count(*) from page) = (select count(*) from taken) as is_last,
         own.queue_id, own.label, coalesce(own.count, 0) as count, now() as now
@@ -118,7 +134,7 @@ function prepareMove(db: Db): Prepared<Moved[]> {
         select item.queue_id, item.label, count(*)::int as count from item group by item.queue_id, item.label
       ) as own on true`);
   return prepare<Moved>(
-    db.orm.with(turn, page, taken, item, claimed, fresh, entered, stored, answer).select().from(answer),
+    db.orm.with(turn, locked, page, taken, item, claimed, fresh, entered, stored, answer).select().from(answer),
     "move_outbox",
   );
 }
@@ -136,8 +152,45 @@ function prepareRefresh(db: Db): Prepared<StaleRow[]> {
   return prepare<StaleRow>(db.orm.with(head).select().from(head), "refresh_stale_keys");
 }
 
+type UnsealedRow = { seq: string; queue_id: string; body: string };
+
+function prepareFindUnsealed(db: Db): Prepared<UnsealedRow[]> {
+  const found = db.orm
+    .$with("found", {
+      seq: column<string>("seq"),
+      queue_id: column<string>("queue_id"),
+      body: column<string>("body"),
+    })
+    .as(sql`
+      select own.seq::text as seq, own.queue_id, own.body
+      from (
+        select row.seq, row.body, queue.id as queue_id,
+          sum(octet_length(row.body)) over (order by row.seq rows unbounded preceding) - octet_length(row.body) as before
+        from (select row.seq from ${outbox} as row order by row.seq limit ${value("limit")}) as first
+        join ${outbox} as row on row.seq = first.seq
+        join ${queues} as queue on queue.no = row.queue_no
+        where ${is_unsealed}
+      ) as own
+      where own.before < ${value("bytes_max")}::bigint
+      order by own.seq`);
+  return prepare<UnsealedRow>(db.orm.with(found).select().from(found), "find_unsealed");
+}
+
+function prepareSeal(db: Db): Prepared<unknown[]> {
+  const sealing = db.orm.$with("sealing", { seq: column<string>("seq") }).as(sql`
+    update ${outbox} as row
+    set body = given.body, body_hash = given.body_hash
+    from unnest(${value("seqs")}::text[]::bigint[], ${value("bodies")}::text[], ${value("body_hashes")}::text[])
+      as given (seq, body, body_hash)
+    where row.seq = given.seq
+    returning row.seq`);
+  return db.orm.with(sealing).select().from(sealing).prepare("seal_outbox");
+}
+
 /** Messages that users published by SQL inside their own transactions. Servers may share the work. */
-export function createOutbox(db: Db, onReady: OnReady) {
+export function createOutbox(db: Db, onReady: OnReady, sealing: Sealing) {
+  const findUnsealed = prepareFindUnsealed(db);
+  const seal = prepareSeal(db);
   const move = prepareMove(db);
   const refresh = prepareRefresh(db);
 
@@ -148,6 +201,24 @@ export function createOutbox(db: Db, onReady: OnReady) {
       for (const { queue_id, label, ready_at } of rows) if (queue_id !== null) onReady(queue_id, label, ready_at);
       if (rows.filter(({ queue_id }) => queue_id === null).length < chunk_rows) return;
     }
+  }
+
+  /**
+   * Seals what was published to queues before they encrypted, and committed after it. Other servers may do the same at
+   * once. Throws when there is no master key.
+   */
+  async function sealAll(): Promise<void> {
+    const asked = { limit: chunk_rows, bytes_max: chunk_bytes };
+    const rows = await db.run("find_unsealed", () => findUnsealed.execute(asked), true);
+    if (!sealing.has_keys) throw new Error("messages for queues that encrypt wait for a server with a master key");
+    for (const { queue_id } of rows) sealing.note(queue_id, true);
+    const forms = rows.map(({ queue_id, body }) => sealing.formOf(queue_id, sealing.open(body)));
+    const values = {
+      seqs: rows.map(({ seq }) => seq),
+      bodies: forms.map(({ body }) => body),
+      body_hashes: forms.map(({ body_hash }) => body_hash),
+    };
+    await db.run("seal_outbox", () => seal.execute(values), true);
   }
 
   /** Moves until nothing is left. */
@@ -165,8 +236,9 @@ export function createOutbox(db: Db, onReady: OnReady) {
         }
       }
       if (rows[0]?.has_stale_keys) await refreshStale();
+      if (rows[0]?.has_unsealed) await sealAll();
       // The server whose turn it is may have looked before the last commit.
-      if (rows[0]?.is_turn === false) await Bun.sleep(turn_ms);
+      else if (rows[0]?.is_turn === false) await Bun.sleep(turn_ms);
       else if (rows[0]?.is_last ?? true) return { moved, dropped };
     }
   }

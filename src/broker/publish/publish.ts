@@ -2,10 +2,10 @@ import type { Db } from "../../db/db.ts";
 import { BrokerError, completeResults, type Failure, invalid } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
 import { isInTally } from "../statement.ts";
-import { deduplicationKey } from "./dedup.ts";
 import { nextId } from "./ids.ts";
 import { type Keyed, keysOf, prepareKeyed } from "./ordered.ts";
 import type { Asked, Quotas } from "./quotas.ts";
+import { escapeBody, type Form, type Sealing } from "./sealing.ts";
 import { prepareOptioned, prepareOriginals, preparePlain, prepareWhy } from "./storing.ts";
 
 export type PublishItem = {
@@ -57,6 +57,14 @@ const published = (id: string, deduplicated: boolean, ordering_seq: string | nul
   ...(ordering_seq !== null && { ordering_seq }),
 });
 
+/** An item with its body in the form in which it is stored; `bytes` are those of what was sent. */
+type FormedItem = OptionedItem & Form & { bytes: number };
+
+/** Nothing was stored, and it is to be sent again: counted for a quota, or in the other form. */
+type Again = "uncounted" | "unsealed";
+
+type Result = Published | Failure;
+
 export type Publish = {
   /** Stores messages without options for any queues, in order. */
   plain(items: PublishItem[]): Promise<(Published | Failure)[]>;
@@ -64,7 +72,7 @@ export type Publish = {
   optioned(items: OptionedItem[], is_atomic?: boolean): Promise<(Published | Failure)[]>;
 };
 
-/** As it is stored. */
+/** As it is stored, when the body is. */
 export const bytesOf = ({ body, label, attributes }: Pick<PublishItem, "body" | "label" | "attributes">): number =>
   Buffer.byteLength(body) + Buffer.byteLength(label ?? "") + Buffer.byteLength(attributes ?? "");
 
@@ -75,7 +83,8 @@ export const too_large = "the message is larger than the queue's max_message_byt
 export const isDelayed = ({ delay_seconds }: PublishOptions): BrokerError =>
   invalid("ordering_key", "not_together", delay_seconds === null ? "deliver_at" : "delay_seconds");
 
-const no_options: PublishOptions = {
+/** Of a message that asks for nothing. */
+export const no_options: PublishOptions = {
   delay_seconds: null,
   deliver_at: null,
   ttl_seconds: null,
@@ -86,21 +95,22 @@ const no_options: PublishOptions = {
 /**
  * Publishing on one database: many messages in one statement, visible after their queue's delay. Item i of an answer is
  * what was published, or `queue_not_found`, `queue_closed`, `dedup_conflict`, or the DatabaseError that only it met.
+ * Bodies for queues that encrypt are sealed; without a master key they are `internal`.
  * Answers after commit. Safe to repeat
  * inside: a lost connection is answered by sending the same statement once more.
  */
-export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish {
+export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing: Sealing): Publish {
   const plainly = preparePlain(db);
   const withOptions = prepareOptioned(db);
   const withKeys = prepareKeyed(db);
   const originals = prepareOriginals(db);
   const why = prepareWhy(db);
 
-  const columns = (items: PublishItem[]) => ({
+  const columns = (items: PublishItem[], bodies: string[]) => ({
     batch_id: nextId(),
     queue_ids: items.map((item) => item.queue_id),
     ids: items.map((item) => item.id),
-    bodies: items.map((item) => item.body),
+    bodies,
     labels: items.map((item) => item.label),
     attributes: items.map((item) => item.attributes),
     extras: items.map((item) => item.extras ?? null),
@@ -111,6 +121,9 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
     const queue_ids = missed.map((i) => items[i]?.queue_id);
     const rows = await db.run("explain_unpublished", () => why.execute({ queue_ids }), true);
     const known = new Map(rows.map((row) => [missed[Number(row.n) - 1] as number, row.is_closed]));
+    for (const { n, encrypts } of rows) {
+      if (encrypts) sealing.note(items[missed[Number(n) - 1] as number]?.queue_id ?? "", true);
+    }
     for (const i of missed) results[i] = new BrokerError(known.get(i) ? "queue_closed" : "queue_not_found");
     const again = missed.filter((i) => known.get(i) === false);
     if (again.length === 0) return;
@@ -121,10 +134,48 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
     for (const [k, i] of again.entries()) results[i] = optioned[k] as Published | Failure;
   }
 
-  /** The same for queues with quotas too: what does not fit is refused before the statement. */
-  async function publishCounted(items: OptionedItem[], is_atomic: boolean): Promise<(Published | Failure)[]> {
-    const results: (Published | Failure)[] = new Array(items.length);
-    const asked = items.map((item) => ({ queue_id: item.queue_id, bytes: bytesOf(item) }));
+  const form = (item: OptionedItem): FormedItem => ({
+    ...item,
+    bytes: item.bytes ?? bytesOf(item),
+    ...sealing.formOf(item.queue_id, item.body),
+  });
+
+  /** Stores those at `open`, and says of each that was let in what became of it. */
+  async function storeCounted(
+    items: FormedItem[],
+    asked: Asked[],
+    open: number[],
+    counted: Set<number>,
+    is_atomic: boolean,
+  ): Promise<(Result | Again)[]> {
+    const isKept = (result: Result | Again | undefined) => typeof result === "string" || result instanceof Error;
+    let own: (Result | Again)[] = [];
+    try {
+      const batch = open.map((i) => items[i] as FormedItem);
+      const are_counted = open.map((i) => counted.has(i));
+      if (batch.length > 0) own = await publishOptioned(batch, are_counted, is_atomic);
+    } finally {
+      // A statement that failed may have stored them: the next count tells.
+      const is_whole_kept = is_atomic && own.some(isKept);
+      for (const [k, i] of open.entries()) {
+        if (counted.has(i)) quotas.settle(asked[i] as Asked, !is_whole_kept && !isKept(own[k]));
+      }
+    }
+    return own;
+  }
+
+  /** What a statement has found about the queue of an item. */
+  function noteAgain({ queue_id, is_sealed }: FormedItem, result: Result | Again | undefined): boolean {
+    if (result === "uncounted") quotas.noteLimited(queue_id);
+    if (result === "unsealed") sealing.note(queue_id, !is_sealed);
+    return typeof result === "string";
+  }
+
+  /** The same for all queues: in the form that they want, and refused before the statement by their quotas. */
+  async function publishCounted(items: OptionedItem[], is_atomic: boolean): Promise<Result[]> {
+    const results: Result[] = new Array(items.length);
+    const formed = items.map(form);
+    const asked = formed.map((item) => ({ queue_id: item.queue_id, bytes: bytesOf(item) }));
     const limited = items.flatMap((item, i) => (quotas.isLimited(item.queue_id) ? [i] : []));
     const let_in = await quotas.admit(
       limited.map((i) => asked[i] as Asked),
@@ -136,64 +187,52 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
       for (const i of limited) if (!counted.has(i)) results[i] = new BrokerError("quota_exceeded");
       if (is_atomic) return items.map(() => new BrokerError("quota_exceeded"));
     }
-    const isStored = (result: Published | Failure | undefined) => !(result instanceof Error);
-    let own: (Published | Failure | "uncounted")[] = [];
-    try {
-      const batch = open.map((i) => items[i] as OptionedItem);
-      const are_counted = open.map((i) => counted.has(i));
-      if (batch.length > 0) own = await publishOptioned(batch, are_counted, is_atomic);
-    } finally {
-      // A statement that failed may have stored them: the next count tells.
-      const is_whole_refused = is_atomic && own.some((result) => result === "uncounted" || !isStored(result));
-      for (const [k, i] of open.entries()) {
-        const result = own[k];
-        const is_stored = result === undefined || (result !== "uncounted" && isStored(result) && !is_whole_refused);
-        if (counted.has(i)) quotas.settle(asked[i] as Asked, is_stored);
-      }
-    }
-    const again = open.filter((_, k) => own[k] === "uncounted");
-    for (const i of again) quotas.noteLimited(items[i]?.queue_id ?? "");
+    const own = await storeCounted(formed, asked, open, counted, is_atomic);
+    const again = open.filter((i, k) => noteAgain(formed[i] as FormedItem, own[k]));
     // Nothing of an atomic batch was stored, so all of it is sent again.
     if (is_atomic && again.length > 0) return await publishCounted(items, true);
-    for (const [k, i] of open.entries()) results[i] = own[k] as Published | Failure;
+    for (const [k, i] of open.entries()) results[i] = own[k] as Result;
     if (again.length === 0) return results;
-    const rest = await publishCounted(
-      again.map((i) => items[i] as OptionedItem),
-      false,
-    );
-    for (const [k, i] of again.entries()) results[i] = rest[k] as Published | Failure;
+    await completeResults(results, again, async () => {
+      const sent_again = again.map((i) => items[i] as OptionedItem);
+      const rest = await publishCounted(sent_again, false);
+      for (const [k, i] of again.entries()) results[i] = rest[k] as Result;
+    });
     return results;
   }
 
   async function publishOptioned(
-    items: OptionedItem[],
+    items: FormedItem[],
     are_counted: boolean[],
     is_atomic: boolean,
-  ): Promise<(Published | Failure | "uncounted")[]> {
-    const body_hashes = items.map((item) => deduplicationKey("body", item.body));
+  ): Promise<(Result | Again)[]> {
+    const body_hashes = items.map((item) => item.body_hash);
     const dedup_keys = items.map((item) => item.dedup_key);
+    const bodies = items.map((item) => item.body);
     const values = {
-      ...columns(items),
+      ...columns(items, bodies),
       delays: items.map((item) => item.delay_seconds),
       deliver_ats: items.map((item) => item.deliver_at),
       ttls: items.map((item) => item.ttl_seconds),
       expires_ats: items.map((item) => item.expires_at),
       dedup_keys,
       body_hashes,
+      are_sealed: items.map((item) => String(item.is_sealed)),
       are_counted: are_counted.map(String),
-      bytes: items.map((item) => String(item.bytes ?? bytesOf(item))),
+      bytes: items.map((item) => String(item.bytes)),
       is_atomic: String(is_atomic),
     };
     // Its own statement: what has no order pays nothing for it.
     const rows = items.some(isKeyed)
       ? await db.run("publish_keyed", () => withKeys.execute({ ...values, ...keysOf(items) }), true)
       : await db.run("publish_with_options", () => withOptions.execute(values), true);
-    const results: (Published | Failure | "uncounted")[] = items.map(() => new BrokerError("queue_not_found"));
+    const results: (Result | Again)[] = items.map(() => new BrokerError("queue_not_found"));
     const seen: number[] = [];
     for (const { n, now, status, ordering_seq } of rows) {
       const i = Number(n) - 1;
-      const item = items[i] as OptionedItem;
+      const item = items[i] as FormedItem;
       if (status === "closed") results[i] = new BrokerError("queue_closed");
+      else if (status === "unsealed") results[i] = sealing.has_keys ? status : sealing.refuse("publish");
       else if (status === "conflict") results[i] = new BrokerError("dedup_conflict");
       else if (status === "too_large") results[i] = new BrokerError("payload_too_large", too_large);
       else if (status === "uncounted") results[i] = status;
@@ -210,8 +249,8 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
   }
 
   async function resolveOriginals(
-    items: OptionedItem[],
-    results: (Published | Failure | "uncounted")[],
+    items: FormedItem[],
+    results: (Result | Again)[],
     seen: number[],
     dedup_keys: (string | null)[],
     body_hashes: string[],
@@ -234,7 +273,10 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas): Publish
 
   return {
     async plain(items) {
-      const values = columns(items);
+      const values = columns(
+        items,
+        items.map((item) => escapeBody(item.body)),
+      );
       const [tally] = await db.run("publish", () => plainly.execute(values), true);
       const isStored = isInTally(tally, items.length);
       const missed: number[] = [];

@@ -14,9 +14,19 @@ export type Outcome = {
   ordering_seq: string | null;
   /**
    * `uncounted`: its queue has a quota, and nobody has looked whether it fits. `delayed`: an order and a delay of its
-   * own do not go together in this queue. `unprioritized`: it knows no priorities.
+   * own do not go together in this queue. `unprioritized`: it knows no priorities. `unsealed`: it encrypts, and this
+   * was not sealed, or the reverse.
    */
-  status: "stored" | "seen" | "closed" | "conflict" | "too_large" | "uncounted" | "delayed" | "unprioritized";
+  status:
+    | "stored"
+    | "seen"
+    | "closed"
+    | "unsealed"
+    | "conflict"
+    | "too_large"
+    | "uncounted"
+    | "delayed"
+    | "unprioritized";
 };
 
 /** Remembers the statement by its batch id; empty when it has run before. Every publishing statement begins with it. */
@@ -51,7 +61,7 @@ export function preparePlain(db: Db): Prepared<Tally[]> {
       ${value("attributes")}::text[], ${value("extras")}::text[]
     ) with ordinality as given (queue_id, id, body, label, attributes, extras, n)
     cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
-    where not queue.publish_paused and not queue.content_dedup
+    where not queue.publish_paused and not queue.content_dedup and not queue.encrypt
       and num_nonnulls(queue.max_message_bytes, queue.max_depth, queue.max_bytes) = 0`);
   const stored = db.orm.$with("stored", {}).as(sql`
     insert into ${messages} (
@@ -90,7 +100,8 @@ export type Answered = { status: SQL; seq: SQL };
 /** The items whose queue exists, each with its fate as far as it does not depend on others. */
 const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
   select judged.*,
-    judged.is_closed or judged.is_conflict or judged.is_too_large or judged.is_uncounted ${refused} as is_refused
+    judged.is_closed or judged.is_unsealed or judged.is_conflict or judged.is_too_large or judged.is_uncounted ${refused}
+      as is_refused
   from (
   select keyed.*,
     keyed.key is not null and row_number() over (partition by keyed.queue_no, keyed.key order by keyed.n) > 1 as is_repeat,
@@ -105,7 +116,7 @@ const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
       as is_conflict
   from (
     select given.*, queue.no as queue_no, queue.message_retention_seconds, queue.dedup_window_seconds, queue.dedup_strict,
-      queue.fair_by, queue.publish_paused as is_closed,
+      queue.fair_by, queue.publish_paused as is_closed, queue.encrypt <> given.is_sealed as is_unsealed,
       coalesce(given.bytes > queue.max_message_bytes, false) as is_too_large,
       not given.is_counted and num_nonnulls(queue.max_depth, queue.max_bytes) > 0 as is_uncounted,
       case when queue.dedup_window_seconds > 0 then ${key} end as key,
@@ -119,10 +130,10 @@ const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
       ${value("attributes")}::text[], ${value("delays")}::int[], ${value("deliver_ats")}::text[]::timestamptz[],
       ${value("ttls")}::int[], ${value("expires_ats")}::text[]::timestamptz[], ${value("dedup_keys")}::text[],
       ${value("body_hashes")}::text[], ${value("are_counted")}::text[]::boolean[],
-      ${value("bytes")}::text[]::bigint[], ${value("extras")}::text[] ${arrays}
+      ${value("bytes")}::text[]::bigint[], ${value("extras")}::text[], ${value("are_sealed")}::text[]::boolean[] ${arrays}
     ) with ordinality as given (
       queue_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, body_hash,
-      is_counted, bytes, extras, ${names} n)
+      is_counted, bytes, extras, is_sealed, ${names} n)
     cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
   ) as keyed
   ) as judged`;
@@ -172,6 +183,8 @@ export function storing(
       select item.n, now() as now,
         case
           when item.is_closed then 'closed'
+          -- Before what depends on its form.
+          when item.is_unsealed then 'unsealed'
           when item.is_conflict then 'conflict'
           when item.is_too_large then 'too_large'
           when item.is_uncounted then 'uncounted'
@@ -251,9 +264,15 @@ export function prepareOriginals(db: Db): Prepared<Original[]> {
 }
 
 /** Why a plain publish left an item out. */
-export function prepareWhy(db: Db): Prepared<{ n: string; is_closed: boolean }[]> {
-  const why = db.orm.$with("why", { n: column<string>("n"), is_closed: column<boolean>("is_closed") }).as(sql`
-      select given.n, queue.publish_paused as is_closed
+export function prepareWhy(db: Db): Prepared<{ n: string; is_closed: boolean; encrypts: boolean }[]> {
+  const why = db.orm
+    .$with("why", {
+      n: column<string>("n"),
+      is_closed: column<boolean>("is_closed"),
+      encrypts: column<boolean>("encrypts"),
+    })
+    .as(sql`
+      select given.n, queue.publish_paused as is_closed, queue.encrypt as encrypts
       from unnest(${value("queue_ids")}::text[]) with ordinality as given (queue_id, n)
       cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue`);
   return db.orm.with(why).select().from(why).prepare("explain_unpublished");

@@ -1,17 +1,18 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { messages } from "../../db/schema.ts";
-import { column } from "../statement.ts";
+import { column, value } from "../statement.ts";
 import { fenced, is_unchanged } from "./fenced.ts";
 
-/** Gives back what nobody saw, as if it had not been delivered. */
+/** Gives back what nobody saw, as if it had not been delivered; hidden for some seconds where that is asked for. */
 export function prepareRelease(db: Db): Prepared<{ label: string | null; ready_at: string }[]> {
   const found = db.orm.$with("fenced", {}).as(fenced({ names: sql``, arrays: sql``, columns: sql`null as nothing` }));
   const released = db.orm
     .$with("released", { label: column<string | null>("label"), ready_at: column<string>("ready_at") })
     .as(sql`
       update ${messages} as message
-      set lease_token = null, leased_at = null, lease_expires_at = null, visible_at = now(),
+      set lease_token = null, leased_at = null, lease_expires_at = null,
+        visible_at = now() + ${value("hidden_seconds")}::int * interval '1 second',
         delivery_attempts = greatest(0, message.delivery_attempts - 1)
       from fenced
       where ${is_unchanged}

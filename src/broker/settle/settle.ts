@@ -39,8 +39,11 @@ export type Settle = {
    * they are still expired.
    */
   expire(queue_id: string, expired: { id: string; lease_token: string | null }[]): Promise<number>;
-  /** Gives back what a receive leased and nobody saw: visible at once, the delivery uncounted. */
-  unlease(queue_id: string, leased: { id: string; lease_token: string }[]): Promise<void>;
+  /**
+   * Gives back what a receive leased and nobody saw: the delivery is not counted. Visible at once, or after
+   * `hidden_seconds`; the head of an ordering key always at once.
+   */
+  unlease(queue_id: string, leased: { id: string; lease_token: string }[], hidden_seconds?: number): Promise<void>;
   /**
    * Moves messages that a receive has just leased to their queue's dead-letter queue; answers how many. Without a token
    * those that nobody holds, if they are still expired or exhausted.
@@ -222,9 +225,9 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
       return count;
     },
 
-    async unlease(queue_id, leased) {
+    async unlease(queue_id, leased, hidden_seconds = 0) {
       const unlease = async (items: SettleItem[]) => {
-        const rows = await db.run("unlease", () => giveBack.execute(columnsOf(items)), true);
+        const rows = await db.run("unlease", () => giveBack.execute({ ...columnsOf(items), hidden_seconds }), true);
         for (const row of rows) onReady(queue_id, row.label, row.ready_at);
         return items.length;
       };

@@ -59,3 +59,9 @@ export function bytes(value: number): string {
 
 /** backing_off → backing off */
 export const words = (name: string): string => name.replaceAll("_", " ");
+
+/** What stands in the place of a body that cannot be decrypted. */
+export const whyUnreadable = {
+  key_missing: "encrypted with a master key that the server does not have",
+  changed: "encrypted, and changed since: it cannot be decrypted",
+};

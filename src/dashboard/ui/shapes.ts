@@ -72,6 +72,7 @@ export type Message = {
   label: string | null;
   body?: string;
   body_bytes?: number;
+  unreadable?: "key_missing" | "changed";
   attributes: Record<string, string> | null;
   delivery_attempts: number;
   created_at: string;

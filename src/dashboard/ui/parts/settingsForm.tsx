@@ -142,6 +142,12 @@ const groups: { title: string; settings: Setting[] }[] = [
         empty: "as long as the retention",
         hint: "0 keeps no acked messages",
       },
+      {
+        name: "encrypt",
+        label: "Encrypt bodies",
+        kind: "switch",
+        hint: "From now on; the server needs a master key",
+      },
     ],
   },
 ];

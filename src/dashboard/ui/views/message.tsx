@@ -1,7 +1,7 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { ask, queuePath } from "../api.ts";
-import { moment } from "../format.ts";
+import { moment, whyUnreadable } from "../format.ts";
 import { Allowed } from "../parts/allowed.tsx";
 import { Ago, Button, Card, Field, Loading, Notice, StateBadge, Tag } from "../parts/basics.tsx";
 import { Body } from "../parts/body.tsx";
@@ -239,7 +239,11 @@ export function MessageView({ queue_id, id }: { queue_id: string; id: string }) 
           )}
           <div class="split">
             <Card title="Body">
-              <Body text={message.body ?? ""} />
+              {message.unreadable === undefined ? (
+                <Body text={message.body ?? ""} />
+              ) : (
+                <p class="muted pad">{whyUnreadable[message.unreadable]}</p>
+              )}
             </Card>
             <div class="stack">
               <Card title="Attributes">

@@ -1,5 +1,5 @@
 import { useEffect, useState } from "preact/hooks";
-import { compact, plural, words } from "../format.ts";
+import { compact, plural, whyUnreadable, words } from "../format.ts";
 import { Ago, Button, Empty, Loading, Notice, StateBadge, Table } from "../parts/basics.tsx";
 import { Bulk, type BulkAction } from "../parts/bulk.tsx";
 import { useMessageList } from "../parts/messageList.ts";
@@ -60,7 +60,7 @@ function Preview({ message }: { message: Message }) {
   return (
     <span class="preview">
       {message.label !== null && <span class="label">{message.label}</span>}
-      {(message.body ?? "").slice(0, 200)}
+      {message.unreadable === undefined ? (message.body ?? "").slice(0, 200) : whyUnreadable[message.unreadable]}
       {more}
     </span>
   );

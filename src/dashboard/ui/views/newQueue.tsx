@@ -24,6 +24,7 @@ const usual = {
   dedup_window_seconds: 300,
   content_dedup: false,
   dedup_strict: false,
+  encrypt: false,
 };
 
 /** Makes a queue. */
