@@ -33,9 +33,17 @@ export function describeError(error: unknown): string {
 
 type RequestOf<K> = Extract<Observation, { kind: K }>;
 
+// Where clients put what belongs into a header: lease tokens, keys, and signatures of presigned addresses.
+const secret_members =
+  /(^|[?&])((?:lease_token|key|api_?key|access_token|token|secret|password|x-amz-(?:signature|security-token))=)[^&#]*/gi;
+const api_key = /pq_([0-9A-Za-z]{12})_[0-9A-Za-z]+/g;
+
+/** A part of an address without the secrets that are known to stand in one. */
+const masked = (text: string): string => text.replace(secret_members, "$1$2***").replace(api_key, "pq_$1_***");
+
 function logRequest(log: Log, { request, ...seen }: RequestOf<"request">): void {
   const after_origin = request.url.indexOf("/", request.url.indexOf("//") + 2);
-  const [path = "", query = ""] = request.url.slice(after_origin).split("?", 2);
+  const [path = "", query = ""] = masked(request.url.slice(after_origin)).split("?", 2);
   const header = (name: string) => request.headers.get(name) ?? "";
   const now_ms = Date.now();
   log("debug", "Incoming request", {
@@ -48,7 +56,7 @@ function logRequest(log: Log, { request, ...seen }: RequestOf<"request">): void 
       params: pathParameters(seen.route, path),
       route: seen.route,
       ip: seen.ip(),
-      referer: header("referer"),
+      referer: masked(header("referer")),
       length: Number(header("content-length")),
     },
     response: {
@@ -112,7 +120,7 @@ export function logObserver(log: Log, least: Level): Observer {
       case "audit": {
         const { key_id, action, target, status, request_id } = observation;
         const outcome = status < 400 ? "done" : status === 401 || status === 403 ? "refused" : "failed";
-        log("info", "audit", { key_id, action, target, outcome, status, id: request_id });
+        log("info", "audit", { key_id, action, target: masked(target), outcome, status, id: request_id });
         break;
       }
       case "internal_error":

@@ -23,3 +23,33 @@ test("a database that comes and goes is told once as away, with its cause, and o
   observe({ kind: "database_up", is_up: false, reason });
   expect(lines.slice(2)).toEqual([{ ...down, effect }]);
 });
+
+test("a secret that a client put into an address is not logged, and the rest of the address is", () => {
+  const lines: string[] = [];
+  const observe = logObserver(
+    createLog("debug", (line) => lines.push(line)),
+    "debug",
+  );
+  const key = `pq_${"a".repeat(12)}_${"S".repeat(43)}`;
+  const query = `limit=2&lease_token=SSS&Key=SSS&search=pq_x&X-Amz-Signature=SSS&ordering_key=k&token=SSS`;
+  const request = new Request(`http://x/v1/queues/${key}?${query}`, {
+    headers: { referer: `http://x/?api_key=SSS#SS` },
+  });
+  const seen = { id: "1", ip: () => "", route: "/v1/queues/:queue_id", latency_ms: 1, status: 401, response_bytes: 0 };
+  observe({ kind: "request", request, ...seen });
+  observe({
+    kind: "audit",
+    key_id: null,
+    action: "peek",
+    target: `GET /v1/queues/${key}`,
+    status: 401,
+    request_id: "1",
+  });
+  expect(lines.join("\n")).not.toContain("SSS");
+  const [logged] = lines.map((line) => JSON.parse(line));
+  expect(logged.request).toMatchObject({
+    path: "/v1/queues/pq_aaaaaaaaaaaa_***",
+    query: "limit=2&lease_token=***&Key=***&search=pq_x&X-Amz-Signature=***&ordering_key=k&token=***",
+    params: { queue_id: "pq_aaaaaaaaaaaa_***" },
+  });
+});
