@@ -24,12 +24,18 @@ import {
   text,
   truth,
   whole,
+  wholeOr,
 } from "./settingKinds.ts";
 
 /** A setting that cannot be used. The message is one line: the variable, the value, what is allowed. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
 }
+
+/** More processes than this gain nothing: the database is the limit long before. */
+const workers_max = 64;
+/** Connections of each worker, where their number is not set. */
+const worker_connections = 4;
 
 /** Every setting: environment name → default, bound, meaning. The README's table and `server --help` are made of it. */
 export const settings = {
@@ -44,12 +50,24 @@ export const settings = {
   PSQLQUEUE_TESTING: truth(false, "use PSQLQUEUE_TEST_DATABASE_URL instead of PSQLQUEUE_DATABASE_URL"),
   PSQLQUEUE_TEST_DATABASE_URL: databaseUrl("the PostgreSQL of the tests"),
   PSQLQUEUE_DATABASE_MIN_CONNS: whole(0, 1000, 0, "connections opened at start"),
-  PSQLQUEUE_DATABASE_MAX_CONNS: whole(1, 1000, 10, "connections per process"),
+  PSQLQUEUE_DATABASE_MAX_CONNS: whole(
+    1,
+    1000,
+    10,
+    "connections of the server, shared among its workers; not set: at least 4 for each of them",
+  ),
   PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS: whole(
     100,
     600_000,
     5000,
     "milliseconds until the database cancels a statement; 2 s later the connection is given up and the answer is 503",
+  ),
+  PSQLQUEUE_WORKERS: wholeOr(
+    "auto",
+    1,
+    workers_max,
+    1,
+    "processes that serve together, on one core each; auto: as many as there are cores",
   ),
   PSQLQUEUE_AUTH: oneOf(["on", "off"], "off", "on: every request needs an API key, but those in PSQLQUEUE_AUTH_OPEN"),
   PSQLQUEUE_AUTH_OPEN: names(["healthz", "docs", "info", "metrics"], "healthz", "what needs no key"),
@@ -156,6 +174,8 @@ type Values = { [K in keyof typeof settings]: NonNullable<ReturnType<(typeof set
 export type Config = Readonly<Values> & {
   /** The database to use: the test database when PSQLQUEUE_TESTING is true. Empty: the embedded one. */
   readonly database_url: string;
+  /** Processes that serve together. */
+  readonly workers: number;
   readonly origin: Origin;
 };
 
@@ -219,7 +239,8 @@ export function readConfig(
   const url = readUrlFile(read);
   const database_url = read.PSQLQUEUE_TESTING ? read.PSQLQUEUE_TEST_DATABASE_URL : url;
   const isSet = (name: string) => environment[name] !== undefined;
-  const config = { ...read, PSQLQUEUE_DATABASE_URL: url, ...connectionCounts(database_url, read, isSet) };
+  const counts = connectionCounts(database_url, read, isSet);
+  const config = { ...read, PSQLQUEUE_DATABASE_URL: url, ...counts };
   if (config.PSQLQUEUE_TESTING && config.PSQLQUEUE_TEST_DATABASE_URL === "") {
     throw new ConfigError(
       'PSQLQUEUE_TEST_DATABASE_URL="" cannot be used with PSQLQUEUE_TESTING=true; allowed: a database URL',
@@ -236,7 +257,40 @@ export function readConfig(
       'PSQLQUEUE_SQS_AUTH="on" cannot be used without PSQLQUEUE_SQS_ACCESS_KEYS: nobody could sign; allowed: both, or off',
     );
   }
-  return Object.freeze({ ...config, database_url, origin });
+  const has_most = isSet("PSQLQUEUE_DATABASE_MAX_CONNS") || counts.PSQLQUEUE_DATABASE_MAX_CONNS !== undefined;
+  const workers = countWorkers(config, database_url, has_most);
+  if (!has_most && workers > 1) {
+    config.PSQLQUEUE_DATABASE_MAX_CONNS = Math.max(config.PSQLQUEUE_DATABASE_MAX_CONNS, worker_connections * workers);
+  }
+  return Object.freeze({ ...config, database_url, workers, origin });
+}
+
+/** How many processes serve. Throws ConfigError for more than there can be. */
+function countWorkers(values: Values, database_url: string, has_most: boolean): number {
+  const { PSQLQUEUE_WORKERS: asked, PSQLQUEUE_DATABASE_MAX_CONNS: connections } = values;
+  const is_embedded = database_url === "";
+  const is_linux = process.platform === "linux";
+  if (asked === "auto") {
+    const most = Math.min(workers_max, has_most ? connections : workers_max);
+    return is_embedded || !is_linux ? 1 : Math.max(1, Math.min(navigator.hardwareConcurrency, most));
+  }
+  const refusal = (why: string, allowed: string) =>
+    new ConfigError(`PSQLQUEUE_WORKERS="${asked}" cannot be used ${why}; allowed: ${allowed}`);
+  if (asked > 1 && is_embedded) {
+    throw refusal(
+      "with the embedded database: it commits one statement at a time, and more processes would give it smaller ones",
+      "1 or auto, or a PostgreSQL server in PSQLQUEUE_DATABASE_URL",
+    );
+  }
+  // Elsewhere the system does not spread the connections of a port over the processes that listen on it.
+  if (asked > 1 && !is_linux) throw refusal(`on ${process.platform}`, "1 or auto; more on Linux");
+  if (has_most && asked > connections) {
+    throw refusal(
+      `with ${connections} connections to the database`,
+      "at most PSQLQUEUE_DATABASE_MAX_CONNS: one for each worker",
+    );
+  }
+  return asked;
 }
 
 /** A certificate and its key go together. */

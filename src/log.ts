@@ -6,12 +6,14 @@ const ranks: Record<string, number> = { debug: 0, info: 1, warn: 2, error: 3 };
 /** Writes one JSON line per record. Members after `time`, `level`, `msg` come from `details`, in their order. */
 export type Log = (level: Level, message: string, details?: Record<string, unknown>) => void;
 
-/** A log that writes lines from `least` upwards. */
-export function createLog(least: Level, write: (line: string) => void = (line) => process.stdout.write(line)): Log {
+const toOutput = (line: string): void => void process.stdout.write(line);
+
+/** A log that writes lines from `least` upwards. `own`: members that end each of them. */
+export function createLog(least: Level, write = toOutput, own: Record<string, unknown> = {}): Log {
   const least_rank = ranks[least] ?? 1;
   return (level, message, details) => {
     if ((ranks[level] ?? 3) < least_rank) return;
-    const record = { time: new Date().toISOString(), level: level.toUpperCase(), msg: message, ...details };
+    const record = { time: new Date().toISOString(), level: level.toUpperCase(), msg: message, ...details, ...own };
     write(`${JSON.stringify(record)}\n`);
   };
 }

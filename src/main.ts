@@ -2,6 +2,7 @@ import { statSync } from "node:fs";
 import path from "node:path";
 import { type CommandLine, type Options, UsageError } from "./commandLine/command.ts";
 import { readCommandLine } from "./commandLine/commandLine.ts";
+import { isWorker } from "./commands/workerProcess.ts";
 import { type Config, ConfigError, findUnknown, readConfig, settings } from "./config.ts";
 import { type Dotenv, readDotenv } from "./dotenv.ts";
 import { createLog, describeError, type Log, logObserver } from "./log.ts";
@@ -28,13 +29,20 @@ function onSignals(log: Log, has_reload: boolean, stop: () => void): void {
   }
 }
 
-async function runServer(config: Config, log: Log): Promise<number> {
-  const { startServer } = await import("./commands/server.ts");
+/** The settings as they were given. */
+type Values = Record<string, string | undefined>;
+
+async function runServer(config: Config, log: Log, _: Options, values: Values): Promise<number> {
   const { ListenError } = await import("./commands/listeners.ts");
   const stopped = Promise.withResolvers<undefined>();
   // Before anything is opened: as the first process of a container a signal without a handler is ignored.
   onSignals(log, config.PSQLQUEUE_TLS_CERT !== "", () => stopped.resolve(undefined));
   try {
+    if (config.workers > 1) {
+      const { runWorkers } = await import("./commands/workers.ts");
+      return await runWorkers({ config, values, log, stopped: stopped.promise });
+    }
+    const { startServer } = await import("./commands/server.ts");
     // A database that does not answer can hold up the start for long. A signal ends that too: nothing is served yet.
     const server = await Promise.race([startServer(config, log), stopped.promise]);
     if (server === undefined) {
@@ -54,6 +62,12 @@ async function runServer(config: Config, log: Log): Promise<number> {
     log("error", `${error.listener} server listen error`, { error: error.message });
     return 1;
   }
+}
+
+/** One of the processes of a server. It says nothing of its own end: the server has told it to. */
+async function serveAsWorker(): Promise<number> {
+  const { runWorker } = await import("./commands/worker.ts");
+  return await runWorker((has_reload, stop) => onSignals(() => {}, has_reload, stop));
 }
 
 async function runMigrate(config: Config, log: Log, { from }: Options): Promise<number> {
@@ -80,7 +94,7 @@ async function runHealthcheck(config: Config): Promise<number> {
   return 1;
 }
 
-const servers: Record<string, (config: Config, log: Log, options: Options) => Promise<number>> = {
+const servers: Record<string, (config: Config, log: Log, options: Options, values: Values) => Promise<number>> = {
   server: runServer,
   migrate: runMigrate,
   healthcheck: runHealthcheck,
@@ -140,7 +154,7 @@ async function serve(run: (typeof servers)[string], options: Options): Promise<n
     warnOfBun(log);
     const unknown_names = warnOfSettings(log, dotenv);
     const config = readConfig(values, { dotenv_file: dotenv?.file, unknown_names });
-    return await run(config, log, options);
+    return await run(config, log, options, values);
   } catch (error) {
     if (error instanceof ConfigError) process.stderr.write(`psqlqueue: ${error.message}\n`);
     log("error", "cli app failed", { error: describeError(error) });
@@ -166,6 +180,7 @@ async function main(argv: string[]): Promise<number> {
     return 0;
   }
   const server = servers[line.command.path];
+  if (server === runServer && isWorker()) return await serveAsWorker();
   if (server !== undefined) return await serve(server, line.options);
   const { runClient } = await import("./commands/client.ts");
   return await runClient(line.command.path, line.arguments, line.options);

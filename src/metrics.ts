@@ -1,4 +1,13 @@
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import {
+  AggregatorRegistry,
+  Counter,
+  collectDefaultMetrics,
+  Gauge,
+  Histogram,
+  type MetricObjectWithValues,
+  type MetricValue,
+  Registry,
+} from "prom-client";
 import type { MessageEvent, Observation, Observer } from "./observe.ts";
 
 /** A queue's depth as a scrape shows it. */
@@ -24,6 +33,18 @@ export type MetricsOptions = {
   getTableHealth: () => Promise<DatabaseState>;
   connectionsInUse: () => number;
   waiters: () => number;
+};
+
+/** The numbers of one process, as data: what several have counted is added up. */
+export type Numbers = MetricObjectWithValues<MetricValue<string>>[];
+
+/** What a server counts with, and what it tells of it. */
+export type Metrics = {
+  observer: Observer;
+  /** The numbers of this process. */
+  collect(): Promise<Numbers>;
+  /** The text of a scrape; `others`: the numbers of the other processes of this server. */
+  scrape(others?: Numbers[]): Promise<string>;
 };
 
 /** A scrape within this time of another gets the same numbers of the database. */
@@ -108,6 +129,7 @@ function watchEventLoop(registers: Registry[]): void {
     name: "psqlqueue_event_loop_lag_seconds",
     help: "How late a timer of this process was at worst since the last scrape.",
     registers,
+    aggregator: "max",
     collect() {
       this.set(Math.max(0, worst_ms) / 1000);
       worst_ms = 0;
@@ -128,8 +150,10 @@ const events: Record<MessageEvent | "delivered", string> = {
 };
 
 /** Makes the metrics: an observer that counts, and the text of a scrape. */
-export function createMetrics(options: MetricsOptions): { observer: Observer; scrape: () => Promise<string> } {
+export function createMetrics(options: MetricsOptions): Metrics {
   const registry = new Registry();
+  // Of several processes the one that is asked tells of the database.
+  const whole_registry = new Registry();
   // Its monitor of the event loop would wake an idle process a hundred times a second.
   collectDefaultMetrics({ register: registry, prefix: "", eventLoopMonitoringPrecision: 1000 });
   const registers = [registry];
@@ -209,7 +233,13 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
     buckets: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
     registers,
   });
-  const db_up = new Gauge({ name: "psqlqueue_db_up", help: "1 while the database answers.", registers });
+  new Gauge({ name: "psqlqueue_workers", help: "Processes that serve.", registers }).set(1);
+  const db_up = new Gauge({
+    name: "psqlqueue_db_up",
+    help: "1 while the database answers.",
+    registers,
+    aggregator: "min",
+  });
   db_up.set(1);
   new Gauge({
     name: "psqlqueue_db_connections",
@@ -223,27 +253,14 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
   const snapshot_age = new Gauge({
     name: "psqlqueue_oldest_snapshot_age_seconds",
     help: `Age of the oldest snapshot: what died since then cannot be vacuumed. 0 when none is held.${whole}`,
-    registers,
+    registers: [whole_registry],
   });
+  const tableGauge = (name: string, help: string) =>
+    new Gauge({ name, help: `${help}${whole}`, labelNames: ["table"], registers: [whole_registry] });
   const table_gauges = {
-    dead_rows: new Gauge({
-      name: "psqlqueue_table_dead_rows",
-      help: `Estimated rows that vacuum has to remove.${whole}`,
-      labelNames: ["table"],
-      registers,
-    }),
-    table_bytes: new Gauge({
-      name: "psqlqueue_table_bytes",
-      help: `Bytes of the table, without its indexes.${whole}`,
-      labelNames: ["table"],
-      registers,
-    }),
-    index_bytes: new Gauge({
-      name: "psqlqueue_table_index_bytes",
-      help: `Bytes of the table's indexes.${whole}`,
-      labelNames: ["table"],
-      registers,
-    }),
+    dead_rows: tableGauge("psqlqueue_table_dead_rows", "Estimated rows that vacuum has to remove."),
+    table_bytes: tableGauge("psqlqueue_table_bytes", "Bytes of the table, without its indexes."),
+    index_bytes: tableGauge("psqlqueue_table_index_bytes", "Bytes of the table's indexes."),
   };
   watchEventLoop(registers);
 
@@ -295,6 +312,12 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
     child.size.observe(response_bytes);
   }
 
+  async function collect(): Promise<Numbers> {
+    const numbers = (await registry.getMetricsAsJSON()) as Numbers;
+    // The library leaves it out of sums. A server began when its first process did.
+    return numbers.map((own) => (own.name === "process_start_time_seconds" ? { ...own, aggregator: "min" } : own));
+  }
+
   return {
     observer(observation) {
       if (observation.kind === "request_started") countInFlight(observation.route, 1);
@@ -310,10 +333,12 @@ export function createMetrics(options: MetricsOptions): { observer: Observer; sc
       } else if (observation.kind === "batch") batch_items.observe({ verb: observation.verb }, observation.items);
       else if (observation.kind === "database_up") db_up.set(observation.is_up ? 1 : 0);
     },
-    async scrape() {
+    collect,
+    async scrape(others = []) {
       // Without the database the other numbers are still worth having.
       await askDatabase().catch(() => {});
-      return `${await registry.metrics()}${depths_text}`;
+      const all = others.length === 0 ? registry : AggregatorRegistry.aggregate([await collect(), ...others]);
+      return `${await all.metrics()}\n${await whole_registry.metrics()}\n${depths_text}`;
     },
   };
 }

@@ -26,6 +26,22 @@ export const whole = (min: number, max: number, default_value: number, meaning: 
   },
 });
 
+/** A whole number, or a word for one that is found out. */
+export const wholeOr = <const W extends string>(
+  word: W,
+  min: number,
+  max: number,
+  default_value: number,
+  meaning: string,
+): Setting<number | W> => {
+  const number = whole(min, max, default_value, meaning);
+  return {
+    ...number,
+    allowed: `${word}, or ${number.allowed}`,
+    read: (text) => (text.toLowerCase() === word ? word : number.read(text)),
+  };
+};
+
 const truths = new Map<string, boolean>([
   ...["1", "t", "T", "true", "TRUE", "True"].map((text) => [text, true] as const),
   ...["0", "f", "F", "false", "FALSE", "False"].map((text) => [text, false] as const),

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { version } from "../package.json";
 import { buildBinary } from "./binary.ts";
+import { until } from "./harness.ts";
 import { freePort, sharedCluster } from "./postgres.ts";
 
 // The file that people download: in an empty environment, in a directory that is not ours.
@@ -29,10 +30,11 @@ async function run(args: string[], env: Record<string, string> = {}) {
 
 async function serve(env: Record<string, string>) {
   const port = await freePort();
+  const metrics_port = await freePort();
   const settings = {
     PSQLQUEUE_SERVER_HOST: "127.0.0.1",
     PSQLQUEUE_SERVER_PORT: String(port),
-    PSQLQUEUE_METRICS_PORT: "0",
+    PSQLQUEUE_METRICS_PORT: String(metrics_port),
   };
   const child = Bun.spawn([binary, "server"], { cwd: directory, env: { ...settings, ...env }, stdout: "pipe" });
   running.add(child);
@@ -52,7 +54,7 @@ async function serve(env: Record<string, string>) {
     running.delete(child);
     return exit_code;
   };
-  return { url, stop };
+  return { url, metrics_port, stop };
 }
 
 async function replay(url: string) {
@@ -84,6 +86,16 @@ describe("the recorded requests are answered as recorded", () => {
     expect(await server.stop()).toBe(0);
   }, 60_000);
 });
+
+test("it serves with two processes, and stops both", async () => {
+  const env = { PSQLQUEUE_DATABASE_URL: await (await sharedCluster()).createDatabase(), PSQLQUEUE_WORKERS: "2" };
+  expect((await run(["migrate"], env)).exit_code).toBe(0);
+  const server = await serve(env);
+  const scrape = async () => await (await fetch(`http://127.0.0.1:${server.metrics_port}`)).text();
+  // The first one serves before the second is there.
+  await until(async () => (await scrape()).includes("\npsqlqueue_workers 2\n"));
+  expect(await server.stop()).toBe(0);
+}, 30_000);
 
 test("everything it serves is inside: the dashboard, the docs page, their scripts and styles, the migrations", async () => {
   const server = await serve({ PSQLQUEUE_DATA_DIR: "inside" });

@@ -2,19 +2,29 @@ import type { Broker } from "../broker/broker.ts";
 import type { Job } from "./loop.ts";
 
 const every_ms = 60_000;
+const listening_ms = 3_600_000;
 
-/** What of the keys' cache this job needs. */
+/** What of the keys' cache these jobs need. */
 export type KeyCache = { forget(id: string): void; forgetAll(): void; takeUsed(): string[] };
 
+/** Notes which keys were used. Every process does it for itself. */
+export const keysJob = (broker: Broker, cache: Pick<KeyCache, "takeUsed">): Job => ({
+  name: "keys",
+  is_shared: false,
+  async run() {
+    await broker.touchKeys(cache.takeUsed());
+    return every_ms;
+  },
+});
+
 /**
- * Forgets keys that another server has revoked, and notes which were used. Where LISTEN is not to be had, a revoked key
- * is forgotten when the cache asks for it again.
+ * Forgets keys that another server has revoked. Where LISTEN is not to be had, a revoked key is forgotten when the
+ * cache asks for it again.
  */
-export function keysJob(broker: Broker, cache: KeyCache, has_peers: boolean): Job {
-  broker.onKeyRevoked(cache.forget);
-  let has_started = !has_peers;
+export function revokedKeysJob(broker: Broker, cache: Pick<KeyCache, "forget" | "forgetAll">): Job {
+  let has_started = false;
   return {
-    name: "keys",
+    name: "revoked keys",
     is_shared: false,
     async run() {
       if (!has_started) {
@@ -22,8 +32,7 @@ export function keysJob(broker: Broker, cache: KeyCache, has_peers: boolean): Jo
         // What was told while nothing arrived is lost.
         await broker.listenToKeys(cache.forget, () => cache.forgetAll());
       }
-      await broker.touchKeys(cache.takeUsed());
-      return every_ms;
+      return listening_ms;
     },
   };
 }

@@ -2,13 +2,15 @@ import { type BatcherOptions, createBatcher } from "../batcher.ts";
 import { createBudget } from "../budget.ts";
 import type { Db } from "../db/db.ts";
 import type { Failure } from "../errors.ts";
-import { type MessageEvent, type NoteMessages, observe } from "../observe.ts";
+import { type NoteMessages, observe } from "../observe.ts";
+import { createCounted } from "./counted.ts";
 import { type Consumers, createConsumers } from "./deliver/consumers.ts";
 import { createKnownGoverned } from "./deliver/governed.ts";
 import type { LeasedMessage } from "./deliver/lease.ts";
 import { createNotifier } from "./deliver/notifier.ts";
 import { bytesOf as answerBytes, createReceive, type ReceiveFrom } from "./deliver/receive.ts";
 import { createScanFloors } from "./deliver/scanFloors.ts";
+import type { Ready, Siblings } from "./deliver/siblings.ts";
 import { createWakeups } from "./deliver/wakeups.ts";
 import type { Limits } from "./limits.ts";
 import { createExtras } from "./manage/extras.ts";
@@ -32,6 +34,7 @@ import { createClock } from "./publish/clock.ts";
 import { createFanOut, type FannedOut, type FanOutItem } from "./publish/fanOut.ts";
 import { createIds } from "./publish/ids.ts";
 import { createOutbox } from "./publish/outbox.ts";
+import { type Outgoing, weightOf } from "./publish/outgoing.ts";
 import {
   createPublish,
   isKeyed,
@@ -48,17 +51,6 @@ import { createSettle, type Extended, type ExtendItem, type NackItem } from "./s
 import { createLeadership } from "./sweep/leadership.ts";
 import { createSweeps } from "./sweep/sweeps.ts";
 
-export type Outgoing = {
-  body: string;
-  label: string | null;
-  /** JSON text of a flat object of strings, or null. */
-  attributes: string | null;
-  /** JSON text that is kept with it and handed back, or null. */
-  extras?: string | null;
-  /** Bytes that count against the queue's `max_message_bytes`; absent: body, label and attributes as stored. */
-  bytes?: number;
-};
-
 export type ReceiveRequest = ReceiveFrom & {
   limit: number;
   /** Milliseconds; undefined: the queue's `receive_wait_seconds`, at most `wait_ms_max`. */
@@ -70,29 +62,24 @@ export type ReceiveRequest = ReceiveFrom & {
 
 type Flush<Item, Result> = BatcherOptions<Item, Result>["flush"];
 
-/** What the row costs beside the text, roughly. */
-const row_bytes = 200;
-
-const bytesOf = (message: Outgoing) =>
-  message.body.length +
-  (message.attributes?.length ?? 0) +
-  (message.label?.length ?? 0) +
-  (message.extras?.length ?? 0) +
-  row_bytes;
-
 /**
  * Everything the service can do. Hot verbs gather concurrent calls into one statement; each call settles after commit.
  * Rejects with BrokerError (the caller's fault) or DatabaseError. Every call may run concurrently with any other.
  */
-export function createBroker(db: Db, limits: Limits, holder: string = crypto.randomUUID(), secrets: Secrets = {}) {
+export function createBroker(
+  db: Db,
+  limits: Limits,
+  holder: string = crypto.randomUUID(),
+  given: Secrets & { siblings?: Siblings | undefined } = {},
+) {
   const answers = createBudget(limits.answers_bytes_max);
   const bodies = createBudget(limits.waiting_bytes_max);
   const floors = createScanFloors(limits.statement_ms_max);
-  const notifier = createNotifier(db, holder);
+  const notifier = createNotifier(db, holder, given.siblings);
   const onReady: OnReady = (queue_id, label, at) => {
     floors.lower(queue_id, label, at);
     consumers.wake(queue_id);
-    notifier.note(queue_id);
+    notifier.note(queue_id, label, at);
   };
   const clock = createClock(db);
   const { nextId, nextFanOutId } = createIds(clock.now_ms);
@@ -107,11 +94,11 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   };
   const settle = createSettle(db, onReady, note);
   const quotas = createQuotas(db, notifier.others);
-  const master_keys = secrets.master_keys ?? new Map();
+  const master_keys = given.master_keys ?? new Map();
   const sealing = createSealing(db, master_keys);
   const publish = createPublish(db, onReady, quotas, sealing);
   const fanOut = createFanOut(db, onReady, quotas, sealing);
-  const known_governed = createKnownGoverned();
+  const known_governed = createKnownGoverned(given.siblings?.tellGoverned);
   const receive = createReceive(db, floors, settle, note, {
     answer_bytes_max: limits.answer_bytes_max,
     answers,
@@ -131,35 +118,18 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
     waiting_max: limits.waiters_max,
     unasked_max: limits.waiting_max,
     room_ms_max: limits.statement_ms_max,
+    onFirstWaiting: () => given.siblings?.want(),
     onWaiting: (queue_id) => wakeups.onWaiting(queue_id),
     onThrottled: (queue_id, in_ms) => wakeups.wakeIn(queue_id, in_ms),
     onForgotten: (queue_id) => wakeups.onForgotten(queue_id),
   });
   const wakeups = createWakeups(db, consumers, floors.floorOf);
-  /** Counts what a statement did, once per queue and not once per item. */
-  const counted =
-    <Item extends { queue_id: string }, Result>(event: MessageEvent, flush: Flush<Item, Result>): Flush<Item, Result> =>
-    async (items) => {
-      const results = await flush(items);
-      const counts = new Map<string, number>();
-      const repeats = new Map<string, number>();
-      for (const [i, result] of results.entries()) {
-        if (result instanceof Error) continue;
-        const { queue_id } = items[i] as Item;
-        const own = (result as { deduplicated?: boolean } | undefined)?.deduplicated ? repeats : counts;
-        own.set(queue_id, (own.get(queue_id) ?? 0) + 1);
-      }
-      for (const [queue_id, count] of counts) {
-        note(event, queue_id, count);
-        // The place of a lease that has ended may be what somebody waits for.
-        if (event === "acked" && known_governed.has(queue_id)) {
-          consumers.wake(queue_id);
-          notifier.note(queue_id);
-        }
-      }
-      for (const [queue_id, count] of repeats) note("deduplicated", queue_id, count);
-      return results;
-    };
+  const counted = createCounted(note, (queue_id) => {
+    // The place of a lease that has ended may be what somebody waits for.
+    if (!known_governed.has(queue_id)) return;
+    consumers.wake(queue_id);
+    notifier.note(queue_id);
+  });
   const storePlain = counted("published", publish.plain);
   const storeOptioned = counted("published", publish.optioned);
   const ackAll = counted("acked", settle.ack);
@@ -176,7 +146,7 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
   const byBytes = <Item extends Outgoing, Result>(name: string, flush: Flush<Item, Result>) =>
     createBatcher<Item, Result>({
       ...shared(name),
-      weight: bytesOf,
+      weight: weightOf,
       weight_max: limits.bytes_max,
       budget: bodies,
       flush,
@@ -314,6 +284,16 @@ export function createBroker(db: Db, limits: Limits, holder: string = crypto.ran
 
     flushRates: rates.flushRates,
     notifier,
+    /** A sibling has seen whether a queue is governed. */
+    hearGoverned: known_governed.set,
+    /** Siblings tell what became ready there: as if it had been here. */
+    hear(all: Ready[]): void {
+      for (const { queue_id, label, at } of all) {
+        if (at !== null) floors.lower(queue_id, label, at);
+        consumers.wake(queue_id);
+        notifier.pass(queue_id);
+      }
+    },
     wakeups: {
       wake: consumers.wake,
       wakeAll: wakeups.wakeAll,

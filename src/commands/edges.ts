@@ -3,8 +3,10 @@ import type { Config } from "../config.ts";
 import { BrokerError } from "../errors.ts";
 import type { App } from "../http/app.ts";
 import { refusal } from "../http/output.ts";
+import { createRecent } from "../sqs/recent.ts";
 import { createSqs, isSqs } from "../sqs/sqs.ts";
 import type { Auth } from "../web/auth.ts";
+import type { Told } from "./workerMessages.ts";
 
 type Fetch = (request: Request) => Promise<Response>;
 
@@ -13,6 +15,8 @@ export type Edges = {
   main: Fetch;
   /** Answers what comes to the port of SQS; undefined when it is off. */
   sqs: Fetch | undefined;
+  /** What happened at another worker. */
+  hear(about: "purged" | "deleted", queue_id: string): void;
 };
 
 /**
@@ -25,12 +29,18 @@ export function createEdges(
   config: Config,
   auth: Auth | undefined,
   isStopping: () => boolean,
+  tell: (told: Told) => void = () => {},
 ): Edges {
   const http: Fetch = async (request) => await app.fetch(request);
-  if (config.PSQLQUEUE_SQS === "off") return { main: http, sqs: undefined };
+  if (config.PSQLQUEUE_SQS === "off") return { main: http, sqs: undefined, hear: () => {} };
   const keys = config.PSQLQUEUE_SQS_ACCESS_KEYS;
   // Where API keys are asked for, SQS is no way round them.
   const are_signed = config.PSQLQUEUE_AUTH === "on" || (config.PSQLQUEUE_SQS_AUTH !== "off" && keys.size > 0);
+  const remember = (about: "purged" | "deleted") => createRecent((queue_id) => tell({ about, queue_id }));
+  const recent = {
+    purged: config.PSQLQUEUE_SQS_PURGE_LIMIT === "on" ? remember("purged") : undefined,
+    deleted: config.PSQLQUEUE_SQS_NAME_LIMIT === "on" ? remember("deleted") : undefined,
+  };
   const sqs = createSqs(broker, {
     body_bytes_max: config.PSQLQUEUE_MAX_BODY_BYTES,
     cors_origins: config.PSQLQUEUE_CORS_ORIGINS,
@@ -44,8 +54,7 @@ export function createEdges(
     is_strict: config.PSQLQUEUE_SQS_LIMITS === "strict",
     wait_seconds_max: config.PSQLQUEUE_MAX_WAIT_SECONDS,
     has_legacy_handles: config.PSQLQUEUE_SQS_LEGACY_HANDLES === "on",
-    limits_purges: config.PSQLQUEUE_SQS_PURGE_LIMIT === "on",
-    limits_names: config.PSQLQUEUE_SQS_NAME_LIMIT === "on",
+    ...recent,
     signatures: are_signed
       ? {
           async findKey(id) {
@@ -57,5 +66,9 @@ export function createEdges(
       : undefined,
     unknown: () => refusal(new BrokerError("route_not_found")),
   });
-  return { main: (request) => (isSqs(request) ? sqs.fetch(request) : http(request)), sqs: sqs.fetch };
+  return {
+    main: (request) => (isSqs(request) ? sqs.fetch(request) : http(request)),
+    sqs: sqs.fetch,
+    hear: (about, queue_id) => recent[about]?.hear(queue_id),
+  };
 }

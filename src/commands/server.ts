@@ -1,30 +1,30 @@
-import os from "node:os";
 import { jobsOf } from "../background/jobs.ts";
-import { keysJob } from "../background/keys.ts";
-import { startLeadership } from "../background/leadership.ts";
-import { startLoop } from "../background/loop.ts";
+import { keysJob, revokedKeysJob } from "../background/keys.ts";
 import { peersJob } from "../background/peers.ts";
-import { createBroker } from "../broker/broker.ts";
+import { type Broker, createBroker } from "../broker/broker.ts";
 import { hashSecret } from "../broker/manage/keys.ts";
 import type { Config } from "../config.ts";
 import { dashboardRoutes } from "../dashboard/dashboard.ts";
-import { openPostgres } from "../db/db.ts";
+import { type Db, openPostgres } from "../db/db.ts";
 import { checkMigrated, migrateDatabase } from "../db/migrate.ts";
 import { checkSession } from "../db/session.ts";
 import { findKnownBug } from "../db/versions.ts";
-import { BrokerError } from "../errors.ts";
 import { createApp } from "../http/app.ts";
-import { refusal, refusalOf } from "../http/output.ts";
+import { refusal } from "../http/output.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
 import { addObserver, observe } from "../observe.ts";
 import { version } from "../version.ts";
-import { type Auth, createAuth } from "../web/auth.ts";
+import { createAuth } from "../web/auth.ts";
 import { startListener } from "../web/listener.ts";
 import type { Certificates } from "../web/openServer.ts";
 import { readCertificates, watchCertificates } from "./certificates.ts";
+import { first_ms, startDuties } from "./duties.ts";
 import { createEdges } from "./edges.ts";
+import { createHearing, relayTo } from "./hearing.ts";
 import { checkListeners, type ListenerName, listen, portOf, urlOf } from "./listeners.ts";
+import { serveMetrics } from "./metricsServer.ts";
+import { type Part, wholeServer } from "./part.ts";
 import { openStore, type Store } from "./store.ts";
 
 export type RunningServer = {
@@ -58,20 +58,20 @@ const peers_ms_max = 1000;
 /**
  * Opens everything in order: database, broker, listeners, background jobs. Throws MigrationError for a database that is
  * not at this version or whose sessions do not get our settings, ListenError for a port that is taken (before anything
- * is opened), ReachError when the database cannot be reached.
+ * is opened), ReachError when the database cannot be reached. `part`: this process is one of several of the server.
  */
-export async function startServer(config: Config, log: Log): Promise<RunningServer> {
+export async function startServer(config: Config, log: Log, part: Part = wholeServer(log)): Promise<RunningServer> {
   // First: nothing is made on the disk by a server that then cannot serve.
-  const addresses = await checkListeners(config);
+  const addresses = part.addresses ?? (await checkListeners(config));
   const certificates = readCertificates(config);
   const store = await openStore(config);
   try {
     // Nobody else can have migrated the embedded database: it has one process at a time.
     if (store.is_embedded) await migrateDatabase(store.server);
     // Asked while the service is being put together, and answered before it listens.
-    const is_ready = store.is_embedded ? Promise.resolve() : checkVersion(store);
+    const is_ready = store.is_embedded ? Promise.resolve() : checkVersion(store, part.is_first);
     is_ready.catch(() => {});
-    return await serve(config, log, store, addresses, certificates, is_ready);
+    return await serve(config, log, store, addresses, certificates, is_ready, part);
   } catch (error) {
     await store.close().catch(() => {});
     throw error;
@@ -89,16 +89,6 @@ async function sayGoodbye(lastRequestMs: () => number, idle_ms_max: number, ms_m
   while (performance.now() < end_ms && performance.now() - quiet_since_ms() < quiet_ms_min) await Bun.sleep(20);
 }
 
-/** The metrics say of every queue how it is doing. */
-async function refuseScrape(keys: Auth | undefined, request: Request): Promise<Response | undefined> {
-  try {
-    const identity = await keys?.identify(request.headers.get("authorization"));
-    return identity?.mayAll("peek") ? undefined : refusal(new BrokerError("forbidden"));
-  } catch (error) {
-    return refusal(refusalOf(error, "metrics"));
-  }
-}
-
 const isLoopback = (address: string) => address === "::1" || address.startsWith("127.");
 
 /** Said at every start, so that nobody serves the world without knowing. */
@@ -111,15 +101,32 @@ function warnOfOpenness(config: Config, log: Log, address: string): void {
   });
 }
 
-async function checkVersion(store: Store): Promise<void> {
+async function checkVersion(store: Store, is_first: boolean): Promise<void> {
   const { is_newer } = await checkMigrated(store.server);
-  if (!is_newer) return;
+  if (!is_newer || !is_first) return;
   observe({
     kind: "notice",
     level: "WARN",
     message: "the database was migrated by a newer psqlqueue",
     details: { effect: "this version works with it as before", remedy: "update this server when it suits" },
   });
+}
+
+/** Says what is odd about the database. */
+async function noteFindings(db: Db, broker: Broker, is_embedded: boolean): Promise<void> {
+  const bug = is_embedded ? undefined : await findKnownBug(db.client);
+  if (bug !== undefined) {
+    observe({ kind: "notice", level: "WARN", message: "this PostgreSQL has a known bug", details: bug });
+  }
+  for (const { kind, id } of await broker.findUnreachable()) {
+    const remedy = `rename it in the database: no path can name it, so it cannot be asked for or deleted`;
+    observe({
+      kind: "notice",
+      level: "WARN",
+      message: `a ${kind} has an id that clients take for a step in a path`,
+      details: { id, remedy },
+    });
+  }
 }
 
 async function serve(
@@ -129,8 +136,8 @@ async function serve(
   addresses: Record<ListenerName, string>,
   certificates: Certificates | undefined,
   is_ready: Promise<void>,
+  { holder, say, is_first, leads, ports, link }: Part,
 ): Promise<RunningServer> {
-  const holder = `${os.hostname()}:${process.pid}:${crypto.randomUUID()}`;
   const statement_timeout_ms = config.PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS;
   const db = openPostgres({
     server: store.server,
@@ -159,7 +166,7 @@ async function serve(
       removal_ms_max,
     },
     holder,
-    { master_keys: config.PSQLQUEUE_MASTER_KEY },
+    { master_keys: config.PSQLQUEUE_MASTER_KEY, siblings: link?.siblings },
   );
 
   const asks_keys = config.PSQLQUEUE_AUTH === "on";
@@ -186,7 +193,7 @@ async function serve(
     version,
     ...(asks_keys && keys && { auth: { keys, open: config.PSQLQUEUE_AUTH_OPEN } }),
   });
-  const edges = createEdges(broker, app, config, keys, () => is_stopping);
+  const edges = createEdges(broker, app, config, keys, () => is_stopping, link?.tell);
   const metrics = createMetrics({
     queues_max: config.PSQLQUEUE_METRICS_MAX_QUEUES,
     listDepths: broker.listDepths,
@@ -208,43 +215,19 @@ async function serve(
   try {
     await is_ready;
     // On a connection of the pool, which the first request finds open.
-    if (!store.is_embedded) {
-      await checkSession(db.client, statement_timeout_ms);
-      const bug = await findKnownBug(db.client);
-      if (bug !== undefined) {
-        observe({ kind: "notice", level: "WARN", message: "this PostgreSQL has a known bug", details: bug });
-      }
-    }
+    if (!store.is_embedded) await checkSession(db.client, statement_timeout_ms);
+    if (is_first) await noteFindings(db, broker, store.is_embedded);
     await broker.clock.refresh();
-    for (const { kind, id } of await broker.findUnreachable()) {
-      const remedy = `rename it in the database: no path can name it, so it cannot be asked for or deleted`;
-      observe({
-        kind: "notice",
-        level: "WARN",
-        message: `a ${kind} has an id that clients take for a step in a path`,
-        details: { id, remedy },
-      });
-    }
     const metrics_host = config.PSQLQUEUE_METRICS_HOST;
-    const metrics_server = await listen("metrics", config, () =>
-      Bun.serve({
-        hostname: addresses.metrics,
-        port: config.PSQLQUEUE_METRICS_PORT,
-        reusePort: false,
-        async fetch(request) {
-          const refused = config.PSQLQUEUE_METRICS_AUTH === "on" ? await refuseScrape(keys, request) : undefined;
-          if (refused !== undefined) return refused;
-          return new Response(await metrics.scrape(), {
-            headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
-          });
-        },
-      }),
-    );
+    const metrics_server = await listen("metrics", config, () => {
+      const port = ports.metrics ?? config.PSQLQUEUE_METRICS_PORT;
+      return serveMetrics(config, { hostname: addresses.metrics, port, metrics, keys, link });
+    });
     metrics_port = metrics_server.port ?? 0;
-    log("info", "metrics server starting", { host: metrics_host, port: metrics_port });
-    const peers = store.is_embedded ? undefined : peersJob(broker);
+    say("info", "metrics server starting", { host: metrics_host, port: metrics_port });
+    const peers = store.is_embedded ? undefined : peersJob(broker, link && relayTo(link));
     // Known to the other servers before the first request, so that none of its publishes waits for a poll of theirs.
-    await Promise.race([peers?.run().catch(() => {}), Bun.sleep(peers_ms_max)]);
+    if (leads) await Promise.race([peers?.run().catch(() => {}), Bun.sleep(peers_ms_max)]);
     const host = config.PSQLQUEUE_SERVER_HOST;
     const serving = {
       refusal,
@@ -258,12 +241,12 @@ async function serve(
       startListener({
         ...serving,
         hostname: addresses.http,
-        port: config.PSQLQUEUE_SERVER_PORT,
+        port: ports.http ?? config.PSQLQUEUE_SERVER_PORT,
         certificates,
         fetch: edges.main,
       }),
     );
-    const sqs_asked = portOf("sqs", config);
+    const sqs_asked = ports.sqs ?? portOf("sqs", config);
     const sqs_fetch = edges.sqs;
     const sqs_listener =
       sqs_asked === undefined || sqs_fetch === undefined
@@ -271,18 +254,35 @@ async function serve(
         : await listen("sqs", config, () =>
             startListener({ ...serving, hostname: addresses.sqs, port: sqs_asked, fetch: sqs_fetch }),
           );
-    if (sqs_listener) log("info", "sqs server starting", { host, port: sqs_listener.port });
+    if (sqs_listener) say("info", "sqs server starting", { host, port: sqs_listener.port });
     const { port } = listener;
     const url = urlOf(host, port, certificates !== undefined);
     const pages = { ...(config.PSQLQUEUE_UI === "on" && { ui: `${url}/ui` }), docs: `${url}/v1/swagger/index.html` };
-    log("info", "http server starting", { host, port, url, ...pages });
+    say("info", "http server starting", { host, port, url, ...pages });
     const endWatch = watchCertificates(config, log, listener.reload);
-    warnOfOpenness(config, log, addresses.http);
+    warnOfOpenness(config, say, addresses.http);
 
-    const leadership = startLeadership(broker, holder);
-    const key_jobs = keys ? [keysJob(broker, keys, !store.is_embedded)] : [];
-    const jobs = [...jobsOf(broker), ...(peers ? [peers] : []), ...key_jobs, ...store.jobs(db)];
-    const stops = jobs.map((job) => startLoop(job, leadership.isLeader, 1000));
+    const jobs = [...jobsOf(broker), ...store.jobs(db)];
+    const own = [...jobs.filter(({ is_shared }) => !is_shared), ...(keys ? [keysJob(broker, keys)] : [])];
+    const forgetKey = (id: string | undefined) => (id === undefined ? keys?.forgetAll() : keys?.forget(id));
+    const spreadKey = (id: string | undefined) => {
+      forgetKey(id);
+      link?.tell({ about: "key", id });
+    };
+    broker.onKeyRevoked(spreadKey);
+    const revoked = revokedKeysJob(broker, { forget: spreadKey, forgetAll: () => spreadKey(undefined) });
+    const leading = [
+      ...jobs.filter(({ is_shared }) => is_shared),
+      ...(peers ? [peers, ...(keys ? [revoked] : [])] : []),
+    ];
+    const duties = startDuties(broker, holder, own, leading);
+    if (leads) duties.lead(first_ms);
+    link?.attach({
+      told: createHearing(broker, edges, forgetKey),
+      lead: () => duties.lead(),
+      wants: () => broker.wakeups.size() > 0 || (duties.isLeading() && broker.notifier.hasPeers()),
+      count: metrics.collect,
+    });
 
     let stopped: Promise<void> | undefined;
     const stop = async () => {
@@ -297,10 +297,11 @@ async function serve(
         Math.min(grace_ms, goodbye_ms_max),
       );
       const servers = [listener, metrics_server, ...(sqs_listener ? [sqs_listener] : [])];
-      const finished = Promise.all([...servers.map((server) => server.stop()), ...stops.map((end) => end())]);
+      const finished = Promise.all([...servers.map((server) => server.stop()), duties.end()]);
       await Promise.race([finished, Bun.sleep(grace_ms)]);
       await Promise.all(servers.map((server) => server.stop(true)));
-      await Promise.allSettled([leadership.stop(), broker.notifier.retire(), broker.flushRates()]);
+      const retire = () => (duties.isLeading() ? broker.notifier.retire() : undefined);
+      await Promise.allSettled([duties.resign(), retire(), broker.flushRates()]);
       await db.close(1);
       await store.close();
       removeObserver();

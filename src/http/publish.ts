@@ -1,7 +1,8 @@
 import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
-import type { Broker, Outgoing } from "../broker/broker.ts";
+import type { Broker } from "../broker/broker.ts";
 import { deduplicationKey } from "../broker/publish/dedup.ts";
+import type { Outgoing } from "../broker/publish/outgoing.ts";
 import type { Published, PublishOptions } from "../broker/publish/publish.ts";
 import { BrokerError, type ErrorName, type Failure } from "../errors.ts";
 import type { RequestHeader, ResponseHeader } from "./headers.ts";

@@ -1,4 +1,4 @@
-import type { Outgoing } from "../broker/broker.ts";
+import type { Outgoing } from "../broker/publish/outgoing.ts";
 import { invalidParameter, invalidValue, missing, SqsError } from "./errors.ts";
 import { delay_seconds_max } from "./limits.ts";
 import { isFifo } from "./names.ts";

@@ -33,7 +33,7 @@ import {
   untagQueue,
 } from "./queues.ts";
 import { receiveMessage } from "./receive.ts";
-import { createRecent } from "./recent.ts";
+import type { Recent } from "./recent.ts";
 import { sendMessage, sendMessageBatch } from "./send.ts";
 import type { Act, Call, Service } from "./service.ts";
 import { changeMessageVisibility, changeMessageVisibilityBatch, deleteMessage, deleteMessageBatch } from "./settle.ts";
@@ -73,8 +73,9 @@ export type SqsOptions = GatewayOptions & {
   is_strict: boolean;
   wait_seconds_max: number;
   has_legacy_handles: boolean;
-  limits_purges: boolean;
-  limits_names: boolean;
+  /** Queues that were purged, and names that were given up, in the last minute; undefined: nobody minds. */
+  purged: Recent | undefined;
+  deleted: Recent | undefined;
   /** undefined: signatures are not looked at. */
   signatures: SignatureRules | undefined;
   /** How another edge on the same port refuses what no edge takes. */
@@ -194,8 +195,8 @@ export function createSqs(broker: Broker, options: SqsOptions) {
     attempts: createAttempts(),
     wait_seconds_max: options.wait_seconds_max,
     has_legacy_handles: options.has_legacy_handles,
-    purged: options.limits_purges ? createRecent() : undefined,
-    deleted: options.limits_names ? createRecent() : undefined,
+    purged: options.purged,
+    deleted: options.deleted,
   };
 
   async function act(request: Request): Promise<Response> {

@@ -65,6 +65,8 @@ export type ConsumerOptions = {
   unasked_max: number;
   /** How long a claim waits for room, at most. */
   room_ms_max: number;
+  /** Somebody waits, where nobody did. */
+  onFirstWaiting?(): void;
   /** A claim of this queue is over, and somebody still waits. */
   onWaiting(queue_id: string): void;
   /** A cap or a rate keeps consumers waiting; it may let more through then. */
@@ -165,6 +167,7 @@ export function createConsumers(options: ConsumerOptions): Consumers {
   function startsWaiting(group: Group, consumer: Consumer): boolean {
     if (waiting < options.waiting_max) {
       waiting += 1;
+      if (waiting === 1) options.onFirstWaiting?.();
       consumer.is_waiting = true;
       return true;
     }

@@ -73,16 +73,21 @@ export function prepareGoverned(db: Db): Prepared<GovernedRow[]> {
 /** Queues that are known to be governed at most; one that is forgotten costs a statement more. */
 const known_max = 10_000;
 
-/** Which queues need the other statement, as far as this server has seen. */
-export function createKnownGoverned() {
+/** Which queues need the other statement, as far as this process has seen; `onLearned`: it has seen that just now. */
+export function createKnownGoverned(onLearned: (queue_id: string, is_governed: boolean) => void = () => {}) {
   const known = new Set<string>();
+  const set = (queue_id: string, is_governed: boolean) => {
+    known.delete(queue_id);
+    if (!is_governed) return;
+    if (known.size >= known_max) known.delete(known.values().next().value ?? "");
+    known.add(queue_id);
+  };
   return {
     has: (queue_id: string) => known.has(queue_id),
-    set(queue_id: string, is_governed: boolean) {
-      known.delete(queue_id);
-      if (!is_governed) return;
-      if (known.size >= known_max) known.delete(known.values().next().value ?? "");
-      known.add(queue_id);
+    set,
+    learn(queue_id: string, is_governed: boolean) {
+      if (known.has(queue_id) !== is_governed) onLearned(queue_id, is_governed);
+      set(queue_id, is_governed);
     },
   };
 }

@@ -140,7 +140,7 @@ export function createReceive(
     const { queue_id, label = null, lease_seconds = null } = from;
     const values = { queue_id, label, lease_seconds, limit, lease_tokens: randomTokens(limit), ...bound };
     const [first, ...rows] = await db.run("receive_governed", () => governed.execute(values));
-    known_governed.set(queue_id, first?.is_governed ?? false);
+    known_governed.learn(queue_id, first?.is_governed ?? false);
     if (first === undefined) return new BrokerError("queue_not_found");
     if (!first.is_governed) return undefined;
     if (first.is_lease_too_long) return invalid("ack_deadline_seconds", "at_most", first.max_lease_seconds);

@@ -1,0 +1,45 @@
+import type { Config } from "../config.ts";
+import { BrokerError } from "../errors.ts";
+import { refusal, refusalOf } from "../http/output.ts";
+import type { Metrics } from "../metrics.ts";
+import type { Auth } from "../web/auth.ts";
+import type { Link } from "./link.ts";
+
+type MetricsServerOptions = {
+  hostname: string;
+  port: number;
+  metrics: Metrics;
+  keys: Auth | undefined;
+  /** With it the port is shared with the other workers, and each of them answers for all. */
+  link: Link | undefined;
+};
+
+/** The metrics say of every queue how it is doing. */
+async function refuseScrape(keys: Auth | undefined, request: Request): Promise<Response | undefined> {
+  try {
+    const identity = await keys?.identify(request.headers.get("authorization"));
+    return identity?.mayAll("peek") ? undefined : refusal(new BrokerError("forbidden"));
+  } catch (error) {
+    return refusal(refusalOf(error, "metrics"));
+  }
+}
+
+/** Serves the metrics, on every path. Throws where the port cannot be listened on. */
+export function serveMetrics(
+  config: Config,
+  { hostname, port, metrics, keys, link }: MetricsServerOptions,
+): ReturnType<typeof Bun.serve> {
+  return Bun.serve({
+    hostname,
+    port,
+    reusePort: link !== undefined,
+    async fetch(request) {
+      const refused = config.PSQLQUEUE_METRICS_AUTH === "on" ? await refuseScrape(keys, request) : undefined;
+      if (refused !== undefined) return refused;
+      const others = link === undefined ? [] : await link.collect(await metrics.collect());
+      return new Response(await metrics.scrape(others), {
+        headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
+      });
+    },
+  });
+}
