@@ -22,6 +22,12 @@ export type BatcherOptions<Item, Result> = {
   waiting_max: number;
   /** Milliseconds after which a waiting caller is refused with `unavailable` instead of being sent. */
   waiting_ms_max: number;
+  /**
+   * Milliseconds after a flush in which its callers are waited for: most ask again at once, and their next requests
+   * leave together with those that came meanwhile, in one flush instead of two halves. 0 or absent: nobody is waited
+   * for.
+   */
+  regather_ms?: number;
   /** Called after every flush. */
   onFlush?: (items: number, duration_ms: number) => void;
 };
@@ -46,6 +52,8 @@ type Entry<Item, Result> = {
 };
 
 const conflict_tries_max = 4;
+/** Of those whose flush came back so many are waited for; the others have gone, or take their time. */
+const regather_part = 0.75;
 /**
  * While a flush is in flight another leaves for as many callers as are in flight, and this many are always enough. Two
  * half-full statements cost the database a fifth more than a full one, and under load the second gains nothing: it
@@ -63,6 +71,8 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
   let in_flight = 0;
   let is_scheduled = false;
   let patience: ReturnType<typeof setTimeout> | undefined;
+  let regathering: ReturnType<typeof setTimeout> | undefined;
+  let regathered_min = 0;
 
   /** Takes the next batch of those who wait, oldest first; refuses those who have waited too long. */
   function takeBatch(): OwnEntry[] {
@@ -118,6 +128,7 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
   function mayLeave(): boolean {
     const [oldest] = waiting;
     if (oldest === undefined || lanes_busy === options.lanes) return false;
+    if (regathering !== undefined && waiting.length < regathered_min) return false;
     return (
       lanes_busy === 0 ||
       waiting.length >= Math.min(in_flight, full_lane_min) ||
@@ -128,6 +139,8 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
   function dispatch(): void {
     is_scheduled = false;
     while (mayLeave()) {
+      clearTimeout(regathering);
+      regathering = undefined;
       const batch = takeBatch();
       if (batch.length === 0) continue;
       lanes_busy += 1;
@@ -137,10 +150,22 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
         lanes_busy -= 1;
         in_flight -= batch.length;
         options.onFlush?.(batch.length, performance.now() - started_ms);
+        regather(batch.length);
         dispatch();
       });
     }
     holdBack();
+  }
+
+  /** Holds the next flush back for the callers of one that came back. */
+  function regather(answered: number): void {
+    if (!options.regather_ms || answered < 2) return;
+    regathered_min = Math.min(options.items_max, waiting.length + answered * regather_part);
+    clearTimeout(regathering);
+    regathering = setTimeout(() => {
+      regathering = undefined;
+      dispatch();
+    }, options.regather_ms);
   }
 
   /** Makes sure that those who are not worth a lane of their own get one before long. */

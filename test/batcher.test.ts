@@ -60,6 +60,44 @@ describe("a call leaves", () => {
     expect(size()).toBe(0);
   });
 
+  test("with those whose flush has come back, where these are waited for", async () => {
+    const { callAll, flight, flushes } = start({ lanes: 1, regather_ms: 10_000 });
+    const calls = callAll([1, 2, 3, 4]);
+    const first = await flight(0);
+    calls.push(...callAll([5, 6]));
+    first.answer();
+    await new Promise(setImmediate);
+    // Three of four are as good as all.
+    calls.push(...callAll([7, 8]));
+    await new Promise(setImmediate);
+    expect(flushes.length).toBe(1);
+    calls.push(...callAll([9]));
+    const second = await flight(1);
+    expect(second.items).toEqual([5, 6, 7, 8, 9]);
+    second.answer();
+    expect(await outcomes(calls)).toEqual([2, 4, 6, 8, 10, 12, 14, 16, 18]);
+  });
+
+  test("without them when they do not come, and at once after a flush of one", async () => {
+    const { callAll, flight } = start({ lanes: 1, regather_ms: 20 });
+    const calls = callAll([1, 2]);
+    const first = await flight(0);
+    calls.push(...callAll([3]));
+    const since_ms = performance.now();
+    first.answer();
+    const second = await flight(1);
+    expect(performance.now() - since_ms).toBeGreaterThan(15);
+    expect(second.items).toEqual([3]);
+    second.answer();
+    expect(await outcomes(calls)).toEqual([2, 4, 6]);
+    const alone = start({ lanes: 1, regather_ms: 10_000 });
+    const [one] = alone.callAll([1]);
+    (await alone.flight(0)).answer();
+    await one;
+    alone.callAll([2]);
+    (await alone.flight(1)).answer();
+  });
+
   test("on a further lane when it is one of many, and on no more lanes than there are", async () => {
     const { call, callAll, flight, flushes } = start();
     const calls = [call(-1)];

@@ -141,6 +141,7 @@ export function createBroker(
     items_max: limits.items_max,
     waiting_max: limits.waiting_max,
     waiting_ms_max: limits.statement_ms_max,
+    regather_ms: limits.regather_ms ?? 0,
     onFlush: (items: number, duration_ms: number) => observe({ kind: "batch", verb: name, items, duration_ms }),
   });
   const byBytes = <Item extends Outgoing, Result>(name: string, flush: Flush<Item, Result>) =>

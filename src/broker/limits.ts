@@ -18,6 +18,8 @@ export type Limits = {
   statement_ms_max: number;
   /** Consumers that wait for messages. */
   waiters_max: number;
+  /** Milliseconds in which callers that were answered are waited for; see BatcherOptions. */
+  regather_ms?: number;
   /** Milliseconds after which a purge, cleanup or delete goes on as a task instead of keeping its caller. */
   removal_ms_max: number;
 };

@@ -51,6 +51,8 @@ const goodbye_ms_max = 1000;
 const quiet_ms_min = 300;
 /** As the setting of the rate says. */
 const rate_window_ms = 10_000;
+/** Of several processes each has a part of the requests: their statements would be that much smaller. */
+const regather_ms = 2;
 /** What an end without a database takes at most. */
 const abort_ms_max = 500;
 /** How long the start waits for LISTEN at most. */
@@ -164,6 +166,7 @@ async function serve(
       statement_ms_max: statement_timeout_ms,
       waiters_max: config.PSQLQUEUE_MAX_WAITERS,
       removal_ms_max,
+      ...(link && { regather_ms }),
     },
     holder,
     { master_keys: config.PSQLQUEUE_MASTER_KEY, siblings: link?.siblings },
