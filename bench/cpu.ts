@@ -22,21 +22,18 @@ function readProcess(pid: number | string): { name: string; parent: number; own:
 // USER_HZ: 100 on every Linux that Bun runs on.
 const ticks_per_second = 100;
 
-/** CPU seconds that a process has used, all its threads; undefined when it cannot be read. */
-export function processCpu(pid: number): number | undefined {
-  const found = readProcess(pid);
-  return found && found.own / ticks_per_second;
-}
-
-/** CPU seconds of a PostgreSQL: the postmaster, its children, and those that have ended. */
-export function clusterCpu(postmaster_pid: number): number | undefined {
-  const postmaster = readProcess(postmaster_pid);
-  if (postmaster === undefined) return undefined;
-  let ticks = postmaster.own + postmaster.reaped;
+/**
+ * CPU seconds of a process, its children and those that have ended, all their threads: a PostgreSQL by its postmaster, a
+ * server with its workers. undefined when it cannot be read.
+ */
+export function familyCpu(pid: number): number | undefined {
+  const parent = readProcess(pid);
+  if (parent === undefined) return undefined;
+  let ticks = parent.own + parent.reaped;
   for (const entry of readdirSync("/proc")) {
     if (!/^\d+$/.test(entry)) continue;
     const child = readProcess(entry);
-    if (child?.parent === postmaster_pid) ticks += child.own;
+    if (child?.parent === pid) ticks += child.own;
   }
   return ticks / ticks_per_second;
 }

@@ -7,6 +7,7 @@ Without URL: a private PostgreSQL and a server of ours, started and ended here. 
 
 what runs
   --binary FILE         this program instead of bun src/main.ts
+  --workers N           processes of the server, default 1
   --embedded            the embedded database instead of PostgreSQL
   --database URL        the database of the server at URL: faster preparation, PostgreSQL's CPU, more rows
   --server-pid N        the process of the server at URL: its CPU
@@ -24,6 +25,8 @@ flatness, instead of the table (--all: both); a size may be given, --backlog=100
 gate
   --gate                CPU per message against bench/baseline.json; exit 1 beyond 25 %
   --write               makes it the baseline instead
+workers
+  --spread N            one process against N: throughput, CPU per message, latencies at half load
 `;
 
 /** Sizes of the flatness rows: what each costs to prepare, or how long it lasts. */
@@ -51,6 +54,9 @@ export type Options = {
   server_pid: number | undefined;
   binary: string | undefined;
   is_embedded: boolean;
+  workers: number;
+  /** How many processes one is compared with; undefined: none. */
+  spread: number | undefined;
   connections: number[];
   only: WorkloadName[];
   /** Of a closed loop; open ones take 0.8 of it each. */
@@ -123,13 +129,15 @@ export function readOptions(argv: string[]): Options | undefined {
     server_pid: values["server-pid"] === undefined ? undefined : wholeNumber("server-pid", values["server-pid"]),
     binary: values.binary,
     is_embedded: values.embedded ?? false,
+    workers: wholeNumber("workers", values.workers ?? "1"),
+    spread: values.spread === undefined ? undefined : wholeNumber("spread", values.spread),
     connections: wholeNumbers("connections", values.connections ?? (values.quick ? "1,64" : "1,16,64,256")),
     only,
     seconds,
     warmup_seconds: values.quick ? 0.5 : 1,
     body_bytes: wholeNumber("body-bytes", values["body-bytes"] ?? "100"),
     has_latency: !values.closed,
-    has_table: values.all || (sized.length === 0 && !values.gate),
+    has_table: values.all || (sized.length === 0 && !values.gate && values.spread === undefined),
     has_wrk: values.wrk ?? false,
     flat: sized,
     gate: values.gate ? (values.write ? "write" : "check") : "no",
@@ -146,6 +154,8 @@ function parse(args: string[]) {
       help: { ...flag, short: "h" },
       binary: text,
       embedded: flag,
+      workers: text,
+      spread: text,
       database: text,
       "server-pid": text,
       connections: text,

@@ -6,6 +6,7 @@ import { measureFlat } from "./flat/flat.ts";
 import { runGate } from "./gate.ts";
 import { startLoad } from "./load.ts";
 import { type Options, OptionsError, readOptions, usage } from "./options.ts";
+import { measureSpread } from "./spread.ts";
 import { openSubject } from "./subject.ts";
 import { printFlat, printTable } from "./table.ts";
 
@@ -13,6 +14,10 @@ const onStep = (step: string) => process.stderr.write(`· ${step}\n`);
 
 async function measure(options: Options): Promise<number> {
   const load = startLoad();
+  if (options.spread !== undefined) {
+    console.log(await measureSpread(load, options, options.spread, onStep));
+    return 0;
+  }
   const subject = await openSubject(options);
   console.log(
     `${subject.description}; bodies of ${options.body_bytes} bytes; ${navigator.hardwareConcurrency} cores\n`,

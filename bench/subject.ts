@@ -4,7 +4,7 @@ import path from "node:path";
 import postgres, { type Sql } from "postgres";
 import { startCluster } from "../test/postgres.ts";
 import { atEnd, endAtEnd, temporaryDirectory, waitForText } from "./children.ts";
-import { clusterCpu, machineCpu, postmasterOf, processCpu } from "./cpu.ts";
+import { familyCpu, machineCpu, postmasterOf } from "./cpu.ts";
 
 /** A server under test, and what is known of what it runs on. */
 export type Subject = {
@@ -28,6 +28,8 @@ export type SubjectOptions = {
   server_pid: number | undefined;
   binary: string | undefined;
   is_embedded: boolean;
+  /** Of a server of our own. */
+  workers: number;
 };
 
 const root = path.resolve(import.meta.dir, "..");
@@ -39,8 +41,8 @@ export type CpuReading = { server: number | undefined; postgres: number | undefi
 /** Reads what server and PostgreSQL have used so far. */
 export function readCpu(subject: Subject): CpuReading {
   return {
-    server: subject.server_pid === undefined ? undefined : processCpu(subject.server_pid),
-    postgres: subject.postmaster_pid === undefined ? undefined : clusterCpu(subject.postmaster_pid),
+    server: subject.server_pid === undefined ? undefined : familyCpu(subject.server_pid),
+    postgres: subject.postmaster_pid === undefined ? undefined : familyCpu(subject.postmaster_pid),
     machine: machineCpu(),
   };
 }
@@ -118,7 +120,10 @@ async function startOwn(options: SubjectOptions): Promise<Subject> {
   const cluster = await startCluster({ settings: { shared_buffers: "256MB" } });
   atEnd(() => cluster.remove());
   const database_url = await cluster.createDatabase("bench");
-  const { url, pid } = await startServer(options.binary, { PSQLQUEUE_DATABASE_URL: database_url });
+  const { url, pid } = await startServer(options.binary, {
+    PSQLQUEUE_DATABASE_URL: database_url,
+    PSQLQUEUE_WORKERS: String(options.workers),
+  });
   const sql = openSql(database_url);
   const description = `${name}, PostgreSQL ${cluster.version}, shared_buffers=256MB`;
   return {
