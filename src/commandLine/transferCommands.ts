@@ -82,9 +82,7 @@ export const transfer_commands: CommandSpec[] = [
     effect: "changes",
     arguments: [{ name: "FILE", about: "what to read; - is standard input" }],
     options: quiet_option,
-    examples: [
-      "restore psqlqueue-backup.tar.gz",
-      "PSQLQUEUE_DATA_DIR=./restored psqlqueue restore psqlqueue-backup.tar.gz",
-    ],
+    examples: ["restore psqlqueue-backup.tar.gz"],
+    more: () => "The data directory is that of the settings; PSQLQUEUE_DATA_DIR=./restored names another.",
   },
 ];
