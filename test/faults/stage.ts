@@ -1,0 +1,241 @@
+// A stage for one scenario: what it starts is ended with it, and its load, drain and check are the same for all.
+
+import path from "node:path";
+import postgres from "postgres";
+import { migrateDatabase } from "../../src/db/migrate.ts";
+import { type FaultProxy, startFaultProxy } from "../faultProxy.ts";
+import { type Cluster, type ClusterOptions, startCluster } from "../postgres.ts";
+import { check, type Findings } from "./check.ts";
+import { type Client, createClient } from "./client.ts";
+import { type History, now_ms } from "./history.ts";
+import { createRandom, type Random } from "./random.ts";
+import { createServer, type ServerProcess, sourceProgram } from "./servers.ts";
+import { exhume, type Load, quick_work, startLoad, type Work } from "./workload.ts";
+
+export type Settings = {
+  seed: number;
+  /** 1: all of what the plan asks for. */
+  dose: number;
+  /** The binary, instead of the source. */
+  binary: string | null;
+  /** Where the source is: a copy of it, for mutations. */
+  root: string;
+};
+
+/** What a scenario plays on. */
+export type Stage = {
+  settings: Settings;
+  random: Random;
+  history: History;
+  client: Client;
+  /** So many of `count` as the dose asks for; at least `min`. */
+  dose(count: number, min?: number): number;
+  /** A migrated database on the cluster that the scenarios share, which runs. */
+  database(): Promise<{ cluster: Cluster; url: string }>;
+  /** A cluster of its own. */
+  cluster(options?: ClusterOptions): Promise<Cluster>;
+  /** A server that runs; `preload` is a module that it loads first. */
+  server(env: Record<string, string>, preload?: string): Promise<ServerProcess>;
+  /** A proxy before a port of this machine. */
+  proxy(port: number): Promise<FaultProxy>;
+  /** Writes down that something was broken now. */
+  fault(name: string): void;
+  /** For what has no column of its own. */
+  note(text: string): void;
+  atEnd(work: () => unknown): void;
+  /** Runs the load, `act` during it, then drains and checks. */
+  play(options: PlayOptions, act: (load: Load) => Promise<void>): Promise<void>;
+};
+
+export type PlayOptions = {
+  /** Of the servers, or of proxies before them. */
+  ports: number[];
+  /** The database, where it can be asked; null: the embedded one. */
+  url: string | null;
+  /** Messages to be published at least, at dose 1. */
+  messages: number;
+  work?: Work;
+  rate_max?: number;
+  backlog_max?: number;
+  lanes?: number;
+  ack_deadline_seconds?: number;
+  deliveries_max?: number;
+  /** How long a drain may take, beyond the ack deadline. */
+  drain_ms_max?: number;
+};
+
+export type Outcome = { findings: Findings | null; notes: string[]; faults: number; seconds: number };
+
+const warm_messages = 100;
+
+let shared: Promise<Cluster> | undefined;
+const templates = new Map<string, Promise<string>>();
+
+/** One for all scenarios of a run, whatever they do to it. It ends with the process. */
+function sharedCluster(): Promise<Cluster> {
+  shared ??= startCluster();
+  return shared;
+}
+
+/** A database of `cluster` at this source's version; the first one is the template of the others. */
+export async function migratedDatabase(cluster: Cluster): Promise<string> {
+  const name = `template_${cluster.port}`;
+  const made = async () => {
+    await migrateDatabase(await cluster.createDatabase(name));
+    return name;
+  };
+  const template = templates.get(name) ?? made();
+  templates.set(name, template);
+  return await cluster.createDatabase(undefined, await template);
+}
+
+/** Waits until `condition` holds. Throws after `ms_max` with what was waited for. */
+export async function waitUntil(
+  what: string,
+  ms_max: number,
+  condition: () => boolean | Promise<boolean>,
+): Promise<void> {
+  const end_ms = performance.now() + ms_max;
+  while (!(await condition())) {
+    if (performance.now() > end_ms) throw new Error(`${what}: not within ${ms_max} ms`);
+    await Bun.sleep(10);
+  }
+}
+
+async function createQueues(client: Client, port: number, options: PlayOptions): Promise<string> {
+  const create = async (body: object) => {
+    await waitUntil("a queue is created", 30_000, async () => {
+      const { status, text } = await client.call(port, "POST", "/v1/queues", body);
+      // 409: it was, by a request whose answer was lost.
+      if (status > 0 && ![201, 409, 503].includes(status)) throw new Error(`no queue: ${status} ${text}`);
+      return status === 201 || status === 409;
+    });
+  };
+  const { ack_deadline_seconds = 3, deliveries_max } = options;
+  const retention = { message_retention_seconds: 86_400 };
+  await create({ id: "dead", ack_deadline_seconds: 60, ...retention });
+  const dying = deliveries_max === undefined ? {} : { dead_queue_id: "dead", message_max_deliveries: deliveries_max };
+  await create({ id: "load", ack_deadline_seconds, ...retention, ...dying });
+  return "load";
+}
+
+type Depths = { ready: number; delayed: number; leased: number; backing_off: number; blocked_keys: number };
+
+async function depthsOf(client: Client, port: number, queue: string): Promise<Depths | undefined> {
+  const { status, text } = await client.call(port, "GET", `/v1/queues/${queue}/stats`);
+  return status === 200 ? (JSON.parse(text) as Depths) : undefined;
+}
+
+/** What the load left behind, when all is at rest: it must be nothing. */
+async function checkRest(stage: Pick<Stage, "client" | "history">, port: number, queue: string, url: string | null) {
+  const { client, history } = stage;
+  const repair = await client.call(port, "POST", `/v1/queues/${queue}/repair`);
+  if (repair.status !== 200 || JSON.parse(repair.text).repaired !== 0) {
+    history.problems.push(`I15 ordering keys were stuck: ${repair.status} ${repair.text}`);
+  }
+  const keys = await client.call(port, "GET", `/v1/queues/${queue}/keys?limit=10`);
+  if (keys.status !== 200 || JSON.parse(keys.text).data.length > 0) {
+    history.problems.push(`I15 ordering keys are left: ${keys.status} ${keys.text.slice(0, 300)}`);
+  }
+  if (url === null) return;
+  const sql = postgres(url, { max: 1, onnotice() {} });
+  const [row] = await sql<{ n: number }[]>`select count(*)::int as n from psqlqueue.messages`;
+  if (row?.n !== 0) history.problems.push(`I10 ${row?.n} messages are stored after all were acked`);
+  await sql.end({ timeout: 1 });
+}
+
+/** Opens a stage, lets `perform` play on it, and ends what it has started. */
+export async function onStage(
+  settings: Settings,
+  history: History,
+  perform: (stage: Stage) => Promise<void>,
+): Promise<Outcome> {
+  const started_ms = performance.now();
+  const random = createRandom(settings.seed);
+  const client = createClient();
+  const ends: (() => unknown)[] = [() => client.close()];
+  const notes: string[] = [];
+  const atEnd = (work: () => unknown) => void ends.push(work);
+  let findings: Findings | null = null;
+  const onProblem = (problem: string) => void history.problems.push(problem);
+
+  async function play(options: PlayOptions, act: (load: Load) => Promise<void>): Promise<void> {
+    const { ports, ack_deadline_seconds = 3, deliveries_max = null, drain_ms_max = 30_000 } = options;
+    const port = ports[0] as number;
+    const queue = await createQueues(client, port, options);
+    const load = startLoad(history, client, random.fork("load"), {
+      ports,
+      queue,
+      dead_queue: "dead",
+      ack_deadline_ms: ack_deadline_seconds * 1000,
+      rate_max: options.rate_max ?? 1500,
+      backlog_max: options.backlog_max ?? 2000,
+      publishers: 4,
+      consumers: 4,
+      lanes: options.lanes ?? 4,
+      work: options.work ?? quick_work,
+    });
+    try {
+      await waitUntil("the load has begun", 30_000, () => load.acked() >= warm_messages);
+      await act(load);
+      const enough = stage.dose(options.messages, 200);
+      await waitUntil(`${enough} messages are published`, 600_000, () => load.acknowledged() >= enough);
+      await load.stopPublishing();
+      const is_empty = async () => {
+        const depths = await depthsOf(client, port, queue);
+        return depths !== undefined && depths.ready + depths.delayed + depths.leased + depths.backing_off === 0;
+      };
+      await waitUntil("I11 the queue is drained", drain_ms_max + ack_deadline_seconds * 1000, is_empty).catch(
+        async (error) => onProblem(`${error}: ${JSON.stringify(await depthsOf(client, port, queue))}`),
+      );
+    } finally {
+      await load.stopPublishing();
+      await load.stopConsuming();
+    }
+    await exhume(history, client, port, "dead");
+    await checkRest(stage, port, queue, options.url);
+    findings = check(history, { deliveries_max });
+  }
+
+  const stage: Stage = {
+    settings,
+    random,
+    history,
+    client,
+    dose: (count, min = 1) => Math.max(min, Math.round(count * settings.dose)),
+    async database() {
+      const cluster = await sharedCluster();
+      await cluster.start();
+      return { cluster, url: await migratedDatabase(cluster) };
+    },
+    async cluster(options) {
+      const cluster = await startCluster(options);
+      atEnd(() => cluster.remove());
+      return cluster;
+    },
+    async server(env, preload) {
+      const source = sourceProgram(settings.root);
+      const loaded = preload === undefined ? source : source.toSpliced(1, 0, "--preload", preload);
+      const program = settings.binary === null ? loaded : [path.resolve(settings.binary)];
+      const server = await createServer({ program, env, onProblem });
+      atEnd(() => server.kill());
+      await server.start();
+      return server;
+    },
+    async proxy(port) {
+      const proxy = await startFaultProxy({ host: "127.0.0.1", port });
+      atEnd(() => proxy.close());
+      return proxy;
+    },
+    fault: (name) => void history.faults.push({ kind: "fault", name, at_ms: now_ms() }),
+    note: (text) => void notes.push(text),
+    atEnd,
+    play,
+  };
+  try {
+    await perform(stage);
+  } finally {
+    for (const end of ends.reverse()) await end();
+  }
+  return { findings, notes, faults: history.faults.length, seconds: (performance.now() - started_ms) / 1000 };
+}
