@@ -2,12 +2,12 @@
 // invariant that it breaks may say so.
 
 import { expect, test } from "bun:test";
-import { check, type Findings, failuresOf, invariants } from "./faults/check.ts";
+import { check, type Findings, failuresOf, invariants, type Rules } from "./faults/check.ts";
 import { createHistory, type Delivery, type History, hashOf, lost, timeOf } from "./faults/history.ts";
 import { createRandom } from "./faults/random.ts";
 
 const lease_ms = 1000;
-const rules = { deliveries_max: null };
+const rules: Rules = { deliveries_max: null };
 
 /** A history that grows by what a test says; times are milliseconds from 0. */
 function story() {
@@ -189,7 +189,7 @@ test("a message that comes back after its ack was answered is an ack undone", ()
 });
 
 test("attempts rise, and never beyond the maximum", () => {
-  const attempts = (count: number, own_rules: { deliveries_max: number | null } = rules) =>
+  const attempts = (count: number, own_rules = rules) =>
     Object.keys(
       judge(({ history }) => {
         (history.deliveries[2] as Delivery).attempts = count;

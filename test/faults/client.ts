@@ -16,7 +16,7 @@ export type Reply = {
 };
 
 export type Client = {
-  /** Sends one request. Never rejects. */
+  /** Sends one request, which asks for an answer with content. Never rejects. */
   call(port: number, method: string, target: string, body?: unknown): Promise<Reply>;
   close(): void;
 };
@@ -110,7 +110,7 @@ export function createClient(): Client {
       if (link === undefined || link.is_gone) return { status: refused, id: "", text: "" };
       const content = body === undefined ? "" : JSON.stringify(body);
       const type = body === undefined ? "" : "Content-Type: application/json\r\n";
-      const head = `${method} ${target} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\n${type}`;
+      const head = `${method} ${target} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nPrefer: return=representation\r\n${type}`;
       const request = Buffer.from(`${head}Content-Length: ${Buffer.byteLength(content)}\r\n\r\n${content}`);
       const { promise, resolve } = Promise.withResolvers<Reply>();
       link.settle = resolve;

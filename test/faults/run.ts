@@ -2,10 +2,27 @@
 
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { badNetwork, lostAnswers, unknownCommits } from "./connections.ts";
 import { control, crashedDatabase, killedBackends, killedServers } from "./crashes.ts";
+import { killedEmbedded, secondProcesses } from "./embedded.ts";
+import { leaseRaces, steppedClocks } from "./leases.ts";
+import { gracefulStops } from "./restarts.ts";
 import { describeResult, runScenario } from "./scenario.ts";
 
-const scenarios = [control, killedServers, crashedDatabase, killedBackends];
+const scenarios = [
+  control,
+  killedServers,
+  crashedDatabase,
+  killedBackends,
+  unknownCommits,
+  badNetwork,
+  lostAnswers,
+  leaseRaces,
+  steppedClocks,
+  gracefulStops,
+  killedEmbedded,
+  secondProcesses,
+];
 const { values } = parseArgs({
   args: Bun.argv.slice(2),
   options: {

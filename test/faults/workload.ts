@@ -247,7 +247,9 @@ export function startLoad(history: History, client: Client, random: Random, opti
         continue;
       }
       for (const delivery of deliver(reply.text)) {
-        const done: Promise<void> = work(own, delivery).finally(() => busy.delete(done));
+        const done: Promise<void> = work(own, delivery)
+          .catch((error) => void history.problems.push(`a consumer failed: ${error}`))
+          .finally(() => busy.delete(done));
         busy.add(done);
       }
     }
