@@ -41,7 +41,7 @@ async function cutAll(
 export const unknownCommits: Scenario = {
   id: "F4",
   title: "connections cut between the request to PostgreSQL and its answer",
-  quick_dose: 0.1,
+  quick_dose: 0.03,
   async perform(stage) {
     const { proxies, ports, url } = await serversBehind(stage);
     // A statement is told by what it carries: bodies of ours, ids of messages, or neither.
@@ -50,7 +50,7 @@ export const unknownCommits: Scenario = {
       { name: "a settle", matches: (chunk: Buffer) => !chunk.includes("filler") && /01[0-9A-Z]{24}/.test(`${chunk}`) },
       { name: "any statement", matches: () => true },
     ];
-    await stage.play({ ports, url, messages: 60_000 }, () => cutAll(stage, proxies, stage.dose(1000, 50), 40, kinds));
+    await stage.play({ ports, url, messages: 60_000 }, () => cutAll(stage, proxies, stage.dose(1000, 30), 40, kinds));
   },
 };
 

@@ -7,7 +7,7 @@ import type { Scenario } from "./scenario.ts";
 export const control: Scenario = {
   id: "F0",
   title: "control",
-  quick_dose: 0.02,
+  quick_dose: null,
   async perform(stage) {
     const { url } = await stage.database();
     const env = { PSQLQUEUE_DATABASE_URL: url };
@@ -20,7 +20,7 @@ export const control: Scenario = {
 export const killedServers: Scenario = {
   id: "F1",
   title: "kill -9 of servers",
-  quick_dose: 0.05,
+  quick_dose: 0.01,
   async perform(stage) {
     const { random } = stage;
     const { url } = await stage.database();
@@ -44,7 +44,7 @@ export const killedServers: Scenario = {
 export const crashedDatabase: Scenario = {
   id: "F2",
   title: "crashes of PostgreSQL",
-  quick_dose: 0.1,
+  quick_dose: 0.02,
   async perform(stage) {
     const { random } = stage;
     const { url, cluster } = await stage.database();
@@ -67,7 +67,7 @@ export const crashedDatabase: Scenario = {
 export const killedBackends: Scenario = {
   id: "F3",
   title: "killed backends",
-  quick_dose: 0.05,
+  quick_dose: null,
   async perform(stage) {
     const { random } = stage;
     const { url } = await stage.database();

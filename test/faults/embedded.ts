@@ -17,7 +17,7 @@ async function serverOn(stage: Stage, data_dir: string) {
 export const killedEmbedded: Scenario = {
   id: "F15",
   title: "kill -9 with the embedded database",
-  quick_dose: 0.07,
+  quick_dose: 0.02,
   async perform(stage) {
     const { random } = stage;
     const server = await serverOn(stage, scratchDirectory("data"));

@@ -9,7 +9,7 @@ import type { Scenario } from "./scenario.ts";
 export const leaseRaces: Scenario = {
   id: "F7",
   title: "lease races",
-  quick_dose: 0.03,
+  quick_dose: 0.015,
   async perform(stage) {
     const { url } = await stage.database();
     const env = { PSQLQUEUE_DATABASE_URL: url };

@@ -7,7 +7,7 @@ import type { Scenario } from "./scenario.ts";
 export const gracefulStops: Scenario = {
   id: "F13",
   title: "graceful stops and rolling restarts",
-  quick_dose: 0.1,
+  quick_dose: 0.02,
   async perform(stage) {
     const { history, random } = stage;
     const { url } = await stage.database();

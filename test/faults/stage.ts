@@ -67,6 +67,8 @@ export type PlayOptions = {
 export type Outcome = { findings: Findings | null; notes: string[]; faults: number; seconds: number };
 
 const warm_messages = 100;
+/** Short, so that what a dead consumer held comes back soon. */
+const ack_deadline_seconds_usual = 2;
 
 let shared: Promise<Cluster> | undefined;
 const templates = new Map<string, Promise<string>>();
@@ -111,7 +113,7 @@ async function createQueues(client: Client, port: number, options: PlayOptions):
       return status === 201 || status === 409;
     });
   };
-  const { ack_deadline_seconds = 3, deliveries_max } = options;
+  const { ack_deadline_seconds = ack_deadline_seconds_usual, deliveries_max } = options;
   const retention = { message_retention_seconds: 86_400 };
   await create({ id: "dead", ack_deadline_seconds: 60, ...retention });
   const dying = deliveries_max === undefined ? {} : { dead_queue_id: "dead", message_max_deliveries: deliveries_max };
@@ -160,7 +162,7 @@ export async function onStage(
   const onProblem = (problem: string) => void history.problems.push(problem);
 
   async function play(options: PlayOptions, act: (load: Load) => Promise<void>): Promise<void> {
-    const { ports, ack_deadline_seconds = 3, deliveries_max = null, drain_ms_max = 30_000 } = options;
+    const { ports, ack_deadline_seconds = ack_deadline_seconds_usual, deliveries_max = null, drain_ms_max = 30_000 } = options;
     const port = ports[0] as number;
     const queue = await createQueues(client, port, options);
     const load = startLoad(history, client, random.fork("load"), {

@@ -1,0 +1,22 @@
+import { badNetwork, lostAnswers, unknownCommits } from "./connections.ts";
+import { control, crashedDatabase, killedBackends, killedServers } from "./crashes.ts";
+import { killedEmbedded, secondProcesses } from "./embedded.ts";
+import { leaseRaces, steppedClocks } from "./leases.ts";
+import { gracefulStops } from "./restarts.ts";
+import type { Scenario } from "./scenario.ts";
+
+/** Every scenario, in the order of the plan. */
+export const scenarios: Scenario[] = [
+  control,
+  killedServers,
+  crashedDatabase,
+  killedBackends,
+  unknownCommits,
+  badNetwork,
+  lostAnswers,
+  leaseRaces,
+  steppedClocks,
+  gracefulStops,
+  killedEmbedded,
+  secondProcesses,
+];
