@@ -16,9 +16,10 @@ export type FaultProxy = {
   setMode(mode: FaultMode): Promise<void>;
   /**
    * For the next `n` chunks a client sends, of those that match: forwards the chunk, and resets the connection in the
-   * place of the first byte that comes back. The server has done the work, or part of it, and the client cannot know.
+   * place of the first byte that comes back, or `hold_ms` later. The server has done the work, or part of it, and the
+   * client cannot know.
    */
-  cutAfterRequest(n: number, matches?: (chunk: Buffer) => boolean): void;
+  cutAfterRequest(n: number, matches?: (chunk: Buffer) => boolean, hold_ms?: number): void;
   /** How many connections `cutAfterRequest` has cut so far. */
   cutCount(): number;
   /** Back to `pass`, with no cuts to come. Connections that lost bytes cannot go on and are reset. */
@@ -27,7 +28,7 @@ export type FaultProxy = {
   close(): Promise<void>;
 };
 
-type Link = { client: Socket; server: Socket; is_silent: boolean; is_to_be_cut: boolean };
+type Link = { client: Socket; server: Socket; is_silent: boolean; is_to_be_cut: boolean; is_cut: boolean };
 
 /** Starts a proxy before `target`, on a free loopback port, in mode pass. */
 export async function startFaultProxy(target: { host: string; port: number }): Promise<FaultProxy> {
@@ -36,12 +37,14 @@ export async function startFaultProxy(target: { host: string; port: number }): P
   let mode: FaultMode = "pass";
   let cuts_left = 0;
   let cut_count = 0;
+  let cut_hold_ms = 0;
   let isToBeCut = (_chunk: Buffer) => true;
   let listener: Server | undefined;
 
   function accept(client: Socket) {
     if (mode === "reset") return client.resetAndDestroy();
-    const link = { client, server: connect(target), is_silent: mode === "silent", is_to_be_cut: false };
+    const fate = { is_silent: mode === "silent", is_to_be_cut: false, is_cut: false };
+    const link = { client, server: connect(target), ...fate };
     links.add(link);
     relay(link, client, link.server);
     relay(link, link.server, client);
@@ -71,8 +74,14 @@ export async function startFaultProxy(target: { host: string; port: number }): P
       cuts_left--;
       link.is_to_be_cut = true;
     } else if (from === link.server && link.is_to_be_cut) {
-      cut_count++;
-      reset(link);
+      if (link.is_cut) return;
+      link.is_cut = true;
+      const cut = () => {
+        cut_count++;
+        reset(link);
+      };
+      if (cut_hold_ms > 0) setTimeout(cut, cut_hold_ms);
+      else cut();
       return;
     }
     if (to.destroyed || to.write(chunk)) return;
@@ -113,8 +122,9 @@ export async function startFaultProxy(target: { host: string; port: number }): P
   return {
     port,
     setMode,
-    cutAfterRequest(n, matches = () => true) {
+    cutAfterRequest(n, matches = () => true, hold_ms = 0) {
       cuts_left = n;
+      cut_hold_ms = hold_ms;
       isToBeCut = matches;
     },
     cutCount: () => cut_count,

@@ -17,7 +17,10 @@ async function serversBehind(stage: Stage): Promise<{ proxies: FaultProxy[]; por
   return { proxies, ports, url };
 }
 
-/** Cuts one connection after each of `count` requests, of the kinds by turns, `mean_ms` apart. */
+/** So long that consumers have acked what the lost answer told of, before it is known to be lost. */
+const hold_ms = 200;
+
+/** Cuts one connection after each of `count` requests, of the kinds by turns, `mean_ms` apart; half of them late. */
 async function cutAll(
   stage: Stage,
   proxies: FaultProxy[],
@@ -30,7 +33,7 @@ async function cutAll(
     const kind = kinds[n % kinds.length];
     const before = proxy.cutCount();
     const { matches } = kind ?? { matches: () => true };
-    proxy.cutAfterRequest(1, matches);
+    proxy.cutAfterRequest(1, matches, stage.random.chance(0.5) ? hold_ms : 0);
     await waitUntil(`a cut of ${kind?.name}`, 20_000, () => proxy.cutCount() > before);
     stage.fault(`answer of ${kind?.name} cut`);
     await Bun.sleep(stage.random.exponential(mean_ms));

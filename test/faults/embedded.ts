@@ -3,7 +3,7 @@
 import { writeFileSync } from "node:fs";
 import path from "node:path";
 import type { Scenario } from "./scenario.ts";
-import { createServer, type ServerOptions, scratchDirectory, sourceProgram } from "./servers.ts";
+import { createServer, type ServerOptions, scratchDirectory } from "./servers.ts";
 import type { Stage } from "./stage.ts";
 
 /** Statements wait for each other there. */
@@ -39,13 +39,12 @@ export const secondProcesses: Scenario = {
   title: "second processes on an embedded database",
   quick_dose: null,
   async perform(stage) {
-    const { history, settings } = stage;
+    const { history } = stage;
     const data_dir = scratchDirectory("data");
     const server = await serverOn(stage, data_dir);
-    const program = settings.binary === null ? sourceProgram(settings.root) : [path.resolve(settings.binary)];
     const refusals: string[] = [];
     const options: ServerOptions = {
-      program,
+      program: stage.program(),
       env: { PSQLQUEUE_DATA_DIR: data_dir },
       onProblem: (problem) => void refusals.push(problem),
     };

@@ -2,9 +2,13 @@
 
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { writeResults } from "./paper.ts";
+import { tryMutations } from "./mutate.ts";
+import { mutations } from "./mutations.ts";
+import { writeMutations, writeResults } from "./paper.ts";
 import { describeResult, type Result, runScenario, type Scenario } from "./scenario.ts";
 import { scenarios } from "./scenarios.ts";
+
+const root = path.resolve(import.meta.dir, "../..");
 
 const usage = `usage: bun run faults [options]
 
@@ -13,6 +17,7 @@ what runs
   --full           all scenarios at the doses of the plan: about an hour
   --dose N         all scenarios at this part of the full dose; default 0.1
   --only LIST      only these: F1,F3
+  --mutations      puts faults into a copy of the source, and runs what must find them; --only m1,m4
 what of
   --binary FILE    a built psqlqueue instead of this source
   --seed N         what chance decides; default a new one, which is printed
@@ -33,6 +38,7 @@ function readOptions() {
       binary: { type: "string" },
       seed: { type: "string" },
       write: { type: "boolean" },
+      mutations: { type: "boolean" },
       help: { type: "boolean" },
     },
   });
@@ -42,15 +48,26 @@ function readOptions() {
     return value;
   };
   const only = values.only?.split(",");
-  const unknown = only?.find((id) => scenarios.every((scenario) => scenario.id !== id));
-  if (unknown !== undefined) throw new Error(`there is no scenario ${unknown}`);
+  const unknown = only?.find((id) => [...scenarios, ...mutations].every((one) => one.id !== id));
+  if (unknown !== undefined) throw new Error(`there is no ${unknown}`);
   const doseOf = (scenario: Scenario): number | null => {
     if (only !== undefined && !only.includes(scenario.id)) return null;
     if (values.quick) return scenario.quick_dose;
     return values.full ? 1 : number("dose", 0.1);
   };
   const seed = number("seed", 1 + Math.floor(Math.random() * 1_000_000_000));
-  return { seed, doseOf, binary: values.binary ?? null, writes: values.write ?? false, helps: values.help ?? false };
+  const { binary = null, write: writes = false, help: helps = false, mutations: mutates = false } = values;
+  return { seed, doseOf, only, binary, writes, helps, mutates };
+}
+
+async function mutate({ only, seed, writes }: ReturnType<typeof readOptions>): Promise<number> {
+  const verdicts = await tryMutations(root, only, seed, ({ mutation, trial, is_found, outcome }) => {
+    console.log(`${is_found ? "ok  " : "FAIL"} ${mutation.id} ${mutation.title}\n     ${trial}: ${outcome}`);
+  });
+  if (writes) {
+    writeMutations(verdicts.map(({ mutation: { id, title }, trial, outcome }) => [id, title, trial, outcome]));
+  }
+  return verdicts.every(({ is_found }) => is_found) ? 0 : 1;
 }
 
 async function main(): Promise<number> {
@@ -65,8 +82,8 @@ async function main(): Promise<number> {
     console.log(usage);
     return 0;
   }
+  if (options.mutates) return await mutate(options);
   const { seed, binary } = options;
-  const root = path.resolve(import.meta.dir, "../..");
   const results: Result[] = [];
   for (const scenario of scenarios) {
     const dose = options.doseOf(scenario);

@@ -2,7 +2,6 @@
 
 import path from "node:path";
 import postgres from "postgres";
-import { migrateDatabase } from "../../src/db/migrate.ts";
 import { type FaultProxy, startFaultProxy } from "../faultProxy.ts";
 import { type Cluster, type ClusterOptions, startCluster } from "../postgres.ts";
 import { check, type Findings } from "./check.ts";
@@ -34,6 +33,8 @@ export type Stage = {
   database(): Promise<{ cluster: Cluster; url: string }>;
   /** A cluster of its own. */
   cluster(options?: ClusterOptions): Promise<Cluster>;
+  /** The command that starts psqlqueue; `preload` is a module that it loads first. */
+  program(preload?: string): string[];
   /** A server that runs; `preload` is a module that it loads first. */
   server(env: Record<string, string>, preload?: string): Promise<ServerProcess>;
   /** A proxy before a port of this machine. */
@@ -79,14 +80,27 @@ function sharedCluster(): Promise<Cluster> {
   return shared;
 }
 
-/** A database of `cluster` at this source's version; the first one is the template of the others. */
-export async function migratedDatabase(cluster: Cluster): Promise<string> {
-  const name = `template_${cluster.port}`;
-  const made = async () => {
-    await migrateDatabase(await cluster.createDatabase(name));
-    return name;
-  };
-  const template = templates.get(name) ?? made();
+/** Where a 32-bit number would not do any more. */
+const beyond_32_bits = 3_000_000_000;
+
+async function makeTemplate(cluster: Cluster, name: string, program: string[]): Promise<string> {
+  const url = await cluster.createDatabase(name);
+  const env = { PATH: process.env["PATH"] ?? "", HOME: "/", PSQLQUEUE_DATABASE_URL: url };
+  const child = Bun.spawn([...program, "migrate"], { cwd: "/", env, stdout: "pipe", stderr: "inherit" });
+  const output = await new Response(child.stdout).text();
+  if ((await child.exited) !== 0) throw new Error(`not migrated: ${output}`);
+  const sql = postgres(url, { max: 1, onnotice() {} });
+  for (const sequence of ["ordering_seq", "outbox_seq_seq", "stale_keys_seq_seq"]) {
+    await sql`select setval(${`psqlqueue.${sequence}`}, ${beyond_32_bits})`;
+  }
+  await sql.end();
+  return name;
+}
+
+/** A database of `cluster`, migrated by `program`; the first one is the template of the others. */
+export async function migratedDatabase(cluster: Cluster, program: string[]): Promise<string> {
+  const name = `template_${Bun.hash.xxHash32(`${cluster.port} ${program.join(" ")}`)}`;
+  const template = templates.get(name) ?? makeTemplate(cluster, name, program);
   templates.set(name, template);
   return await cluster.createDatabase(undefined, await template);
 }
@@ -162,7 +176,12 @@ export async function onStage(
   const onProblem = (problem: string) => void history.problems.push(problem);
 
   async function play(options: PlayOptions, act: (load: Load) => Promise<void>): Promise<void> {
-    const { ports, ack_deadline_seconds = ack_deadline_seconds_usual, deliveries_max = null, drain_ms_max = 30_000 } = options;
+    const {
+      ports,
+      ack_deadline_seconds = ack_deadline_seconds_usual,
+      deliveries_max = null,
+      drain_ms_max = 30_000,
+    } = options;
     const port = ports[0] as number;
     const queue = await createQueues(client, port, options);
     const load = startLoad(history, client, random.fork("load"), {
@@ -208,18 +227,20 @@ export async function onStage(
     async database() {
       const cluster = await sharedCluster();
       await cluster.start();
-      return { cluster, url: await migratedDatabase(cluster) };
+      return { cluster, url: await migratedDatabase(cluster, stage.program()) };
     },
     async cluster(options) {
       const cluster = await startCluster(options);
       atEnd(() => cluster.remove());
       return cluster;
     },
-    async server(env, preload) {
+    program(preload) {
       const source = sourceProgram(settings.root);
-      const loaded = preload === undefined ? source : source.toSpliced(1, 0, "--preload", preload);
-      const program = settings.binary === null ? loaded : [path.resolve(settings.binary)];
-      const server = await createServer({ program, env, onProblem });
+      if (settings.binary !== null) return [path.resolve(settings.binary)];
+      return preload === undefined ? source : source.toSpliced(1, 0, "--preload", preload);
+    },
+    async server(env, preload) {
+      const server = await createServer({ program: stage.program(preload), env, onProblem });
       atEnd(() => server.kill());
       await server.start();
       return server;
