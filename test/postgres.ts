@@ -2,7 +2,19 @@
 // each run starts its own: private directory, private port, and nothing left of it when the run ends, however it ends.
 
 import { closeSync, existsSync, globSync, lstatSync, openSync, readFileSync, realpathSync } from "node:fs";
-import { chown, cp, mkdtemp, readFile, symlink } from "node:fs/promises";
+import {
+  appendFile,
+  chown,
+  copyFile,
+  cp,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -49,6 +61,10 @@ export type ClusterOptions = {
   settings?: Record<string, string>;
   /** Use the binaries of the npm package even when a server is installed. */
   is_embedded?: boolean;
+  /** Instead of a free one: that of a server that is gone. */
+  port?: number;
+  /** An existing directory to make its own in, instead of that for temporary files. */
+  parent?: string;
 };
 
 let shared: Promise<Databases> | undefined;
@@ -68,21 +84,53 @@ export function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
   return startOwn(options, initialize);
 }
 
-/** Can `startStandby` be called? The npm package has no pg_basebackup. */
-export function hasStandbys(): boolean {
-  const [folder] = serverFolders();
-  return folder !== undefined && existsSync(path.join(folder, "pg_basebackup"));
-}
-
 /**
  * A copy of `primary` that follows it under this name (see `synchronous_standby_names`) until `select pg_promote()`.
+ * It has the settings that were given to the primary by `alter system`; whom it follows can be changed in the same way.
  */
-export function startStandby(primary: Cluster, name: string): Promise<Cluster> {
-  const from = `host=127.0.0.1 port=${primary.port} user=postgres application_name=${name}`;
-  return startOwn({ settings: { primary_conninfo: from } }, async (binaries, place) => {
-    const flags = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"];
-    await runProgram(place, [path.join(binaries.folder, "pg_basebackup"), "-D", place.data, "-d", from, ...flags]);
+export function startStandby(primary: Cluster, name: string, options: ClusterOptions = {}): Promise<Cluster> {
+  return startOwn(options, async (_, place) => {
+    await copyRunning(primary, place.data);
+    const from = `primary_conninfo = '${followed(primary, name)}'\n`;
+    await appendFile(path.join(place.data, "postgresql.auto.conf"), from);
+    await writeFile(path.join(place.data, "standby.signal"), "");
+    if (place.user) await giveTo(place.data, place.user);
   });
+}
+
+/** What `primary_conninfo` of a standby of this name says. */
+export function followed(primary: Cluster, name: string): string {
+  return `host=127.0.0.1 port=${primary.port} user=postgres application_name=${name}`;
+}
+
+/** What a copy must not have, or makes itself. */
+const not_copied = /^(postmaster\.(pid|opts)|pg_wal\/.*|pg_replslot\/.*|pg_dynshmem\/.*|.*pgsql_tmp.*)$/;
+
+/** As pg_basebackup does it, which the npm package does not have. */
+async function copyRunning(primary: Cluster, target: string): Promise<void> {
+  await asAdmin(primary.url, async (sql) => {
+    await sql`select pg_backup_start('standby', true)`;
+    await mkdir(target, { mode: 0o700 });
+    for (const name of await readdir(primary.data_directory, { recursive: true })) {
+      if (not_copied.test(name)) continue;
+      const [from, to] = [path.join(primary.data_directory, name), path.join(target, name)];
+      // A file that is gone meanwhile is none that the copy needs: the log tells.
+      const found = await stat(from).catch(() => undefined);
+      if (found?.isDirectory()) await mkdir(to, { mode: 0o700, recursive: true });
+      else if (found) await copyFile(from, to).catch(() => {});
+    }
+    for (const name of ["archive_status", "summaries"])
+      await mkdir(path.join(target, "pg_wal", name), { recursive: true });
+    const [row] = await sql`select labelfile from pg_backup_stop(false)`;
+    await writeFile(path.join(target, "backup_label"), row?.["labelfile"]);
+  });
+}
+
+async function giveTo(directory: string, user: User): Promise<void> {
+  await chown(directory, user.uid, user.gid);
+  for (const name of await readdir(directory, { recursive: true })) {
+    await chown(path.join(directory, name), user.uid, user.gid);
+  }
 }
 
 type Fill = (binaries: Binaries, place: Place) => Promise<void>;
@@ -90,14 +138,14 @@ type Fill = (binaries: Binaries, place: Place) => Promise<void>;
 async function startOwn(options: ClusterOptions, fill: Fill): Promise<Cluster> {
   const user = serverUser();
   // The temporary directory root was given may be closed to the server's user; /tmp is open to everybody.
-  const directory = await mkdtemp(path.join(user ? "/tmp" : tmpdir(), "psqlqueue-postgres-"));
+  const directory = await mkdtemp(path.join(options.parent ?? (user ? "/tmp" : tmpdir()), "psqlqueue-postgres-"));
   const guard = guardDirectory(directory);
   try {
     if (user) await chown(directory, user.uid, user.gid);
     const place: Place = { directory, user, data: path.join(directory, "data") };
     const binaries = await findBinaries(place, options.is_embedded ?? false);
     await fill(binaries, place);
-    const port = await freePort();
+    const port = options.port ?? (await freePort());
     const server = serverOf(binaries, place, port, options.settings ?? {});
     await server.start();
     const databases = databasesOn(`postgres://postgres@127.0.0.1:${port}/postgres`);
