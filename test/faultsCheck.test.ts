@@ -276,14 +276,20 @@ test("a refusal that the request did not deserve is dishonest, a request without
   expect(answered(-2)).toEqual(["hung"]);
 });
 
-test("the time to recover is the longest from a fault to an acknowledged publish sent after it", () => {
-  const told = soundStory();
-  const fault = (at_ms: number) => told.history.faults.push({ kind: "fault", name: "x", at_ms });
-  fault(5);
-  fault(100);
-  told.publish("c", 300, { answered_ms: 700, status: 503, id: "" });
-  told.publish("d", 900, { answered_ms: 950 });
-  expect(check(told.history, rules).recover_ms).toBe(850);
+test("the time to recover is the longest after a fault in which no publish was acknowledged", () => {
+  const recoveryAfter = (...faults: number[]) => {
+    const told = soundStory();
+    for (const at_ms of faults) told.history.faults.push({ kind: "fault", name: "x", at_ms });
+    told.publish("c", 300, { answered_ms: 700, status: 503, id: "" });
+    told.publish("d", 900, { answered_ms: 950 });
+    return check(told.history, rules).recover_ms;
+  };
+  expect(recoveryAfter()).toBe(null);
+  expect(recoveryAfter(100)).toBe(850);
+  // Answers still came at 5 and at 15.
+  expect(recoveryAfter(2)).toBe(935);
+  // The long pause belongs to the fault that it followed.
+  expect(recoveryAfter(940)).toBe(10);
 });
 
 test("every failure is told with how often, and as what", () => {

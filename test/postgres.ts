@@ -106,18 +106,23 @@ export function followed(primary: Cluster, name: string): string {
 /** What a copy must not have, or makes itself. */
 const not_copied = /^(postmaster\.(pid|opts)|pg_wal\/.*|pg_replslot\/.*|pg_dynshmem\/.*|.*pgsql_tmp.*)$/;
 
+/** A file that is gone meanwhile is none that the copy needs: the log tells. */
+const orGone = (error: { code?: string }): undefined => {
+  if (error.code !== "ENOENT") throw error;
+};
+
 /** As pg_basebackup does it, which the npm package does not have. */
 async function copyRunning(primary: Cluster, target: string): Promise<void> {
   await asAdmin(primary.url, async (sql) => {
     await sql`select pg_backup_start('standby', true)`;
     await mkdir(target, { mode: 0o700 });
-    for (const name of await readdir(primary.data_directory, { recursive: true })) {
+    // Sorted: a directory before what is in it.
+    for (const name of (await readdir(primary.data_directory, { recursive: true })).sort()) {
       if (not_copied.test(name)) continue;
       const [from, to] = [path.join(primary.data_directory, name), path.join(target, name)];
-      // A file that is gone meanwhile is none that the copy needs: the log tells.
-      const found = await stat(from).catch(() => undefined);
-      if (found?.isDirectory()) await mkdir(to, { mode: 0o700, recursive: true });
-      else if (found) await copyFile(from, to).catch(() => {});
+      const found = await stat(from).catch(orGone);
+      if (found?.isDirectory()) await mkdir(to, { mode: 0o700 });
+      else if (found) await copyFile(from, to).catch(orGone);
     }
     for (const name of ["archive_status", "summaries"])
       await mkdir(path.join(target, "pg_wal", name), { recursive: true });

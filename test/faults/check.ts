@@ -24,7 +24,10 @@ export type Findings = {
   redelivered: number;
   /** Settles with the token of a lease that another had followed, which were refused as they must be. */
   fenced: number;
-  /** Longest time from a fault to an acknowledged publish that was sent after it; null: no fault, or none came. */
+  /** Requests that were answered 503, and those that were sent and got no answer: of all of them the outcome is unknown. */
+  unavailable: number;
+  unanswered: number;
+  /** The longest time after a fault in which no publish was acknowledged; null: no fault. */
   recover_ms: number | null;
   /** Every violation, by the invariant that it breaks. */
   broken: Record<Invariant, string[]>;
@@ -249,20 +252,24 @@ function checkAnswers(history: History, broken: Broken): void {
   }
 }
 
-/** The longest that a fault kept publishes from being acknowledged. */
+/** How long after a fault it may show. */
+const fault_ms_max = 15_000;
+
+/** The longest pause between acknowledged publishes that begins between a fault and the next one. */
 function recoveryOf({ faults, tries }: History): number | null {
-  const done = tries.filter(({ status }) => isDone(status)).sort((a, b) => a.sent_ms - b.sent_ms);
-  // At i: when the first answer came to any of those sent from i on.
-  const answered = new Array<number>(done.length + 1).fill(Number.POSITIVE_INFINITY);
-  for (let i = done.length - 1; i >= 0; i--) {
-    answered[i] = Math.min(answered[i + 1] as number, done[i]?.answered_ms as number);
-  }
+  const answered = tries.flatMap(({ status, answered_ms }) => (isDone(status) ? [answered_ms] : []));
+  answered.sort((a, b) => a - b);
+  const times = faults.map(({ at_ms }) => at_ms).sort((a, b) => a - b);
   let longest: number | null = null;
-  let at = 0;
-  for (const { at_ms } of faults.toSorted((a, b) => a.at_ms - b.at_ms)) {
-    while (at < done.length && (done[at] as PublishTry).sent_ms < at_ms) at++;
-    const took_ms = (answered[at] as number) - at_ms;
-    if (Number.isFinite(took_ms)) longest = Math.max(longest ?? 0, took_ms);
+  let next = 0;
+  for (const [i, at_ms] of times.entries()) {
+    const until_ms = Math.min(times[i + 1] ?? Number.POSITIVE_INFINITY, at_ms + fault_ms_max);
+    let since_ms = at_ms;
+    while (next < answered.length && (answered[next] as number) < at_ms) next++;
+    for (let k = next; k < answered.length && since_ms < until_ms; k++) {
+      longest = Math.max(longest ?? 0, (answered[k] as number) - since_ms);
+      since_ms = answered[k] as number;
+    }
   }
   return longest;
 }
@@ -296,7 +303,10 @@ export function check(history: History, rules: Rules): Findings {
   broken.problems.push(...history.problems);
   const redelivered = [...by_id.values()].reduce((sum, deliveries) => sum + deliveries.length - 1, 0);
   const counts = { attempted: messages.size, acknowledged, acked: acked.size, buried: history.burials.length };
-  return { ...counts, recovered, redelivered, fenced, recover_ms: recoveryOf(history), broken };
+  const statuses = [...history.tries, ...history.settles].map(({ status }) => status);
+  const countOf = (status: number) => statuses.filter((own) => own === status).length;
+  const unknown = { unavailable: countOf(503), unanswered: countOf(lost) + countOf(hung) };
+  return { ...counts, ...unknown, recovered, redelivered, fenced, recover_ms: recoveryOf(history), broken };
 }
 
 /** A line for every invariant that is broken: how often, and the first few times. Empty when all hold. */

@@ -30,6 +30,8 @@ export type Result = {
   doubled: number;
   redelivered: number;
   fenced: number;
+  unavailable: number;
+  unanswered: number;
   recover_ms: number | null;
   seconds: number;
   failures: string[];
@@ -41,7 +43,17 @@ export type Result = {
 /** Runs one scenario. Never rejects: what went wrong is a failure of the result, and its history is saved. */
 export async function runScenario(scenario: Scenario, settings: Settings): Promise<Result> {
   const { id, title } = scenario;
-  const nothing = { attempted: 0, acknowledged: 0, lost: 0, undone: 0, doubled: 0, redelivered: 0, fenced: 0 };
+  const nothing = {
+    attempted: 0,
+    acknowledged: 0,
+    lost: 0,
+    undone: 0,
+    doubled: 0,
+    redelivered: 0,
+    fenced: 0,
+    unavailable: 0,
+    unanswered: 0,
+  };
   const result: Result = {
     ...{ id, title, seed: settings.seed, dose: "", ...nothing },
     ...{ recover_ms: null, seconds: 0, failures: [], notes: [] },
@@ -88,13 +100,15 @@ export function cellsOf(result: Result): string[] {
 
 /** A result in a few lines for the terminal. */
 export function describeResult(result: Result): string {
-  const { id, title, skipped, failures, seconds, notes, attempted, redelivered, fenced } = result;
+  const { id, title, skipped, failures, seconds, notes, attempted, redelivered, fenced, unavailable, unanswered } =
+    result;
   if (skipped !== undefined) return `skip ${id} ${title}: ${skipped}`;
   const [, dose, acknowledged, lost, undone, doubled, recover] = cellsOf(result);
   const lines = [
     `${failures.length === 0 ? "ok  " : "FAIL"} ${id} ${title} (${seconds.toFixed(1)} s, seed ${result.seed})`,
     `     dose ${dose}; acknowledged ${acknowledged} of ${attempted}, lost ${lost}, acks undone ${undone}, doubled ${doubled}`,
     `     time to recover ${recover}, redelivered ${redelivered}, stale tokens refused ${fenced}`,
+    `     answered 503 ${unavailable}, not answered ${unanswered}`,
     ...notes.map((note) => `     ${note}`),
     ...failures.map((failure) => `     ${failure}`),
   ];

@@ -1,7 +1,9 @@
 import { badNetwork, lostAnswers, unknownCommits } from "./connections.ts";
 import { control, crashedDatabase, killedBackends, killedServers } from "./crashes.ts";
 import { killedEmbedded, secondProcesses } from "./embedded.ts";
+import { failovers } from "./failover.ts";
 import { leaseRaces, steppedClocks } from "./leases.ts";
+import { fullDisk, overload, pinnedSnapshot } from "./pressure.ts";
 import { gracefulStops } from "./restarts.ts";
 import type { Scenario } from "./scenario.ts";
 
@@ -16,6 +18,10 @@ export const scenarios: Scenario[] = [
   lostAnswers,
   leaseRaces,
   steppedClocks,
+  fullDisk,
+  failovers,
+  pinnedSnapshot,
+  overload,
   gracefulStops,
   killedEmbedded,
   secondProcesses,
