@@ -1,8 +1,10 @@
 import { afterAll, expect, test } from "bun:test";
 import postgres from "postgres";
+import { migrateDatabase } from "../src/db/migrate.ts";
 import { findKnownBug, knownBug } from "../src/db/versions.ts";
 import { killChildren, startServerChild } from "./child.ts";
 import { createMigratedDatabase } from "./harness.ts";
+import { startCluster } from "./postgres.ts";
 
 afterAll(killChildren);
 
@@ -31,3 +33,22 @@ test("the server is asked for its version at start, and warns when it has the bu
   const warnings = server.lines().filter(({ msg }) => msg === "this PostgreSQL has a known bug");
   expect(warnings.map(({ level, version }) => [level, version])).toEqual(bug ? [["WARN", bug.version]] : []);
 });
+
+test("a server says at its start that PostgreSQL flushes nothing, and what to run", async () => {
+  const cluster = await startCluster({ settings: { fsync: "off" } });
+  const url = await cluster.createDatabase();
+  await migrateDatabase(url);
+  const server = await startServerChild(url);
+  const isAboutPower = ({ msg }: { msg: string }) => msg.includes("when the power fails");
+  expect(server.lines().filter(isAboutPower)).toEqual([
+    {
+      time: expect.any(String),
+      level: "WARN",
+      msg: "this PostgreSQL does not keep what it has committed when the power fails",
+      setting: "fsync",
+      remedy: "alter system set fsync = 'on'; select pg_reload_conf()",
+    },
+  ]);
+  await killChildren();
+  await cluster.remove();
+}, 30_000);

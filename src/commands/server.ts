@@ -8,7 +8,7 @@ import { dashboardRoutes } from "../dashboard/dashboard.ts";
 import { type Db, openPostgres } from "../db/db.ts";
 import { checkMigrated, migrateDatabase } from "../db/migrate.ts";
 import { checkSession } from "../db/session.ts";
-import { findKnownBug } from "../db/versions.ts";
+import { findKnownBug, findUnsafe } from "../db/versions.ts";
 import { createApp } from "../http/app.ts";
 import { refusal } from "../http/output.ts";
 import type { Log } from "../log.ts";
@@ -119,6 +119,14 @@ async function noteFindings(db: Db, broker: Broker, is_embedded: boolean): Promi
   const bug = is_embedded ? undefined : await findKnownBug(db.client);
   if (bug !== undefined) {
     observe({ kind: "notice", level: "WARN", message: "this PostgreSQL has a known bug", details: bug });
+  }
+  for (const setting of is_embedded ? [] : await findUnsafe(db.client)) {
+    observe({
+      kind: "notice",
+      level: "WARN",
+      message: "this PostgreSQL does not keep what it has committed when the power fails",
+      details: { setting, remedy: `alter system set ${setting} = 'on'; select pg_reload_conf()` },
+    });
   }
   for (const { kind, id } of await broker.findUnreachable()) {
     const remedy = `rename it in the database: no path can name it, so it cannot be asked for or deleted`;

@@ -24,3 +24,13 @@ export async function findKnownBug(client: postgres.Sql): Promise<KnownBug | und
   const [row] = await client`select current_setting('server_version_num')::int as number`;
   return knownBug(row?.["number"] as number);
 }
+
+/** Without these, PostgreSQL's answer to a commit is no promise. */
+const promising = ["fsync", "full_page_writes"] as const;
+
+/** Which of them are off on the server behind this client; rejects with the driver's error. */
+export async function findUnsafe(client: postgres.Sql): Promise<string[]> {
+  const [row] = await client`
+    select current_setting('fsync') as fsync, current_setting('full_page_writes') as full_page_writes`;
+  return promising.filter((name) => row?.[name] === "off");
+}
