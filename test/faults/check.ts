@@ -24,7 +24,7 @@ export type Findings = {
   redelivered: number;
   /** Settles with the token of a lease that another had followed, which were refused as they must be. */
   fenced: number;
-  /** Requests that were answered 503, and those that were sent and got no answer: of all of them the outcome is unknown. */
+  /** Requests that were answered 503, and those that got no answer: the outcome of all of them is unknown. */
   unavailable: number;
   unanswered: number;
   /** The longest time after a fault in which no publish was acknowledged; null: no fault. */

@@ -1,5 +1,5 @@
-// Faults that the suite must find, as changes of the source. A text that is not found any more stops the run: a mutation
-// that changes nothing would prove nothing.
+// Faults that the suite must find, as changes of the source. A text that is not found any more stops the run: a
+// mutation that changes nothing would prove nothing.
 
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: pieces of source
 
@@ -127,7 +127,8 @@ export const mutations: Mutation[] = [
     edits: [],
     trial: {
       undetectable:
-        "the operating system keeps what killed processes have written; only a loss of power shows it. A server warns at its start, the doctor calls it a problem",
+        "the operating system keeps what killed processes have written; only a loss of power shows it. " +
+        "A server warns of it at its start, and the doctor calls it a problem",
     },
   },
   {
