@@ -28,8 +28,9 @@ function commitOf(): string {
       .stdout.toString()
       .trim();
   // The program's, not that of the suite or its papers.
-  const changed = git("status", "--porcelain", "--", "../../src", "../../drizzle", "../../patches");
-  return `${git("log", "-1", "--format=%h")}${changed === "" ? "" : " and changes"}`;
+  const program = ["--", "../../src", "../../drizzle", "../../patches"];
+  const is_changed = git("status", "--porcelain", ...program) !== "";
+  return `${git("log", "-1", "--format=%h", ...program)}${is_changed ? " and changes" : ""}`;
 }
 
 /** The first cell's first word: F1, m1. Numbers sort as numbers. */

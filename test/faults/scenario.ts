@@ -2,7 +2,7 @@
 
 import { mkdirSync } from "node:fs";
 import path from "node:path";
-import { check, failuresOf } from "./check.ts";
+import { check, failuresOf, type Rules } from "./check.ts";
 import { createHistory, saveHistory } from "./history.ts";
 import { onStage, type Settings, type Stage } from "./stage.ts";
 
@@ -61,16 +61,19 @@ export async function runScenario(scenario: Scenario, settings: Settings): Promi
   const skipped = scenario.skipped?.(settings);
   if (skipped !== undefined) return { ...result, skipped };
   const history = createHistory();
+  let rules: Rules | undefined;
   try {
-    const { findings, notes, seconds } = await onStage(settings, history, scenario.perform);
-    Object.assign(result, { notes, seconds });
-    if (findings !== null) result.failures.push(...failuresOf(findings));
+    const outcome = await onStage(settings, history, scenario.perform);
+    Object.assign(result, { notes: outcome.notes, seconds: outcome.seconds });
+    rules = outcome.rules;
   } catch (error) {
     result.failures.push(`it could not be played to its end: ${error instanceof Error ? error.stack : error}`);
     result.failures.push(...history.problems);
   }
-  // Also of one that was not played to its end: what is known of it.
-  const { broken, ...counts } = check(history, { deliveries_max: null });
+  // Of one that was not played to its end the counts tell no more than how far it came.
+  const findings = check(history, rules ?? { deliveries_max: null });
+  if (rules !== undefined) result.failures.push(...failuresOf(findings));
+  const { broken, ...counts } = findings;
   const { lost, undone, doubled } = broken;
   Object.assign(result, counts, { lost: lost.length, undone: undone.length, doubled: doubled.length });
   const by_name = Map.groupBy(history.faults, ({ name }) => name);

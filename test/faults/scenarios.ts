@@ -1,5 +1,6 @@
 import { badNetwork, lostAnswers, unknownCommits } from "./connections.ts";
 import { control, crashedDatabase, killedBackends, killedServers } from "./crashes.ts";
+import { crashPoints } from "./crashPoints.ts";
 import { killedEmbedded, secondProcesses } from "./embedded.ts";
 import { failovers } from "./failover.ts";
 import { leaseRaces, steppedClocks } from "./leases.ts";
@@ -25,4 +26,5 @@ export const scenarios: Scenario[] = [
   gracefulStops,
   killedEmbedded,
   secondProcesses,
+  crashPoints,
 ];
