@@ -13,6 +13,8 @@ export type Reply = {
   /** X-Message-Id; empty when there is none. */
   id: string;
   text: string;
+  /** It was the first request of its connection. */
+  is_first: boolean;
 };
 
 export type Client = {
@@ -29,6 +31,7 @@ type Link = {
   settle: ((reply: Reply) => void) | undefined;
   unsent: Uint8Array;
   is_gone: boolean;
+  is_used: boolean;
 };
 
 const nothing = Buffer.alloc(0);
@@ -42,7 +45,10 @@ function parse(got: Buffer): { reply: Reply; is_last: boolean } | undefined {
   if (got.length < head_end + 4 + length) return undefined;
   const id = /\r\nx-message-id: *(\S+)/i.exec(head)?.[1] ?? "";
   const text = got.toString("utf8", head_end + 4, head_end + 4 + length);
-  return { reply: { status: Number(head.slice(9, 12)), id, text }, is_last: /\r\nconnection: *close/i.test(head) };
+  return {
+    reply: { status: Number(head.slice(9, 12)), id, text, is_first: false },
+    is_last: /\r\nconnection: *close/i.test(head),
+  };
 }
 
 /** Connections to ports of the loopback: one request at a time each, kept when their answer allows it. */
@@ -56,7 +62,7 @@ export function createClient(): Client {
     const list = idle.get(link.port);
     const at = list?.indexOf(link) ?? -1;
     if (at >= 0) list?.splice(at, 1);
-    link.settle?.({ status, id: "", text: "" });
+    link.settle?.({ status, id: "", text: "", is_first: !link.is_used });
   }
 
   function receive(link: Link, chunk: Buffer): void {
@@ -65,6 +71,7 @@ export function createClient(): Client {
     const parsed = parse(link.got);
     if (parsed === undefined) return;
     link.got = nothing;
+    link.is_used = true;
     const { settle } = link;
     link.settle = undefined;
     if (parsed.is_last) {
@@ -96,7 +103,7 @@ export function createClient(): Client {
           },
         },
       });
-      link = { port, wire, got: nothing, settle: undefined, unsent: nothing, is_gone: false };
+      link = { port, wire, got: nothing, settle: undefined, unsent: nothing, is_gone: false, is_used: false };
       open.add(link);
       return link;
     } catch {
@@ -107,7 +114,7 @@ export function createClient(): Client {
   return {
     async call(port, method, target, body) {
       const link = idle.get(port)?.pop() ?? (await connect(port));
-      if (link === undefined || link.is_gone) return { status: refused, id: "", text: "" };
+      if (link === undefined || link.is_gone) return { status: refused, id: "", text: "", is_first: true };
       const content = body === undefined ? "" : JSON.stringify(body);
       const type = body === undefined ? "" : "Content-Type: application/json\r\n";
       const head = `${method} ${target} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nPrefer: return=representation\r\n${type}`;

@@ -40,6 +40,13 @@ async function cutAll(
   }
 }
 
+/** A statement is told by what it carries: bodies of ours, ids of messages, or neither. */
+const statements = [
+  { name: "a publish", matches: (chunk: Buffer) => chunk.includes("filler") },
+  { name: "a settle", matches: (chunk: Buffer) => !chunk.includes("filler") && /01[0-9A-Z]{24}/.test(`${chunk}`) },
+  { name: "any statement", matches: () => true },
+];
+
 /** The database has done the work, and the server cannot know. */
 export const unknownCommits: Scenario = {
   id: "F4",
@@ -47,13 +54,20 @@ export const unknownCommits: Scenario = {
   quick_dose: 0.03,
   async perform(stage) {
     const { proxies, ports, url } = await serversBehind(stage);
-    // A statement is told by what it carries: bodies of ours, ids of messages, or neither.
-    const kinds = [
-      { name: "a publish", matches: (chunk: Buffer) => chunk.includes("filler") },
-      { name: "a settle", matches: (chunk: Buffer) => !chunk.includes("filler") && /01[0-9A-Z]{24}/.test(`${chunk}`) },
-      { name: "any statement", matches: () => true },
-    ];
-    await stage.play({ ports, url, messages: 60_000 }, () => cutAll(stage, proxies, stage.dose(1000, 30), 40, kinds));
+    const options = { ports, url, messages: 60_000 };
+    await stage.play(options, () => cutAll(stage, proxies, stage.dose(1000, 30), 40, statements));
+  },
+};
+
+/** The same with a cap and priorities, whose places must all be free again at the end. */
+export const governedQueues: Scenario = {
+  id: "F18",
+  title: "the same on a queue with a cap and priorities",
+  quick_dose: null,
+  async perform(stage) {
+    const { proxies, ports, url } = await serversBehind(stage);
+    const options = { ports, url, messages: 30_000, in_flight_max: 150 };
+    await stage.play(options, () => cutAll(stage, proxies, stage.dose(500, 50), 40, statements));
   },
 };
 

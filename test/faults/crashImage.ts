@@ -7,8 +7,9 @@ import type { Random } from "./random.ts";
 import type { FileChange } from "./recordedFs.ts";
 
 /**
- * written: all that was done before the crash, as after kill -9. flushed: only what an fsync of the file, or of the
- * directory for other names than the file's, has confirmed. torn: that, and of the rest a part in no order, the last of it cut in a sector.
+ * written: all that was done before the crash, as after kill -9. flushed: only what an fsync of the file has confirmed,
+ * and of other names than the file's what one of their directory has. torn: that, and of the rest a part in no order,
+ * the last of it cut in a sector.
  */
 export const survivals = ["written", "flushed", "torn"] as const;
 export type Survival = (typeof survivals)[number];

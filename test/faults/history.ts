@@ -25,6 +25,8 @@ export type PublishTry = {
   status: number;
   /** Of the answer; empty where it named none. */
   id: string;
+  /** The first request of its connection was lost. */
+  is_first?: boolean;
 };
 
 export type Delivery = {
@@ -53,6 +55,7 @@ export type Settle = {
   status: number;
   /** The new end of an extended lease. */
   until_ms: number;
+  is_first?: boolean;
 };
 
 /** A message that was found in the dead-letter queue after the drain. */

@@ -1,4 +1,4 @@
-import { badNetwork, lostAnswers, unknownCommits } from "./connections.ts";
+import { badNetwork, governedQueues, lostAnswers, unknownCommits } from "./connections.ts";
 import { control, crashedDatabase, killedBackends, killedServers } from "./crashes.ts";
 import { crashPoints } from "./crashPoints.ts";
 import { killedEmbedded, secondProcesses } from "./embedded.ts";
@@ -27,4 +27,5 @@ export const scenarios: Scenario[] = [
   killedEmbedded,
   secondProcesses,
   crashPoints,
+  governedQueues,
 ];

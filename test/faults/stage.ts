@@ -1,5 +1,6 @@
 // A stage for one scenario: what it starts is ended with it, and its load, drain and check are the same for all.
 
+import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import postgres from "postgres";
 import { type FaultProxy, startFaultProxy } from "../faultProxy.ts";
@@ -61,6 +62,8 @@ export type PlayOptions = {
   lanes?: number;
   ack_deadline_seconds?: number;
   deliveries_max?: number;
+  /** Messages under a lease at once; such a queue has priorities too. */
+  in_flight_max?: number;
   /** How long a drain may take, beyond the ack deadline. */
   drain_ms_max?: number;
 };
@@ -68,6 +71,8 @@ export type PlayOptions = {
 export type Outcome = { rules: Rules; notes: string[]; seconds: number };
 
 const warm_messages = 100;
+/** Connections to the database: their number has a limit, and they are opened as they are needed. */
+const files_slack = 15;
 /** Short, so that what a dead consumer held comes back soon. */
 const ack_deadline_seconds_usual = 2;
 
@@ -127,11 +132,12 @@ async function createQueues(client: Client, port: number, options: PlayOptions):
       return status === 201 || status === 409;
     });
   };
-  const { ack_deadline_seconds = ack_deadline_seconds_usual, deliveries_max } = options;
+  const { ack_deadline_seconds = ack_deadline_seconds_usual, deliveries_max, in_flight_max } = options;
   const retention = { message_retention_seconds: 86_400 };
   await create({ id: "dead", ack_deadline_seconds: 60, ...retention });
   const dying = deliveries_max === undefined ? {} : { dead_queue_id: "dead", message_max_deliveries: deliveries_max };
-  await create({ id: "load", ack_deadline_seconds, ...retention, ...dying });
+  const governed = in_flight_max === undefined ? {} : { max_in_flight: in_flight_max, priority_enabled: true };
+  await create({ id: "load", ack_deadline_seconds, ...retention, ...dying, ...governed });
   return "load";
 }
 
@@ -140,6 +146,25 @@ type Depths = { ready: number; delayed: number; leased: number; backing_off: num
 async function depthsOf(client: Client, port: number, queue: string): Promise<Depths | undefined> {
   const { status, text } = await client.call(port, "GET", `/v1/queues/${queue}/stats`);
   return status === 200 ? (JSON.parse(text) as Depths) : undefined;
+}
+
+/** At rest all places of a cap are free: what crashes had taken has been given back. */
+async function checkCap(stage: Pick<Stage, "client" | "history">, port: number, queue: string, in_flight_max: number) {
+  const { client, history } = stage;
+  const at = `/v1/queues/${queue}`;
+  const messages = Array.from({ length: in_flight_max + 1 }, (_, n) => ({ body: `cap ${n}` }));
+  await client.call(port, "POST", `${at}/messages/batch`, { messages });
+  const received: { id: string; lease_token: string }[] = [];
+  for (let count = -1; count !== received.length; ) {
+    count = received.length;
+    const { text } = await client.call(port, "GET", `${at}/messages?limit=100&ack_deadline_seconds=60`);
+    received.push(...(JSON.parse(text) as { data: typeof received }).data);
+  }
+  if (received.length !== in_flight_max) {
+    history.problems.push(`I16 ${received.length} messages can be leased at once where ${in_flight_max} may`);
+  }
+  await client.call(port, "POST", `${at}/ack`, { items: received.map(({ id, lease_token }) => ({ id, lease_token })) });
+  await client.call(port, "PUT", `${at}/purge`);
 }
 
 /** What the load left behind, when all is at rest: it must be nothing. */
@@ -160,6 +185,41 @@ async function checkRest(stage: Pick<Stage, "client" | "history">, port: number,
   await sql.end({ timeout: 1 });
 }
 
+type Held = { files: number; megabytes: number };
+
+/** What processes hold, by their pid; empty where there is no /proc. */
+function heldBy(pids: number[]): Map<number, Held> {
+  const held = new Map<number, Held>();
+  for (const pid of pids) {
+    try {
+      const pages = Number(readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1]);
+      held.set(pid, { files: readdirSync(`/proc/${pid}/fd`).length, megabytes: Math.round((pages * 4096) / 1e6) });
+    } catch {
+      // No such system, or no such process any more.
+    }
+  }
+  return held;
+}
+
+/**
+ * I12: of the servers that ran all the time, when their clients have gone. Memory is told and not judged: that needs
+ * hours.
+ */
+async function checkHeld(
+  before: Map<number, Held>,
+  read: () => Map<number, Held>,
+  onProblem: (text: string) => void,
+): Promise<string[]> {
+  const isMore = (pid: number, { files }: Held) => files > (before.get(pid)?.files ?? files) + files_slack;
+  const areFew = () => [...read()].every(([pid, held]) => !isMore(pid, held));
+  await waitUntil("I12 files are closed", 5000, areFew).catch((error) => onProblem(String(error)));
+  return [...read()].flatMap(([pid, { files, megabytes }]) => {
+    const earlier = before.get(pid);
+    if (earlier === undefined) return [];
+    return [`a server's open files ${earlier.files} → ${files}, memory ${earlier.megabytes} → ${megabytes} MB`];
+  });
+}
+
 /** Opens a stage, lets `perform` play on it, and ends what it has started. */
 export async function onStage(
   settings: Settings,
@@ -173,6 +233,8 @@ export async function onStage(
   const notes: string[] = [];
   const atEnd = (work: () => unknown) => void ends.push(work);
   const rules: Rules = { deliveries_max: null };
+  const servers: ServerProcess[] = [];
+  const pids = () => servers.flatMap((server) => server.pid() ?? []);
   const onProblem = (problem: string) => void history.problems.push(problem);
 
   async function play(options: PlayOptions, act: (load: Load) => Promise<void>): Promise<void> {
@@ -184,6 +246,7 @@ export async function onStage(
     } = options;
     const port = ports[0] as number;
     const queue = await createQueues(client, port, options);
+    const held = heldBy(pids());
     const load = startLoad(history, client, random.fork("load"), {
       ports,
       queue,
@@ -195,6 +258,7 @@ export async function onStage(
       consumers: 4,
       lanes: options.lanes ?? 4,
       work: options.work ?? quick_work,
+      has_priorities: options.in_flight_max !== undefined,
     });
     try {
       await waitUntil("the load has begun", 30_000, () => load.acked() >= warm_messages);
@@ -214,7 +278,10 @@ export async function onStage(
       await load.stopConsuming();
     }
     await exhume(history, client, port, "dead");
+    if (options.in_flight_max !== undefined) await checkCap(stage, port, queue, options.in_flight_max);
     await checkRest(stage, port, queue, options.url);
+    client.close();
+    notes.push(...(await checkHeld(held, () => heldBy(pids()), onProblem)));
     rules.deliveries_max = deliveries_max;
   }
 
@@ -241,6 +308,7 @@ export async function onStage(
     },
     async server(env, preload) {
       const server = await createServer({ program: stage.program(preload), env, onProblem });
+      servers.push(server);
       atEnd(() => server.kill());
       await server.start();
       return server;

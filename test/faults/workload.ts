@@ -14,8 +14,11 @@ import {
   timeOf,
 } from "./history.ts";
 import type { Random } from "./random.ts";
+import { publishOne, settleOne } from "./requests.ts";
 
 const keys_count = 64;
+/** Publishes and settles that go through the routes for batches. */
+const batch_part = 0.2;
 /** A pause before a server, or another one, is asked again. */
 const pause_ms = 40;
 /** Of a client that does not know whether its message was stored and has no key. */
@@ -37,6 +40,8 @@ export type LoadOptions = {
   /** Requests that each of them has under way. */
   lanes: number;
   work: Work;
+  /** The queue knows priorities, and messages have some. */
+  has_priorities: boolean;
 };
 
 /** What consumers do with a message. */
@@ -60,7 +65,7 @@ export const quick_work: Work = {
   high_ms: 0,
   abandoned: 0.005,
   nacked: 0.02,
-  extended: 0,
+  extended: 0.05,
   stale: 0.5,
   at_once: 40,
 };
@@ -110,9 +115,11 @@ export function startLoad(history: History, client: Client, random: Random, opti
       ...(ordering_key !== null && { ordering_key }),
       ...(delay_seconds > 0 && { delay_seconds }),
       ...(dedup_id !== null && { dedup_id }),
+      ...(options.has_priorities && { priority: own.below(5) }),
     };
     const message = `${lane}.${count}`;
     const hash = hashOf({ body, label, attributes, ordering_key });
+    const is_batch = own.chance(batch_part);
     let at = own.below(ports.length);
     let asked = 0;
     while (true) {
@@ -129,8 +136,9 @@ export function startLoad(history: History, client: Client, random: Random, opti
         id: "",
       };
       history.tries.push(one);
-      const reply = await client.call(ports[at++ % ports.length] as number, "POST", messages_path, content);
-      Object.assign(one, { answered_ms: now_ms(), status: reply.status, id: reply.id });
+      const reply = await publishOne(client, ports[at++ % ports.length] as number, queue, content, is_batch);
+      const { status, id, is_first } = reply;
+      Object.assign(one, { answered_ms: now_ms(), status, id, ...(is_first && { is_first }) });
       if (isDone(reply)) acknowledged++;
       if (!isUnknown(reply)) return;
       if (reply.status !== refused) asked++;
@@ -152,19 +160,23 @@ export function startLoad(history: History, client: Client, random: Random, opti
   }
 
   async function settle(
+    own: Random,
     verb: "ack" | "nack" | "extend",
     { id, token }: Pick<Delivery, "id" | "token">,
     port: number,
-    body: Record<string, unknown> = {},
   ): Promise<Reply> {
-    const seconds = Number(body["visibility_timeout_seconds"] ?? 0);
+    const seconds = verb === "nack" ? own.below(2) : 0;
+    const more = {
+      ...(verb === "nack" && { visibility_timeout_seconds: seconds }),
+      ...(verb === "extend" && { ack_deadline_seconds: options.ack_deadline_ms / 1000 }),
+    };
     const one = { kind: "settle" as const, verb, id, token, visibility_ms: seconds * 1000 };
     const record = { ...one, sent_ms: now_ms(), answered_ms: Number.POSITIVE_INFINITY, status: lost, until_ms: 0 };
     history.settles.push(record);
-    const reply = await client.call(port, "PUT", `${messages_path}/${id}/${verb}`, { ...body, lease_token: token });
-    const answer = verb === "extend" && isDone(reply) ? JSON.parse(reply.text) : {};
-    const until_ms = answer.lease_expires_at === undefined ? 0 : timeOf(answer.lease_expires_at);
-    Object.assign(record, { answered_ms: now_ms(), status: reply.status, until_ms });
+    const asked = { verb, id, lease_token: token, ...more };
+    const reply = await settleOne(client, port, queue, asked, own.chance(batch_part));
+    const { status, until_ms, is_first } = reply;
+    Object.assign(record, { answered_ms: now_ms(), status, until_ms, ...(is_first && { is_first }) });
     if (verb === "ack" && isDone(reply) && !acked_ids.has(id)) {
       acked_ids.add(id);
       acked++;
@@ -185,23 +197,22 @@ export function startLoad(history: History, client: Client, random: Random, opti
     let at = own.below(ports.length);
     const port = () => ports[at++ % ports.length] as number;
     if (earlier !== undefined && is_stale) {
-      await settle(own.pick(["ack", "nack", "extend"] as const), { id: delivery.id, token: earlier }, port(), {
-        ack_deadline_seconds: 1,
-      });
+      const stale = { id: delivery.id, token: earlier };
+      await settle(own, own.pick(["ack", "nack", "extend"] as const), stale, port());
     }
     if (fate < habits.abandoned) return;
     if (work_ms > 0) {
       await Bun.sleep(is_extended ? work_ms / 2 : work_ms);
       if (is_extended) {
-        await settle("extend", delivery, port(), { ack_deadline_seconds: options.ack_deadline_ms / 1000 });
+        await settle(own, "extend", delivery, port());
         await Bun.sleep(work_ms / 2);
       }
-    }
+    } else if (is_extended) await settle(own, "extend", delivery, port());
     if (fate < habits.abandoned + habits.nacked) {
-      await settle("nack", delivery, port(), { visibility_timeout_seconds: own.below(2) });
+      await settle(own, "nack", delivery, port());
       return;
     }
-    for (let tries = 0; isUnknown(await settle("ack", delivery, port())) && tries < 200 && is_consuming; tries++) {
+    for (let tries = 0; isUnknown(await settle(own, "ack", delivery, port())) && tries < 200 && is_consuming; tries++) {
       await Bun.sleep(pause_ms);
     }
     if (acked_ids.has(delivery.id)) last_tokens.delete(delivery.id);
