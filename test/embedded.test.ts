@@ -282,6 +282,12 @@ describe("one owner", () => {
   });
 });
 
+test("a lock file of PostgreSQL that a crash left empty keeps nobody out", async () => {
+  const data_dir = copy();
+  writeFileSync(join(data_dir, "postgresql/postmaster.pid"), "");
+  await withDatabase(data_dir, async (sql) => expect((await sql`select 1 as one`)[0]).toEqual({ one: 1 }));
+});
+
 describe("versions", () => {
   const cases: [string, (data_dir: string) => void, string][] = [
     [

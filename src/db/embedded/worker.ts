@@ -86,6 +86,9 @@ async function open(request: Extract<WorkerRequest, { kind: "open" }>): Promise<
   const showLife = () => void Atomics.add(counters, counter_life, 1n);
   const countFsync = () => void Atomics.add(counters, counter_fsyncs, 1n);
   const is_recovered = !isShutDown(request.cluster);
+  // PostgreSQL's own lock. The directory is this process's alone already, and a lock that a crash has left empty,
+  // between its making and its writing, would refuse every start from then on.
+  rmSync(join(request.cluster, "postmaster.pid"), { force: true });
   pg = await start({
     fs: new ActiveNodeFS(request.cluster, request.fsync, { onFsync: countFsync, onTransfer: showLife }),
     startParams: startParams(request.fsync),
