@@ -2,6 +2,8 @@
 
 import { describe, expect, test } from "bun:test";
 import path from "node:path";
+import { mutatedText } from "./faults/mutate.ts";
+import { mutations } from "./faults/mutations.ts";
 import { mergeRows } from "./faults/paper.ts";
 import { describeResult, runScenario } from "./faults/scenario.ts";
 import { scenarios } from "./faults/scenarios.ts";
@@ -19,6 +21,12 @@ describe("no acknowledged message is lost, no ack undone, nothing stored twice",
       expect(result).toMatchObject({ failures: [], lost: 0, undone: 0, doubled: 0 });
       expect(result.acknowledged).toBeGreaterThan(100);
     }, 120_000);
+  }
+});
+
+test("every fault that the suite must find still has its place in the source", () => {
+  for (const { edits } of mutations) {
+    for (const edit of edits) expect(mutatedText(root, edit)).toContain(edit.replace);
   }
 });
 

@@ -2,24 +2,26 @@
 
 import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { type Mutation, mutations } from "./mutations.ts";
+import { type Edit, type Mutation, mutations } from "./mutations.ts";
 import { runScenario } from "./scenario.ts";
 import { scenarios } from "./scenarios.ts";
 import { scratchDirectory } from "./servers.ts";
 
-const copied = ["src", "drizzle", "client", "patches", "test", "package.json", "bunfig.toml", "tsconfig.json"];
+const copied = ["src", "drizzle", "client", "patches", "package.json", "bunfig.toml", "tsconfig.json"];
 
-/** A copy of the source at `root` with the mutation in it. Throws when a text to be replaced is not there once. */
-export function mutatedCopy(root: string, { id, edits }: Mutation): string {
+/** The changed text of a file below `root`. Throws when the text to be replaced is not there once. */
+export function mutatedText(root: string, { file, search, replace }: Edit): string {
+  const parts = readFileSync(path.join(root, file), "utf8").split(search);
+  if (parts.length !== 2) throw new Error(`${file} has ${parts.length - 1} times: ${search}`);
+  return parts.join(replace);
+}
+
+/** A copy of the source at `root` with the mutation in it. */
+function mutatedCopy(root: string, { id, edits }: Mutation): string {
   const copy = scratchDirectory(`mutation-${id}`);
   for (const name of copied) cpSync(path.join(root, name), path.join(copy, name), { recursive: true });
   symlinkSync(path.join(root, "node_modules"), path.join(copy, "node_modules"));
-  for (const { file, search, replace } of edits) {
-    const place = path.join(copy, file);
-    const parts = readFileSync(place, "utf8").split(search);
-    if (parts.length !== 2) throw new Error(`${id}: ${file} has ${parts.length - 1} times: ${search}`);
-    writeFileSync(place, parts.join(replace));
-  }
+  for (const edit of edits) writeFileSync(path.join(copy, edit.file), mutatedText(copy, edit));
   return copy;
 }
 
@@ -32,29 +34,12 @@ export type Verdict = {
   outcome: string;
 };
 
-async function tryTest(copy: string, test: string, is_embedded: boolean): Promise<string | undefined> {
-  const env = { ...process.env, ...(is_embedded && { PSQLQUEUE_TEST_STORE: "embedded" }) };
-  const child = Bun.spawn([process.execPath, "test", "--timeout", "30000", test], {
-    cwd: copy,
-    env,
-    stdout: "ignore",
-    stderr: "pipe",
-  });
-  const output = await new Response(child.stderr).text();
-  if ((await child.exited) === 0) return undefined;
-  return /^\(fail\) (.*?)( \[.*)?$/m.exec(output)?.[1] ?? "it does not run";
-}
-
 async function tryMutation(root: string, mutation: Mutation, seed: number): Promise<Verdict> {
   const { trial } = mutation;
-  if ("undetectable" in trial)
+  if ("undetectable" in trial) {
     return { mutation, trial: "–", is_found: true, outcome: `not found: ${trial.undetectable}` };
-  const copy = mutatedCopy(root, mutation);
-  if ("test" in trial) {
-    const failure = await tryTest(copy, trial.test, trial.is_embedded ?? false);
-    const outcome = failure === undefined ? "green: NOT FOUND" : `red: ${failure}`;
-    return { mutation, trial: trial.test, is_found: failure !== undefined, outcome };
   }
+  const copy = mutatedCopy(root, mutation);
   const scenario = scenarios.find(({ id }) => id === trial.scenario);
   if (scenario === undefined) throw new Error(`there is no scenario ${trial.scenario}`);
   const { failures } = await runScenario(scenario, { seed, dose: trial.dose, binary: null, root: copy });

@@ -8,7 +8,6 @@ export type Edit = { file: string; search: string; replace: string };
 /** What is run against the changed copy, and must fail. */
 export type Trial =
   | { scenario: string; dose: number }
-  | { test: string; is_embedded?: true }
   /** Why nothing that kills processes can notice. */
   | { undetectable: string };
 
