@@ -61,12 +61,10 @@ function readOptions() {
 }
 
 async function mutate({ only, seed, writes }: ReturnType<typeof readOptions>): Promise<number> {
-  const verdicts = await tryMutations(root, only, seed, ({ mutation, trial, is_found, outcome }) => {
-    console.log(`${is_found ? "ok  " : "FAIL"} ${mutation.id} ${mutation.title}\n     ${trial}: ${outcome}`);
+  const verdicts = await tryMutations(root, only, seed, ({ mutation: { id, title }, trial, is_found, outcome }) => {
+    console.log(`${is_found ? "ok  " : "FAIL"} ${id} ${title}\n     ${trial}: ${outcome}`);
+    if (writes && is_found) writeMutations([[id, title, trial, outcome]]);
   });
-  if (writes) {
-    writeMutations(verdicts.map(({ mutation: { id, title }, trial, outcome }) => [id, title, trial, outcome]));
-  }
   return verdicts.every(({ is_found }) => is_found) ? 0 : 1;
 }
 
