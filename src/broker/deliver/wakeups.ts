@@ -90,14 +90,15 @@ export function createWakeups(
   const woken_for = new Map<string, string>();
 
   function setDueTimer(queue_id: string, in_ms: number): void {
-    const at_ms = performance.now() + Math.min(Math.max(in_ms, 0) + 1, timer_ms_max);
+    const delay_ms = Math.min(Math.max(in_ms, 0) + 1, timer_ms_max);
+    const at_ms = performance.now() + delay_ms;
     const current = due_timers.get(queue_id);
     if (current !== undefined && current.at_ms <= at_ms && current.at_ms > performance.now()) return;
     clearTimeout(current?.timer);
     const timer = setTimeout(() => {
       due_timers.delete(queue_id);
       consumers.wake(queue_id);
-    }, at_ms - performance.now());
+    }, delay_ms);
     due_timers.set(queue_id, { at_ms, timer });
   }
 
