@@ -52,7 +52,9 @@ async function tryMutation(root: string, mutation: Mutation, seed: number): Prom
 function shorten(failure: string): string {
   const line = failure.split("\n")[0] ?? "";
   const reason = /"error":"([^"]*)"/.exec(failure)?.[1];
-  return reason !== undefined ? reason.slice(0, 150) : (line.split(", as ")[0] ?? "").slice(0, 200);
+  return reason !== undefined
+    ? reason.replaceAll(/\/\S*psqlqueue-faults\S*/g, "…").slice(0, 150)
+    : (line.split(", as ")[0] ?? "").slice(0, 200);
 }
 
 /** Runs the trials of all mutations, or of those named, one after the other. */
