@@ -281,3 +281,13 @@ test("an export holds what is stored, and an import takes it as it is", async ()
     [ordered, "secret", "k"],
   ]);
 });
+
+test("a server without a master key finds the queues that it can do nothing for", async () => {
+  const queue = await createQueue(service, { encrypt: true });
+  expect(await broker.findClosedQueues()).toEqual([]);
+  const found = await serverWith().broker.findClosedQueues();
+  expect(found.length).toBeGreaterThan(0);
+  const rows = await sql`select id from psqlqueue.queues where encrypt`;
+  expect(rows.map((row) => row["id"])).toContain(queue);
+  expect(rows.map((row) => row["id"])).toEqual(expect.arrayContaining(found));
+});

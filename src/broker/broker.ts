@@ -183,6 +183,7 @@ export function createBroker(
     clock,
     /** What has an id that no path can name. */
     findUnreachable: createFindUnreachable(db),
+    findClosedQueues: sealing.findClosed,
     ...createOutbox(db, onReady, sealing),
     ...createRedrives(db),
     ...createTasks(db, removals, onReady, limits.removal_ms_max),

@@ -128,6 +128,19 @@ async function noteFindings(db: Db, broker: Broker, is_embedded: boolean): Promi
       details: { setting, remedy: `alter system set ${setting} = 'on'; select pg_reload_conf()` },
     });
   }
+  const closed_ids = await broker.findClosedQueues();
+  if (closed_ids.length > 0) {
+    observe({
+      kind: "notice",
+      level: "WARN",
+      message: "queues encrypt their messages, and this server has no master key",
+      details: {
+        queues: closed_ids.join(", "),
+        effect: "it can neither publish to them nor deliver what they hold",
+        remedy: "set PSQLQUEUE_MASTER_KEY as it is on the other servers",
+      },
+    });
+  }
   for (const { kind, id } of await broker.findUnreachable()) {
     const remedy = `rename it in the database: no path can name it, so it cannot be asked for or deleted`;
     observe({

@@ -49,6 +49,8 @@ export type Sealing = {
   seal(body: string): string;
   /** The body that was sent. Throws DecryptionError. */
   open(stored: string): string;
+  /** Queues that encrypt while this server has no master key, ten at most: it can neither publish to them nor deliver. */
+  findClosed(): Promise<string[]>;
   /** What a publish is answered that this server cannot seal. Logs why. */
   refuse(where: string): BrokerError;
 };
@@ -141,6 +143,11 @@ export function createSealing(db: Db, keys: MasterKeys): Sealing {
     },
     seal,
     open: (stored) => openBody(keys, stored),
+    async findClosed() {
+      if (has_keys) return [];
+      const rows = await db.run("find_encrypted", () => find.execute(), true);
+      return rows.flatMap(({ queue_id }) => (queue_id === null ? [] : [queue_id])).slice(0, 10);
+    },
     refuse(where) {
       const error = new Error("a queue encrypts its bodies, and PSQLQUEUE_MASTER_KEY of this server is empty");
       observe({ kind: "internal_error", where, error });
