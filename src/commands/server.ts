@@ -1,14 +1,13 @@
 import { jobsOf } from "../background/jobs.ts";
 import { keysJob, revokedKeysJob } from "../background/keys.ts";
 import { peersJob } from "../background/peers.ts";
-import { type Broker, createBroker } from "../broker/broker.ts";
+import { createBroker } from "../broker/broker.ts";
 import { hashSecret } from "../broker/manage/keys.ts";
 import type { Config } from "../config.ts";
 import { dashboardRoutes } from "../dashboard/dashboard.ts";
-import { type Db, openPostgres } from "../db/db.ts";
+import { openPostgres } from "../db/db.ts";
 import { checkMigrated, migrateDatabase } from "../db/migrate.ts";
 import { checkSession } from "../db/session.ts";
-import { findKnownBug, findUnsafe } from "../db/versions.ts";
 import { createApp } from "../http/app.ts";
 import { refusal } from "../http/output.ts";
 import type { Log } from "../log.ts";
@@ -24,6 +23,7 @@ import { createEdges } from "./edges.ts";
 import { createHearing, relayTo } from "./hearing.ts";
 import { checkListeners, type ListenerName, listen, portOf, urlOf } from "./listeners.ts";
 import { serveMetrics } from "./metricsServer.ts";
+import { noteOddities } from "./oddities.ts";
 import { type Part, wholeServer } from "./part.ts";
 import { openStore, type Store } from "./store.ts";
 
@@ -114,44 +114,6 @@ async function checkVersion(store: Store, is_first: boolean): Promise<void> {
   });
 }
 
-/** Says what is odd about the database. */
-async function noteFindings(db: Db, broker: Broker, is_embedded: boolean): Promise<void> {
-  const bug = is_embedded ? undefined : await findKnownBug(db.client);
-  if (bug !== undefined) {
-    observe({ kind: "notice", level: "WARN", message: "this PostgreSQL has a known bug", details: bug });
-  }
-  for (const setting of is_embedded ? [] : await findUnsafe(db.client)) {
-    observe({
-      kind: "notice",
-      level: "WARN",
-      message: "this PostgreSQL does not keep what it has committed when the power fails",
-      details: { setting, remedy: `alter system set ${setting} = 'on'; select pg_reload_conf()` },
-    });
-  }
-  const closed_ids = await broker.findClosedQueues();
-  if (closed_ids.length > 0) {
-    observe({
-      kind: "notice",
-      level: "WARN",
-      message: "queues encrypt their messages, and this server has no master key",
-      details: {
-        queues: closed_ids.join(", "),
-        effect: "it can neither publish to them nor deliver what they hold",
-        remedy: "set PSQLQUEUE_MASTER_KEY as it is on the other servers",
-      },
-    });
-  }
-  for (const { kind, id } of await broker.findUnreachable()) {
-    const remedy = `rename it in the database: no path can name it, so it cannot be asked for or deleted`;
-    observe({
-      kind: "notice",
-      level: "WARN",
-      message: `a ${kind} has an id that clients take for a step in a path`,
-      details: { id, remedy },
-    });
-  }
-}
-
 async function serve(
   config: Config,
   log: Log,
@@ -240,7 +202,7 @@ async function serve(
     await is_ready;
     // On a connection of the pool, which the first request finds open.
     if (!store.is_embedded) await checkSession(db.client, statement_timeout_ms);
-    if (is_first) await noteFindings(db, broker, store.is_embedded);
+    if (is_first) await noteOddities(db, broker, store.is_embedded);
     await broker.clock.refresh();
     const metrics_host = config.PSQLQUEUE_METRICS_HOST;
     const metrics_server = await listen("metrics", config, () => {

@@ -49,7 +49,7 @@ export type Sealing = {
   seal(body: string): string;
   /** The body that was sent. Throws DecryptionError. */
   open(stored: string): string;
-  /** Queues that encrypt while this server has no master key, ten at most: it can neither publish to them nor deliver. */
+  /** Queues that encrypt while this server has no master key, ten at most. Rejects with DatabaseError. */
   findClosed(): Promise<string[]>;
   /** What a publish is answered that this server cannot seal. Logs why. */
   refuse(where: string): BrokerError;

@@ -1,0 +1,42 @@
+import type { Broker } from "../broker/broker.ts";
+import type { Db } from "../db/db.ts";
+import { findKnownBug, findUnsafe } from "../db/versions.ts";
+import { observe } from "../observe.ts";
+
+/** Says, at the start of a server, what is odd about its database. Rejects with what its queries reject with. */
+export async function noteOddities(db: Db, broker: Broker, is_embedded: boolean): Promise<void> {
+  const bug = is_embedded ? undefined : await findKnownBug(db.client);
+  if (bug !== undefined) {
+    observe({ kind: "notice", level: "WARN", message: "this PostgreSQL has a known bug", details: bug });
+  }
+  for (const setting of is_embedded ? [] : await findUnsafe(db.client)) {
+    observe({
+      kind: "notice",
+      level: "WARN",
+      message: "this PostgreSQL does not keep what it has committed when the power fails",
+      details: { setting, remedy: `alter system set ${setting} = 'on'; select pg_reload_conf()` },
+    });
+  }
+  const closed_ids = await broker.findClosedQueues();
+  if (closed_ids.length > 0) {
+    observe({
+      kind: "notice",
+      level: "WARN",
+      message: "queues encrypt their messages, and this server has no master key",
+      details: {
+        queues: closed_ids.join(", "),
+        effect: "it can neither publish to them nor deliver what they hold",
+        remedy: "set PSQLQUEUE_MASTER_KEY as it is on the other servers",
+      },
+    });
+  }
+  for (const { kind, id } of await broker.findUnreachable()) {
+    const remedy = `rename it in the database: no path can name it, so it cannot be asked for or deleted`;
+    observe({
+      kind: "notice",
+      level: "WARN",
+      message: `a ${kind} has an id that clients take for a step in a path`,
+      details: { id, remedy },
+    });
+  }
+}
