@@ -29,6 +29,17 @@ describe("max_in_flight_per_key", () => {
     expect(await bodies(queue, all)).toEqual(["a2"]);
   });
 
+  test("a key without a place does not give its turn to one that has had its own", async () => {
+    const queue = await createQueue(service, capped);
+    await putBatch(service, queue, [...itemsOf("a", 3), ...itemsOf("d", 2)]);
+    expect(await bodies(queue, "?limit=4")).toEqual(["a0", "d0", "a1", "d1"]);
+    await putBatch(service, queue, itemsOf("e", 2));
+    expect(await bodies(queue, "?limit=2")).toEqual(["e0", "e1"]);
+    // As far as the queue has come, and so is the key without a place, between them by its name.
+    await putBatch(service, queue, [{ body: "none0" }, { body: "none1" }, ...itemsOf("b", 1), ...itemsOf("a", 1)]);
+    expect((await bodies(queue, "?limit=2")).sort()).toEqual(["b0", "none0"]);
+  });
+
   test("an ack, a nack, a release, a dead letter and the end of a lease free a place", async () => {
     const dead = await createQueue(service);
     const queue = await createQueue(service, {
