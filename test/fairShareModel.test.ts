@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { createQueue, is_embedded, serviceForFile } from "./harness.ts";
+import { command } from "./modelCommands.ts";
 import { verbsOf } from "./verbs.ts";
 
 // A shared queue against a model of start-time fair queuing, exactly: which messages a receive returns. Weights are
@@ -83,15 +84,6 @@ class Model {
   }
 }
 
-type Command = fc.AsyncCommand<Model, object>;
-const command = (text: string, run: (model: Model) => Promise<unknown>): Command => ({
-  check: () => true,
-  run: async (model) => {
-    await run(model);
-  },
-  toString: () => text,
-});
-
 const publishing = fc
   .record({
     key: fc.constantFrom("a", "a", "b", "c", "d", ""),
@@ -100,7 +92,7 @@ const publishing = fc
     delay_seconds: fc.constantFrom(undefined, undefined, undefined, 10, 40),
   })
   .map((given) =>
-    command(`publish ${JSON.stringify(given)}`, async (model) => {
+    command(`publish ${JSON.stringify(given)}`, async (model: Model) => {
       const { key, weight, count, delay_seconds } = given;
       const fairness_key = key === "" ? undefined : key;
       const messages = Array.from({ length: count }, () => ({ body: "x", fairness_key, weight, delay_seconds }));
@@ -117,7 +109,7 @@ const publishing = fc
   );
 
 const receiving = fc.integer({ min: 1, max: 8 }).map((limit) =>
-  command(`receive ${limit}`, async (model) => {
+  command(`receive ${limit}`, async (model: Model) => {
     const expected = model.receive(limit);
     const got = await receive(model.queue, `?limit=${limit}`);
     const shown = () => JSON.stringify({ now: model.now, got, expected, keys: [...model.keys], all: model.messages });
@@ -139,7 +131,7 @@ const settling = fc
     seconds: fc.constantFrom(0, 10, 40),
   })
   .map(({ at, verb, seconds }) =>
-    command(`${verb} ${at} ${seconds}`, async (model) => {
+    command(`${verb} ${at} ${seconds}`, async (model: Model) => {
       const held = model.messages.filter(model.isHeld);
       const one = held[at % Math.max(1, held.length)];
       if (one === undefined) return;
@@ -162,7 +154,7 @@ const settling = fc
   );
 
 const advancing = fc.integer({ min: 1, max: 4 }).map((n) =>
-  command(`elapse ${n * 10}`, async (model) => {
+  command(`elapse ${n * 10}`, async (model: Model) => {
     await elapse(n * 10);
     model.now += n * 10;
   }),

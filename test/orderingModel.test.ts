@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { createQueue, is_embedded, serviceForFile } from "./harness.ts";
+import { command } from "./modelCommands.ts";
 import { verbsOf } from "./verbs.ts";
 
 // A queue with ordering keys, priorities and a cap against a model of it. As in model.test.ts all times are multiples
@@ -106,14 +107,6 @@ class Model {
   }
 }
 
-type Command = fc.AsyncCommand<Model, object>;
-const command = (text: string, run: (model: Model) => Promise<unknown>): Command => ({
-  check: () => true,
-  run: async (model) => {
-    await run(model);
-  },
-  toString: () => text,
-});
 const tens = (max: number) => fc.integer({ min: 0, max }).map((n) => n * 10);
 
 const publishing = fc
@@ -124,7 +117,7 @@ const publishing = fc
     ttl_seconds: fc.constantFrom(undefined, undefined, undefined, 20, 60),
   })
   .map((given) =>
-    command(`publish ${JSON.stringify(given)}`, async (model) => {
+    command(`publish ${JSON.stringify(given)}`, async (model: Model) => {
       const answer = await publish(model.queue, { body: "x", ...given });
       expect(answer.status).toBe(204);
       model.count += 1;
@@ -152,7 +145,7 @@ const receiving = fc
     own: fc.constantFrom(undefined, 10),
   })
   .map(({ limit, key_max, own }) =>
-    command(`receive ${limit} max_per_key=${key_max} deadline=${own}`, async (model) => {
+    command(`receive ${limit} max_per_key=${key_max} deadline=${own}`, async (model: Model) => {
       const query = `?limit=${limit}&max_per_key=${key_max}${own ? `&ack_deadline_seconds=${own}` : ""}`;
       const got = await receive(model.queue, query);
       const { max_in_flight } = model.settings;
@@ -221,7 +214,7 @@ const settling = fc
     seconds: fc.option(tens(5), { nil: undefined }),
   })
   .map(({ verb, at, kind, seconds }) =>
-    command(`${verb} #${at} ${kind} ${seconds}`, async (model) => {
+    command(`${verb} #${at} ${kind} ${seconds}`, async (model: Model) => {
       const leased = model.messages.filter(({ place, token }) => place === "live" && token !== undefined);
       const one = leased.at(-1 - (at % Math.max(1, leased.length)));
       if (one === undefined) return;
@@ -254,7 +247,7 @@ const settling = fc
   );
 
 const advancing = tens(4).map((n) =>
-  command(`advance ${n + 10}`, async (model) => {
+  command(`advance ${n + 10}`, async (model: Model) => {
     await service.elapse(n + 10);
     model.now += n + 10;
   }),
@@ -263,7 +256,7 @@ const advancing = tens(4).map((n) =>
 const dead_queue = await createQueue(service, { message_retention_seconds: 100_000 });
 
 const redriving = fc.constant(
-  command("redrive", async (model) => {
+  command("redrive", async (model: Model) => {
     const answer = await call("POST", `/v1/queues/${dead_queue}/redrive?wait=true`, { limit: 1000 });
     expect(answer.status).toBe(200);
     for (const one of model.messages) {
@@ -281,7 +274,7 @@ const redriving = fc.constant(
 );
 
 const repairing = fc.constant(
-  command("repair", async ({ queue }) => {
+  command("repair", async ({ queue }: Model) => {
     expect((await call("POST", `/v1/queues/${queue}/repair`)).body).toMatchObject({ repaired: 0 });
   }),
 );

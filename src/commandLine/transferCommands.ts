@@ -1,8 +1,10 @@
 import { choice, json_option, quiet_option, text } from "./clientOptions.ts";
-import type { CommandSpec } from "./command.ts";
+import type { CommandSpec, OptionSpec } from "./command.ts";
 
 const not_through_a_server = `It works on the database of the settings (PSQLQUEUE_DATABASE_URL, else the embedded
 one, which no server may be using), so that what is moved keeps its ids, attempts and times.`;
+
+const file = (about: string): OptionSpec => ({ ...text("file", "FILE", about), short: "f" });
 
 /** What carries a database away, and back. */
 export const transfer_commands: CommandSpec[] = [
@@ -12,13 +14,7 @@ export const transfer_commands: CommandSpec[] = [
       "writes queues, topics, subscriptions, and messages if asked to, as lines of JSON; servers may go on meanwhile",
     effect: "reads",
     options: [
-      {
-        name: "file",
-        short: "f",
-        value: "FILE",
-        reader: { kind: "text" },
-        about: "where to; packed when the name ends in .gz; default standard output",
-      },
+      file("where to; packed when the name ends in .gz; default standard output"),
       { name: "messages", about: "the unfinished messages too" },
       text("queue", "IDS", "only these queues, with commas, and what subscribes them"),
       ...quiet_option,
@@ -30,7 +26,7 @@ export const transfer_commands: CommandSpec[] = [
     ],
     more: () =>
       [
-        `${not_through_a_server}`,
+        not_through_a_server,
         "",
         "All lines are of one moment. Not in it: what has ended, leases (they end when they would have), API keys,",
         "remembered dedup_ids, and that a dead message blocks its ordering key. Bodies that are encrypted stay so: only a",
@@ -42,13 +38,7 @@ export const transfer_commands: CommandSpec[] = [
     about: "reads an export into the database; what is there already is never overwritten",
     effect: "changes",
     options: [
-      {
-        name: "file",
-        short: "f",
-        value: "FILE",
-        reader: { kind: "text" },
-        about: "what to read; unpacked when the name ends in .gz; default standard input",
-      },
+      file("what to read; unpacked when the name ends in .gz; default standard input"),
       choice("on-conflict", ["fail", "skip"], "what to do about an id that is there already; default fail"),
       ...quiet_option,
       ...json_option,
@@ -56,7 +46,7 @@ export const transfer_commands: CommandSpec[] = [
     examples: ["import --file backup.ndjson.gz", "import --file backup.ndjson.gz --on-conflict skip"],
     more: () =>
       [
-        `${not_through_a_server}`,
+        not_through_a_server,
         "",
         "Messages are committed some hundred at a time: one that was interrupted goes on with --on-conflict skip.",
       ].join("\n"),

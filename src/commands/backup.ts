@@ -2,34 +2,30 @@ import { createReadStream, existsSync, mkdirSync, rmSync } from "node:fs";
 import path from "node:path";
 import { pipeline } from "node:stream/promises";
 import { extract } from "tar";
-import { type Config, readConfig } from "../config.ts";
-import { backup_headers, controlSocket, packBackup } from "../db/embedded/control.ts";
+import { controlSocket, held_header, packBackup } from "../db/embedded/control.ts";
 import {
   checkLayout,
+  cluster_directory,
   holdsCluster,
   holdsDatabase,
   initializing_directory,
   prepareDirectory,
-  publishRestored,
+  publishCluster,
+  writeFormat,
 } from "../db/embedded/layout.ts";
 import { takeLock } from "../db/embedded/lock.ts";
-import { readDotenv } from "../dotenv.ts";
-import { createProgress } from "../terminal/progress.ts";
+import { progressForPeople } from "../terminal/progress.ts";
 import { CommandError, type Context, type Runner } from "./context.ts";
-import { openTarget, type Target } from "./target.ts";
+import { readOwnSettings } from "./ownSettings.ts";
+import { isStandard, openTarget, type Target } from "./target.ts";
 
 // The embedded database as a file, and a file as an embedded database.
 
 const megabytes = (bytes: number) => `${(bytes / 1_048_576).toFixed(1)} MB`;
 
-function readSettings(): Config {
-  const dotenv = readDotenv(process.cwd());
-  return readConfig({ ...dotenv?.values, ...process.env }, { dotenv_file: dotenv?.file, unknown_names: [] });
-}
-
 /** The data directory of the settings; throws where messages are not in an embedded database. */
 function dataDirectory(verb: "backup" | "restore"): string {
-  const config = readSettings();
+  const config = readOwnSettings();
   if (config.database_url === "") return path.resolve(config.PSQLQUEUE_DATA_DIR);
   const tool = verb === "backup" ? "pg_dump --schema=psqlqueue --format=custom" : "pg_restore";
   throw new CommandError(
@@ -56,7 +52,7 @@ async function askOwner(data_dir: string, signal: AbortSignal): Promise<Source |
   if (!answer.ok || answer.body === null) {
     throw new CommandError(`the server that uses ${data_dir} made no backup: ${await answer.text()}`);
   }
-  const held_ms = Number(answer.headers.get(backup_headers.held_ms));
+  const held_ms = Number(answer.headers.get(held_header));
   return { chunks: answer.body, held_ms, close() {} };
 }
 
@@ -85,7 +81,7 @@ export const backup: Runner = {
       throw new CommandError(`${data_dir} holds no database; name its data directory with PSQLQUEUE_DATA_DIR`);
     }
     const target = openTarget(file, { is_packed: false });
-    const progress = createProgress(process.stderr.isTTY, (text) => process.stderr.write(text));
+    const progress = progressForPeople();
     let source: Source | undefined;
     try {
       progress.show(undefined, "copying the files");
@@ -110,7 +106,7 @@ export const backup: Runner = {
 };
 
 async function unpack(file: string, into: string, signal: AbortSignal): Promise<void> {
-  const source = file === "-" ? process.stdin : createReadStream(file);
+  const source = isStandard(file) ? process.stdin : createReadStream(file);
   const isOurs = (name: string) => /^(format\.json$|postgresql(\/|$))/.test(path.posix.normalize(name));
   // Nothing but files and directories of ours, and nothing above `into`.
   const unpacking = extract({
@@ -125,7 +121,7 @@ async function unpack(file: string, into: string, signal: AbortSignal): Promise<
 export const restore: Runner = {
   async run({ out, signals }: Context, [file = "-"]: string[]) {
     const { stopping } = signals();
-    if (file !== "-" && !existsSync(file)) throw new CommandError(`${file} does not exist`, 2);
+    if (!isStandard(file) && !existsSync(file)) throw new CommandError(`${file} does not exist`, 2);
     const data_dir = prepareDirectory(dataDirectory("restore"));
     checkLayout(data_dir);
     const lock = takeLock(data_dir);
@@ -147,7 +143,9 @@ export const restore: Runner = {
         throw new CommandError(`${file} is no backup of an embedded database, and nothing was restored`);
       }
       checkLayout(into);
-      publishRestored(data_dir);
+      // First, so that there never is a database whose maker is unknown.
+      writeFormat(data_dir);
+      publishCluster(data_dir, true, path.join(into, cluster_directory));
       out.note(`restored ${file} to ${data_dir}; start the server with the same settings`);
     } finally {
       rmSync(into, { recursive: true, force: true });

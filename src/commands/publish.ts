@@ -1,6 +1,6 @@
 import { fstatSync } from "node:fs";
 import { type MessageInput, TooManyRequestsError } from "../../client/src/client.ts";
-import { createProgress } from "../terminal/progress.ts";
+import { progressForPeople } from "../terminal/progress.ts";
 import { CommandError, type Context, type Runner } from "./context.ts";
 
 /** What is said of a message beside its body. */
@@ -110,7 +110,7 @@ async function publishStream(context: Context, queue_id: string, options: Stream
   const queue = client.queue(queue_id);
   const { rate = Number.POSITIVE_INFINITY } = options;
   const items_max = Math.max(1, Math.min(batch_items_max, Math.floor(rate / batches_per_second)));
-  const progress = createProgress(process.stderr.isTTY === true, (text) => process.stderr.write(text));
+  const progress = progressForPeople();
   const start_ms = performance.now();
   const bytes_max = stdinBytes();
   let bytes = 0;

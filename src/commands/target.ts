@@ -17,12 +17,15 @@ const writesTo = (out: Writable) => (chunk: string | Uint8Array) =>
     out.write(chunk, (error) => (error ? reject(error) : resolve()));
   });
 
+/** Is standard input, or output, meant? */
+export const isStandard = (file: string | undefined): file is undefined | "-" => file === undefined || file === "-";
+
 /**
  * Opens a file for what a command writes, `-` or nothing for standard output. It has its name only when it is whole.
  * Throws when it exists. `is_packed`: what is written is packed on the way.
  */
 export function openTarget(file: string | undefined, { is_packed }: { is_packed: boolean }): Target {
-  if (file === undefined || file === "-") {
+  if (isStandard(file)) {
     return { write: writesTo(process.stdout), async close() {}, discard() {} };
   }
   if (existsSync(file)) throw new CommandError(`${file} exists already; move it away, or give another name`);

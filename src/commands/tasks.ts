@@ -1,5 +1,5 @@
 import type { RedriveInput, Task } from "../../client/src/client.ts";
-import { createProgress } from "../terminal/progress.ts";
+import { progressForPeople } from "../terminal/progress.ts";
 import type { Context, Runner } from "./context.ts";
 import { take } from "./topics.ts";
 
@@ -8,7 +8,7 @@ const headings = ["id", "kind", "queue_id", "state", "moved", "failed", "total_e
 /** Shows how far it is; answers 1 when it did not complete, or was not waited for. */
 async function watchTask({ client, out, signals }: Context, id: string): Promise<number> {
   const { stopping } = signals();
-  const progress = createProgress(process.stderr.isTTY === true, (text) => process.stderr.write(text));
+  const progress = progressForPeople();
   let last: Task | undefined;
   for await (const task of client.tasks.watch(id, stopping)) {
     last = task;

@@ -3,26 +3,24 @@ import path from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGunzip } from "node:zlib";
-import { readConfig } from "../config.ts";
 import { holdsCluster } from "../db/embedded/layout.ts";
 import { checkMigrated, connectOnce, migrateDatabase } from "../db/migrate.ts";
 import { exportLines } from "../db/transfer/exporting.ts";
 import { importLines } from "../db/transfer/importing.ts";
 import { type Counts, describeCounts } from "../db/transfer/lines.ts";
-import { readDotenv } from "../dotenv.ts";
-import { createProgress } from "../terminal/progress.ts";
+import { progressForPeople } from "../terminal/progress.ts";
 import { version } from "../version.ts";
 import { CommandError, type Context, type Runner } from "./context.ts";
+import { readOwnSettings } from "./ownSettings.ts";
 import { openStore } from "./store.ts";
-import { openTarget } from "./target.ts";
+import { isStandard, openTarget } from "./target.ts";
 
 // They work on the database of the settings and not through a server: what is moved keeps its ids, attempts and times.
 
 type Connection = Awaited<ReturnType<typeof connectOnce>>;
 
 async function onDatabase<Result>(is_written: boolean, work: (client: Connection) => Promise<Result>): Promise<Result> {
-  const dotenv = readDotenv(process.cwd());
-  const config = readConfig({ ...dotenv?.values, ...process.env }, { dotenv_file: dotenv?.file, unknown_names: [] });
+  const config = readOwnSettings();
   const data_dir = path.resolve(config.PSQLQUEUE_DATA_DIR);
   if (config.database_url === "" && !is_written && !holdsCluster(data_dir)) {
     throw new CommandError(
@@ -45,9 +43,6 @@ async function onDatabase<Result>(is_written: boolean, work: (client: Connection
 }
 
 const isPacked = (file: string) => file.endsWith(".gz");
-const isStandard = (file: string | undefined): file is undefined | "-" => file === undefined || file === "-";
-
-const progressOf = () => createProgress(process.stderr.isTTY, (text) => process.stderr.write(text));
 
 type ExportOptions = { file?: string; messages?: boolean; queue?: string };
 
@@ -56,7 +51,7 @@ export const exporting: Runner = {
   async run({ out: output, signals }: Context, _: string[], { file, messages = false, queue }: ExportOptions) {
     const { stopping } = signals();
     const target = openTarget(file, { is_packed: file !== undefined && isPacked(file) });
-    const progress = progressOf();
+    const progress = progressForPeople();
     try {
       const counts = await onDatabase(false, (client) =>
         exportLines(
@@ -117,7 +112,7 @@ export const importing: Runner = {
   async run({ out: output, signals }: Context, _: string[], { file, on_conflict = "fail" }: ImportOptions) {
     const { stopping } = signals();
     const lines = linesOf(openSource(file));
-    const progress = progressOf();
+    const progress = progressForPeople();
     const source = isStandard(file) ? "standard input" : file;
     const onProgress = (counts: Counts) => {
       stopping.throwIfAborted();

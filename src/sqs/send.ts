@@ -1,5 +1,5 @@
 import { deduplicationKey } from "../broker/publish/dedup.ts";
-import type { Published, PublishOptions } from "../broker/publish/publish.ts";
+import { no_options, type Published, type PublishOptions } from "../broker/publish/publish.ts";
 import { answerBatch, attempt, checkEntries } from "./batch.ts";
 import { invalidParameter, invalidValue, missing, SqsError } from "./errors.ts";
 import type { Facts } from "./facts.ts";
@@ -9,15 +9,6 @@ import type { Act, Call, Service } from "./service.ts";
 import type { GivenMessage } from "./shapes.ts";
 
 // SendMessage and SendMessageBatch.
-
-const no_options: PublishOptions = {
-  delay_seconds: null,
-  deliver_at: null,
-  ttl_seconds: null,
-  expires_at: null,
-  dedup_key: null,
-  ordering_key: null,
-};
 
 /** Why the queue does not take a message of this size, or undefined. */
 function sizeProblem({ limits }: Service, facts: Facts, bytes: number, is_entry: boolean): SqsError | undefined {

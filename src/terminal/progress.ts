@@ -9,7 +9,7 @@ export type Progress = {
 };
 
 /** Draws on `write`, where that is a terminal. */
-export function createProgress(is_terminal: boolean, write: (text: string) => void): Progress {
+function createProgress(is_terminal: boolean, write: (text: string) => void): Progress {
   let shown_ms = Number.NEGATIVE_INFINITY;
   let is_drawn = false;
   return {
@@ -28,3 +28,7 @@ export function createProgress(is_terminal: boolean, write: (text: string) => vo
     },
   };
 }
+
+/** Draws on standard error, where that is a terminal. */
+export const progressForPeople = (): Progress =>
+  createProgress(process.stderr.isTTY === true, (text) => process.stderr.write(text));

@@ -2,6 +2,7 @@ import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { ordering_keys } from "../../db/orderingSchema.ts";
 import { messages, queues } from "../../db/schema.ts";
+import { keepLatest } from "../keepLatest.ts";
 import { levels } from "../levels.ts";
 import type { Settle } from "../settle/settle.ts";
 import { column, prepare, value } from "../statement.ts";
@@ -58,9 +59,7 @@ export function createExpiredHeads(db: Db, settle: Settle): (queue_id: string) =
   return async (queue_id) => {
     if ((next_look.get(queue_id) ?? 0) > performance.now()) return false;
     const rows = await db.run("find_expired_heads", () => find.execute({ queue_id }), true);
-    next_look.delete(queue_id);
-    if (next_look.size >= known_max) next_look.delete(next_look.keys().next().value ?? "");
-    next_look.set(queue_id, performance.now() + (rows[0]?.has_keys ? ordered_ms : unordered_ms));
+    keepLatest(next_look, queue_id, performance.now() + (rows[0]?.has_keys ? ordered_ms : unordered_ms), known_max);
     const expired = rows.flatMap(({ id }) => (id === null ? [] : [{ id, lease_token: null }]));
     if (expired.length === 0) return false;
     next_look.delete(queue_id);

@@ -1,6 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { messages, queues } from "../../db/schema.ts";
+import { keepLatest } from "../keepLatest.ts";
 import { column, prepare, value } from "../statement.ts";
 import type { LeaseRow } from "./lease.ts";
 
@@ -75,12 +76,10 @@ const known_max = 10_000;
 
 /** Which queues need the other statement, as far as this process has seen; `onLearned`: it has seen that just now. */
 export function createKnownGoverned(onLearned: (queue_id: string, is_governed: boolean) => void = () => {}) {
-  const known = new Set<string>();
+  const known = new Map<string, true>();
   const set = (queue_id: string, is_governed: boolean) => {
-    known.delete(queue_id);
-    if (!is_governed) return;
-    if (known.size >= known_max) known.delete(known.values().next().value ?? "");
-    known.add(queue_id);
+    if (is_governed) keepLatest(known, queue_id, true, known_max);
+    else known.delete(queue_id);
   };
   return {
     has: (queue_id: string) => known.has(queue_id),

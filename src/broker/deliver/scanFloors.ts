@@ -1,3 +1,5 @@
+import { keepLatest } from "../keepLatest.ts";
+
 // The scan floor. Dead index entries of consumed messages stand in front of the live ones until vacuum removes them,
 // and while another transaction holds an old snapshot it cannot. So a receive does not scan from the beginning of time
 // but from `hint`, the highest time of readiness that a committed receive returned. What may lie below it:
@@ -64,9 +66,7 @@ export function createScanFloors(writer_ms_max: number, now: () => number = () =
     label === undefined ? queue_id : `${queue_id}\n${label}`;
 
   function touch(key: string, entry: Entry): Entry {
-    entries.delete(key);
-    if (entries.size >= entries_max) entries.delete(entries.keys().next().value ?? "");
-    entries.set(key, entry);
+    keepLatest(entries, key, entry, entries_max);
     return entry;
   }
 

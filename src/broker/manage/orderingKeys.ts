@@ -175,12 +175,13 @@ export function createOrderingKeys(db: Db, repair: Repair, repairFair: RepairFai
         total.repaired += page.repaired;
         after = page.last_group;
       }
-      for (let after: string | null = null, is_first = true; is_first || after !== null; is_first = false) {
+      let after: string | null = null;
+      do {
         const page = await repairFair(queue.no, after);
         total.checked += page.checked;
         total.repaired += page.repaired;
         after = page.last_key;
-      }
+      } while (after !== null);
       return total;
     },
 

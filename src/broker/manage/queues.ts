@@ -12,8 +12,11 @@ import { everything, isVisible, type Visible, visibleValues } from "./visible.ts
 
 // SQLSTATEs of the rules that the table itself holds for dead-letter queues.
 const check_violation = "23514";
-const aging_constraint = "queues_aging";
-const per_key_constraint = "queues_per_key";
+/** Settings that need another one, by the rule that says so: their name, and the other's. */
+const lone_settings: Record<string, [string, string]> = {
+  queues_aging: ["priority_aging_seconds", "priority_enabled"],
+  queues_per_key: ["max_in_flight_per_key", "fair_by"],
+};
 const foreign_key_violation = "23503";
 const chain_loops = "PQ003";
 /** The sequence has given its last number. */
@@ -136,8 +139,8 @@ export function createQueues(db: Db, sealing: Sealing) {
       return invalid("dead_queue_id", "leads_back");
     }
     if (error !== undefined && error.code !== check_violation) throw error;
-    if (error?.constraint === aging_constraint) return agingAlone();
-    if (error?.constraint === per_key_constraint) return perKeyAlone();
+    const refusal = refuseAlone(error);
+    if (refusal !== undefined) return refusal;
     const queue = await find(id);
     if (queue === undefined) return new BrokerError("queue_not_found");
     const { dead_queue_id = queue.dead_queue_id, message_max_deliveries = queue.message_max_deliveries } = input;
@@ -148,8 +151,11 @@ export function createQueues(db: Db, sealing: Sealing) {
     return invalid(alone as string, "together", other as string);
   }
 
-  const perKeyAlone = () => invalid("max_in_flight_per_key", "together", "fair_by");
-  const agingAlone = () => invalid("priority_aging_seconds", "together", "priority_enabled");
+  /** A setting that was given without the one that it needs. */
+  function refuseAlone(error: DatabaseError | undefined): BrokerError | undefined {
+    const names = lone_settings[error?.constraint ?? ""];
+    return names && invalid(names[0], "together", names[1]);
+  }
 
   function refuseItself(id: string, { dead_queue_id }: LaterInput): void {
     if (dead_queue_id !== id) return;
@@ -191,8 +197,8 @@ export function createQueues(db: Db, sealing: Sealing) {
           throw new BrokerError("queue_not_found");
         // The constraint is looked at before the id: the dead-letter queue is missing, the id may be taken besides.
         if (!(error instanceof DatabaseError && error.code === check_violation)) throw error;
-        if (error.constraint === aging_constraint) throw agingAlone();
-        if (error.constraint === per_key_constraint) throw perKeyAlone();
+        const refusal = refuseAlone(error);
+        if (refusal !== undefined) throw refusal;
         throw new BrokerError((await find(id)) === undefined ? "queue_not_found" : "queue_exists");
       }
     },

@@ -1,6 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { messages, queues } from "../../db/schema.ts";
+import { keepLatest } from "../keepLatest.ts";
 import { column, prepare, value } from "../statement.ts";
 
 // Quotas of queues: how many unfinished messages a queue may hold, and how many bytes. To count them at every
@@ -86,15 +87,9 @@ export function createQuotas(db: Db, others: () => number): Quotas {
       else {
         // Not stored yet, or just now: rather counted twice than not at all.
         const pending = known.get(queue_id)?.pending ?? { depth: 0, bytes: 0 };
-        remember(queue_id, { ...row, at_ms, fresh_ms, added: { ...pending }, pending });
+        keepLatest(known, queue_id, { ...row, at_ms, fresh_ms, added: { ...pending }, pending }, known_max);
       }
     }
-  }
-
-  function remember(queue_id: string, entry: Known | undefined): void {
-    known.delete(queue_id);
-    if (known.size >= known_max) known.delete(known.keys().next().value ?? "");
-    known.set(queue_id, entry);
   }
 
   /** What this server may let in after a count that found `held`. Just counted: all that is left. */
@@ -172,7 +167,7 @@ export function createQuotas(db: Db, others: () => number): Quotas {
   return {
     isLimited: (queue_id) => known.has(queue_id),
     noteLimited: (queue_id) => {
-      if (!known.has(queue_id)) remember(queue_id, undefined);
+      if (!known.has(queue_id)) keepLatest(known, queue_id, undefined, known_max);
     },
     admit(asked, is_whole) {
       const own = last.then(() => admitNow(asked, is_whole));

@@ -3,6 +3,7 @@ import type { Db } from "../../db/db.ts";
 import { queues, subscriptions } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
 import { observe } from "../../observe.ts";
+import { keepLatest } from "../keepLatest.ts";
 import { DecryptionError, decrypt, encrypt, keyedHash, type MasterKeys } from "../masterKeys.ts";
 import { column } from "../statement.ts";
 import { deduplicationKey } from "./dedup.ts";
@@ -69,12 +70,6 @@ function openBody(keys: MasterKeys, stored: string): string {
   return decrypt(keys, { key_id: stored.slice(sealed.length, end), text: stored.slice(end + 1) }, "body");
 }
 
-function remember<Value>(known: Map<string, Value>, name: string, own: Value): void {
-  known.delete(name);
-  if (known.size >= known_max) known.delete(known.keys().next().value ?? "");
-  known.set(name, own);
-}
-
 function prepareFind(db: Db) {
   const found = db.orm
     .$with("found", {
@@ -107,8 +102,8 @@ export function createSealing(db: Db, keys: MasterKeys): Sealing {
 
   async function load(): Promise<void> {
     for (const { queue_id, topic_id, is_all } of await db.run("find_encrypted", () => find.execute(), true)) {
-      if (queue_id !== null) remember(known_queues, queue_id, true);
-      if (topic_id !== null) remember(known_topics, topic_id, is_all ? "all" : "some");
+      if (queue_id !== null) keepLatest(known_queues, queue_id, true, known_max);
+      if (topic_id !== null) keepLatest(known_topics, topic_id, is_all ? "all" : "some", known_max);
     }
     is_loaded = true;
   }
@@ -130,11 +125,11 @@ export function createSealing(db: Db, keys: MasterKeys): Sealing {
     },
     encrypts: (queue_id) => known_queues.has(queue_id),
     note(queue_id, is_encrypting) {
-      if (is_encrypting) remember(known_queues, queue_id, true);
+      if (is_encrypting) keepLatest(known_queues, queue_id, true, known_max);
       else known_queues.delete(queue_id);
     },
     leadsTo: (topic_id) => known_topics.get(topic_id),
-    noteTopic: (topic_id) => remember(known_topics, topic_id, "some"),
+    noteTopic: (topic_id) => keepLatest(known_topics, topic_id, "some", known_max),
     formOf(queue_id, body) {
       const is_sealed = has_keys && known_queues.has(queue_id);
       // The plain hash of a short body gives it away.

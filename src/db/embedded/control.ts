@@ -4,16 +4,14 @@ import { existsSync, rmSync } from "node:fs";
 import path from "node:path";
 import { create } from "tar";
 import type { Embedded } from "./embedded.ts";
-import { cluster_directory, format_file } from "./layout.ts";
+import { cluster_directory, format_file, socket_directory, socket_path_bytes_max } from "./layout.ts";
 
 const name = "control";
-// As that of the database: sun_path is 104 bytes on macOS.
-const path_bytes_max = 103;
 
 /** The socket of the process that owns a data directory; undefined where its path would be too long for one. */
 export function controlSocket(data_dir: string): string | undefined {
-  const socket = path.join(data_dir, "socket", name);
-  return Buffer.byteLength(socket) <= path_bytes_max && process.platform !== "win32" ? socket : undefined;
+  const socket = path.join(data_dir, socket_directory, name);
+  return Buffer.byteLength(socket) <= socket_path_bytes_max && process.platform !== "win32" ? socket : undefined;
 }
 
 /** A packed copy of a database: its files, and the one that tells which release made it. */
@@ -21,8 +19,8 @@ export function packBackup(directory: string): AsyncIterable<Uint8Array> {
   return create({ gzip: true, cwd: directory, portable: true }, [format_file, cluster_directory]);
 }
 
-/** Bytes of the backup's files that have been gathered, and for how long statements had to wait in the end. */
-export const backup_headers = { bytes: "x-backup-bytes", held_ms: "x-backup-held-ms" };
+/** The header of a backup that says for how long statements had to wait. */
+export const held_header = "x-backup-held-ms";
 
 /** Answers backups until it is stopped. One at a time; does nothing where no socket can be made. */
 export function serveBackups(embedded: Embedded, onBackup: (details: Record<string, number>) => void) {
@@ -51,8 +49,7 @@ export function serveBackups(embedded: Embedded, onBackup: (details: Record<stri
         bytes += more;
       });
       onBackup({ bytes, held_ms: Math.round(held_ms), duration_ms: Math.round(performance.now() - started) });
-      const headers = { [backup_headers.bytes]: String(bytes), [backup_headers.held_ms]: String(Math.round(held_ms)) };
-      return new Response(backUp(directory), { headers });
+      return new Response(backUp(directory), { headers: { [held_header]: String(Math.round(held_ms)) } });
     } catch (error) {
       is_running = false;
       return new Response((error as Error).message, { status: 500 });

@@ -11,6 +11,8 @@ import {
   format_file,
   holdsCluster,
   prepareDirectory,
+  socket_directory,
+  socket_path_bytes_max,
   writeFormat,
 } from "./layout.ts";
 import { type DirectoryLock, takeLock } from "./lock.ts";
@@ -72,10 +74,7 @@ export type Embedded = {
 };
 
 const watch_ms = 1_000;
-// sun_path is 104 bytes on macOS and 108 on Linux, with the closing NUL.
-const socket_path_bytes_max = 103;
 const socket_name = ".s.PGSQL.5432";
-const socket_directory = "socket";
 
 /**
  * Opens the database in `data_dir`, creating it on the first start (a few seconds). Throws with a sentence when the

@@ -12,7 +12,6 @@ import {
   readFileSync,
   realpathSync,
   renameSync,
-  rmSync,
   writeSync,
 } from "node:fs";
 import { join, resolve } from "node:path";
@@ -33,10 +32,15 @@ export const initializing_directory = "initializing";
 /** Where a backup is gathered while it is being written. Left over by a killed one; thrown away by the next. */
 export const backup_directory = "backup";
 
+/** Where sockets are, closed to other users. */
+export const socket_directory = "socket";
+/** sun_path is 104 bytes on macOS and 108 on Linux, with the closing NUL. */
+export const socket_path_bytes_max = 103;
+
 type Format = { format: number; postgresql_major: number; pglite_version: string };
 
 /** What else lies in a data directory. */
-const other_files = ["lock", "owner", "socket", "reserve", backup_directory, `${format_file}.new`];
+const other_files = ["lock", "owner", socket_directory, "reserve", backup_directory, `${format_file}.new`];
 /** What file systems and version control put into a directory that is otherwise empty. */
 const foreign_files = ["lost+found", ".snapshot", ".gitignore", ".gitkeep"];
 const remedy = "name another with PSQLQUEUE_DATA_DIR, or give a PostgreSQL server with PSQLQUEUE_DATABASE_URL";
@@ -170,26 +174,17 @@ export function writeFormat(data_dir: string): void {
   flushDirectory(data_dir);
 }
 
-/** Makes a finished first start visible: flushes every file, then renames the directory. */
-export function publishCluster(data_dir: string, is_durable: boolean): void {
-  const built = join(data_dir, initializing_directory);
+/** Makes a whole cluster visible: flushes its files, then renames its directory; by default that of a first start. */
+export function publishCluster(
+  data_dir: string,
+  is_durable: boolean,
+  built = join(data_dir, initializing_directory),
+): void {
   // The data directory around it may be older than we are, and open to others.
   chmodSync(built, 0o700);
   if (is_durable) flushTree(built);
   renameSync(built, join(data_dir, cluster_directory));
   if (is_durable) flushDirectory(data_dir);
-}
-
-/** Makes a database visible that was restored into `initializing/`, with its format file, flushed to the disk. */
-export function publishRestored(data_dir: string): void {
-  const restored = join(data_dir, initializing_directory);
-  const cluster = join(restored, cluster_directory);
-  chmodSync(cluster, 0o700);
-  flushTree(cluster);
-  writeFormat(data_dir);
-  renameSync(cluster, join(data_dir, cluster_directory));
-  flushDirectory(data_dir);
-  rmSync(restored, { recursive: true, force: true });
 }
 
 function flushTree(directory: string): void {
