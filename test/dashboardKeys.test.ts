@@ -57,6 +57,9 @@ test.if(has_browser)(
     await page.getByLabel("API key").fill("pq_nonsense");
     await page.getByRole("button", { name: "Use this key" }).click();
     await page.getByText("does not take the key").waitFor();
+    // Asked once without a key and once with it: a dialog that goes away with its key gives it no second time.
+    await page.waitForTimeout(100);
+    expect(seen.requests.filter((asked) => asked.endsWith("/v1/info"))).toHaveLength(2);
     await page.getByLabel("API key").fill(key);
     await page.getByRole("button", { name: "Use this key" }).click();
     await page.getByRole("link", { name: "mine" }).waitFor();

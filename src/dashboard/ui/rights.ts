@@ -1,25 +1,28 @@
 import { useEffect, useState } from "preact/hooks";
-import { ask, watchKey } from "./api.ts";
+import { ask, askedForKey, watchKey } from "./api.ts";
 
 export type Right = "publish" | "consume" | "peek" | "manage";
 
 // Until it is known, everything is offered: what the key does not allow is refused in words.
 let allowed: ReadonlySet<Right> | undefined;
-let asked_with = 0;
+let latest = new AbortController();
 const watchers = new Set<() => void>();
 
 async function learn(): Promise<void> {
-  asked_with += 1;
-  const own = asked_with;
-  const info = await ask<{ allowed: Right[] }>("GET", "info").catch(() => undefined);
-  if (own !== asked_with || info === undefined) return;
+  latest.abort();
+  latest = new AbortController();
+  const { signal } = latest;
+  const info = await ask<{ allowed: Right[] }>("GET", "info", undefined, signal).catch(() => undefined);
+  if (signal.aborted || info === undefined) return;
   allowed = new Set(info.allowed);
   for (const watch of watchers) watch();
 }
 
 /** Asks what the reader's key allows, now and whenever there is another one. For the start of the page. */
 export function learnRights(): void {
-  watchKey(() => void learn());
+  watchKey(() => {
+    if (askedForKey() === undefined) void learn();
+  });
   void learn();
 }
 

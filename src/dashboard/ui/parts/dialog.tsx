@@ -4,16 +4,22 @@ import { Button, Field } from "./basics.tsx";
 
 type DialogProps = { title: string; onClose: () => void; children: ComponentChildren };
 
-/** A modal dialog; the browser's own, which keeps the focus inside and closes with Escape. */
+/** A modal dialog; the browser's own, which keeps the focus inside. `onClose`: its reader closed it, with Escape. */
 export function Dialog({ title, onClose, children }: DialogProps) {
   const element = useRef<HTMLDialogElement>(null);
+  const is_shown = useRef(true);
   useEffect(() => {
     const own = element.current;
+    is_shown.current = true;
     own?.showModal();
-    return () => own?.close();
+    return () => {
+      // The browser tells of it later: whoever took it away knows, and may be asking the next thing by then.
+      is_shown.current = false;
+      own?.close();
+    };
   }, []);
   return (
-    <dialog ref={element} class="dialog" aria-label={title} onClose={onClose}>
+    <dialog ref={element} class="dialog" aria-label={title} onClose={() => is_shown.current && onClose()}>
       <h2>{title}</h2>
       {children}
     </dialog>
