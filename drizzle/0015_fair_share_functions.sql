@@ -706,6 +706,8 @@ declare
 	v_lease_seconds int;
 	v_is_too_long boolean;
 	v_is_counted boolean;
+	-- A lease lasts from when the queue's turn came: receives of it may have been waited for.
+	v_leased_at timestamptz := now();
 	v_levels smallint[] := '{0}';
 	v_left int := p_limit;
 	v_tokens double precision;
@@ -733,6 +735,7 @@ begin
 		values (v_queue.no, coalesce(v_queue.rate_burst, 0), clock_timestamp())
 		on conflict do nothing;
 		select governor.* into v_governor from psqlqueue.governors as governor where governor.queue_no = v_queue.no for update;
+		v_leased_at := clock_timestamp();
 	end if;
 
 	if v_left > 0 and (v_queue.max_in_flight is not null or v_queue.max_in_flight_per_key is not null) then
@@ -945,14 +948,14 @@ begin
 		from pick
 	), leased as (
 		update psqlqueue.messages as message
-		set lease_token = lease.token, leased_at = now(), lease_expires_at = now() + lease.length,
+		set lease_token = lease.token, leased_at = v_leased_at, lease_expires_at = v_leased_at + lease.length,
 			visible_at = case
-				when v_queue.retry_min_seconds = 0 then now() + lease.length
+				when v_queue.retry_min_seconds = 0 then v_leased_at + lease.length
 				else least(
-					now() + lease.length + psqlqueue.backoff_seconds(message.delivery_attempts + 1, v_queue.retry_min_seconds,
+					v_leased_at + lease.length + psqlqueue.backoff_seconds(message.delivery_attempts + 1, v_queue.retry_min_seconds,
 						v_queue.retry_max_seconds, v_queue.retry_multiplier, v_queue.retry_jitter, lease.token) * interval '1 second',
 					-- Expired, the head of a key blocks it no longer.
-					case when message.ordering_seq is not null then greatest(message.expires_at, now() + lease.length) end
+					case when message.ordering_seq is not null then greatest(message.expires_at, v_leased_at + lease.length) end
 				)
 			end,
 			events = case

@@ -126,3 +126,61 @@ describe("a backend that dies", () => {
     await sql.end({ timeout: 1 });
   }, 15_000);
 });
+
+// As published it leaves the transaction open between description and execution: what is now, and so how long a lease
+// lasts, was then decided before the wait.
+describe("the first use of a statement on a connection", () => {
+  const block = (ms: number) => {
+    for (const until_ms = performance.now() + ms; performance.now() < until_ms; );
+  };
+
+  test("begins its transaction when it is executed, however long the client was busy", async () => {
+    for (let i = 0; i < 3; i++) {
+      const query = sql`select extract(epoch from clock_timestamp() - now())::float8 as late, ${i}::int as i`;
+      // The same text would be known.
+      const text = `select extract(epoch from clock_timestamp() - now())::float8 as late, $1::int as i -- ${i}`;
+      const own = sql.unsafe(text, [i], { prepare: true });
+      const answers = Promise.all([own, query]);
+      // The first is sent in a turn of its own; its description waits in the socket meanwhile.
+      await Bun.sleep(0);
+      await Bun.sleep(0);
+      block(300);
+      for (const [row] of await answers) {
+        expect(row).toMatchObject({ i });
+        expect(row?.["late"]).toBeLessThan(0.15);
+      }
+    }
+  });
+
+  const unsendable = {
+    toString() {
+      throw Object.assign(new Error("cannot be sent"), { code: "UNSENT" });
+    },
+  };
+
+  test("fails alone: with a text that does not parse, and with a value that cannot be sent", async () => {
+    for (let i = 0; i < 3; i++) {
+      const wrong = codeOf(sql`selekt ${i}::int`);
+      const unsent = codeOf(sql`select ${unsendable as never}::text as x`);
+      const next = sql`select ${i}::int as i`;
+      expect([await wrong, await unsent, [...(await next)]]).toEqual(["42601", "UNSENT", [{ i }]]);
+    }
+  });
+
+  test("is the same in a transaction, in a pipeline, and without prepared statements", async () => {
+    const rows = await sql.begin(async (own) => {
+      const all = Array.from({ length: 5 }, (_, n) => own.unsafe(`select $1::int + ${n} as x`, [n], { prepare: true }));
+      return await Promise.all(all);
+    });
+    expect(rows.map(([row]) => row?.["x"])).toEqual([0, 2, 4, 6, 8]);
+    const unprepared = postgres(url, { max: 1, prepare: false, onnotice() {} });
+    const texts = Array.from(
+      { length: 5 },
+      (_, n) => unprepared`select ${n}::int as n, ${[String(n)]}::text[] as texts`,
+    );
+    expect((await Promise.all(texts)).map(([row]) => row)).toEqual(
+      Array.from({ length: 5 }, (_, n) => ({ n, texts: [String(n)] })),
+    );
+    await unprepared.end({ timeout: 1 });
+  });
+});

@@ -189,6 +189,25 @@ describe("max_in_flight", () => {
     expect((await ack(queue, again.id, again.lease_token)).status).toBe(204);
   });
 
+  test.if(!is_embedded)(
+    "a lease lasts as long as was asked from when it is made, not from when it began to wait",
+    async () => {
+      const queue = await createQueue(service, { max_in_flight: 10 });
+      await put(queue, { body: "1" });
+      await receive(queue, "?ack_deadline_seconds=0");
+      const waited_ms = 500;
+      const received = await sql.begin(async (session) => {
+        await session`select from psqlqueue.governors
+        where queue_no = (select no from psqlqueue.queues where id = ${queue}) for update`;
+        const waiting = receiveAnswer(queue, "?ack_deadline_seconds=5");
+        await Bun.sleep(waited_ms);
+        return { waiting, was_ms: Date.now() };
+      });
+      const [message] = (await received.waiting).body.data;
+      expect(Date.parse(message.lease_expires_at)).toBeGreaterThan(received.was_ms + 5000 - waited_ms / 2);
+    },
+  );
+
   test("leases that were made before the cap count", async () => {
     const queue = await createQueue(service);
     for (const body of ["1", "2", "3"]) await put(queue, { body });

@@ -44,7 +44,7 @@ export const killedServers: Scenario = {
 export const crashedDatabase: Scenario = {
   id: "F2",
   title: "crashes of PostgreSQL",
-  quick_dose: null,
+  quick_dose: 0.02,
   async perform(stage) {
     const { random } = stage;
     const { url, cluster } = await stage.database();
