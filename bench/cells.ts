@@ -40,13 +40,15 @@ const most_part = 0.9;
 
 /** The workload behind a name, on one queue. */
 export function workloadOf(name: WorkloadName, queue_id: string, body_bytes: number): Workload {
-  const kind = name === "receive+ack" ? "receive" : name;
-  return { kind, queues: [queue_id], body_bytes, label, limit, after: "ack" };
+  const [verb = "", size] = name.split("-");
+  const batch = Number(size ?? 1);
+  const kind = verb === "receive+ack" ? "receive" : (verb as Workload["kind"]);
+  return { kind, queues: [queue_id], body_bytes, label, limit: Math.max(limit, batch), batch, after: "ack" };
 }
 
 /** What a row counts: messages published, or finished. */
 export const messagesOf = (name: WorkloadName, measured: Measured) =>
-  name === "publish" ? measured.published : measured.settled;
+  name.startsWith("publish") ? measured.published : measured.settled;
 
 const perMessage = (seconds: number | undefined, messages: number) =>
   seconds === undefined || messages === 0 ? undefined : (seconds / messages) * 1e6;
@@ -80,24 +82,26 @@ export async function createBench(subject: Subject, load: Load, options: Pick<Op
     connections: number,
     timing: { warmup_ms: number; duration_ms: number; rate?: number },
   ) {
-    const workload = workloadOf(name, name === "lifecycle" ? lived : published, options.body_bytes);
+    const is_balanced = name === "lifecycle" || name === "mixed";
+    const workload = workloadOf(name, is_balanced ? lived : published, options.body_bytes);
     const measured = await load.run(subject, { connections, workload, ...timing });
-    if (name !== "lifecycle") backlog += measured.left;
+    if (!is_balanced) backlog += measured.left;
     return measured;
   }
 
   return {
     published,
     run,
-    /** Makes sure that receiving at this pace finds messages for so long. */
-    async prepare(connections: number, seconds: number): Promise<void> {
+    /** Makes sure that receiving at the pace of a workload finds messages for so long. */
+    async prepare(name: WorkloadName, connections: number, seconds: number): Promise<void> {
+      if (!name.startsWith("receive")) return;
       const fill = { queue_ids: [published], body_bytes: options.body_bytes, label };
       const fillTo = async (count: number) => {
         await fillQueues(subject, load, { ...fill, count: count - backlog });
         backlog = Math.max(backlog, count);
       };
-      await fillTo(connections * 250 + 2000);
-      const probed = await run("receive+ack", connections, { warmup_ms: 0, duration_ms: probe_ms });
+      await fillTo(connections * 1000 + 2000);
+      const probed = await run(name, connections, { warmup_ms: 0, duration_ms: probe_ms });
       await fillTo(Math.ceil((probed.received / probed.seconds) * seconds * 2.5));
     },
   };
@@ -117,11 +121,9 @@ async function measureRow(
   const warmup_ms = options.warmup_seconds * 1000;
   const open_ms = options.seconds * 1000 * open_part;
   const open_warmup_ms = warmup_ms / 2;
-  if (name === "receive+ack") {
-    const closed_seconds = options.seconds + options.warmup_seconds;
-    const open_seconds = ((open_ms + open_warmup_ms) / 1000) * (half_part + most_part);
-    await bench.prepare(connections, closed_seconds + (options.has_latency ? open_seconds : 0));
-  }
+  const closed_seconds = options.seconds + options.warmup_seconds;
+  const open_seconds = ((open_ms + open_warmup_ms) / 1000) * (half_part + most_part);
+  await bench.prepare(name, connections, closed_seconds + (options.has_latency ? open_seconds : 0));
   const closed = await bench.run(name, connections, { warmup_ms, duration_ms: options.seconds * 1000 });
   const requests_per_second = closed.requests / closed.seconds;
   const notes = new Set<Note>();
@@ -138,7 +140,7 @@ async function measureRow(
   const half = is_open ? await measureOpen(half_part) : undefined;
   const most = is_open ? await measureOpen(most_part) : undefined;
   if (isGeneratorBusy(closed)) notes.add("generator");
-  if (name === "receive+ack" && closed.empty > 0) notes.add("empty");
+  if (name.startsWith("receive") && closed.empty > 0) notes.add("empty");
   return {
     name,
     connections,

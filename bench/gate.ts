@@ -3,7 +3,7 @@
 import path from "node:path";
 import { costsOf, createBench, workloadOf } from "./cells.ts";
 import type { Load } from "./load.ts";
-import { type Options, OptionsError, type WorkloadName, workload_names } from "./options.ts";
+import { type Options, OptionsError, table_names } from "./options.ts";
 import { type Subject, startReference } from "./subject.ts";
 import { markdown } from "./table.ts";
 
@@ -14,10 +14,11 @@ const rounds = 5;
 const measured_part = 0.6;
 const tolerance = 0.25;
 
+type Gated = (typeof table_names)[number];
 type Cost = { server_us: number; postgres_us: number };
 /** `plain_us`: what a request cost a server without any code of ours: tells another machine from another program. */
-type Baseline = { machine: string; body_bytes: number; plain_us: number; costs: Record<WorkloadName, Cost> };
-type Round = { plain_us: number; costs: Record<WorkloadName, Cost> };
+type Baseline = { machine: string; body_bytes: number; plain_us: number; costs: Record<Gated, Cost> };
+type Round = { plain_us: number; costs: Record<Gated, Cost> };
 
 async function measureRounds(subject: Subject, load: Load, options: Options): Promise<Round[]> {
   const plain = await startReference("plain.ts");
@@ -29,8 +30,8 @@ async function measureRounds(subject: Subject, load: Load, options: Options): Pr
     warmup_ms: timing.warmup_ms / 2,
     duration_ms: timing.duration_ms / 2,
   };
-  const measureCost = async (name: WorkloadName): Promise<Cost> => {
-    if (name === "receive+ack") await bench.prepare(connections, options.seconds + options.warmup_seconds);
+  const measureCost = async (name: Gated): Promise<Cost> => {
+    await bench.prepare(name, connections, options.seconds + options.warmup_seconds);
     const measured = await bench.run(name, connections, timing);
     const [error] = Object.entries(measured.errors);
     if (error !== undefined) throw new Error(`${name}: ${error[1]} × ${error[0]}`);
@@ -59,7 +60,7 @@ const least = (values: number[]) => Math.round(Math.min(...values) * 10) / 10;
 
 /** The least of the rounds: what else runs on the machine can only add to a cost. */
 function summarize(found: Round[]): Pick<Baseline, "plain_us" | "costs"> {
-  const both = (name: WorkloadName): Cost => ({
+  const both = (name: Gated): Cost => ({
     server_us: least(found.map((round) => round.costs[name].server_us)),
     postgres_us: least(found.map((round) => round.costs[name].postgres_us)),
   });
@@ -72,7 +73,7 @@ function summarize(found: Round[]): Pick<Baseline, "plain_us" | "costs"> {
 type Comparison = { name: string; was: number; is: number; change: number; is_met: boolean };
 
 function compareCosts(was: Baseline["costs"], is: Baseline["costs"]): Comparison[] {
-  return workload_names.flatMap((workload) =>
+  return table_names.flatMap((workload) =>
     (["server_us", "postgres_us"] as const).map((part) => {
       const change = is[workload][part] / was[workload][part] - 1;
       return {

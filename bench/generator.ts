@@ -113,7 +113,7 @@ function onAnswer(run: Run, connection: Connection, status: number, text: string
   connection.is_busy = false;
   run.busy -= 1;
   if (run.is_over) return;
-  noteAnswer(run.tally, connection.kind, status, now - connection.intended_ms);
+  noteAnswer(run.tally, connection.kind, connection.count, status, now - connection.intended_ms);
   if (connection.kind === RECEIVE && status === 200) noteReceived(run.tally, run.requests.received(connection, text));
   if (run.is_measuring && hasEnough(run)) run.finished.resolve();
   else proceed(run, connection, now);

@@ -13,7 +13,7 @@ what runs
   --server-pid N        the process of the server at URL: its CPU
 the table
   --connections LIST    default 1,16,64,256
-  --only LIST           publish,receive+ack,lifecycle
+  --only LIST           of publish,receive+ack,lifecycle (default), mixed,publish-10,publish-100,receive+ack-100
   --seconds N           of a measurement, default 5
   --body-bytes N        default 100
   --closed              throughput and CPU only, no latencies
@@ -25,8 +25,9 @@ flatness, instead of the table (--all: both); a size may be given, --backlog=100
 gate
   --gate                CPU per message against bench/baseline.json; exit 1 beyond 25 %
   --write               makes it the baseline instead
-workers
-  --spread N            one process against N: throughput, CPU per message, latencies at half load
+two servers in turn, instead of the table: throughput, CPU per message, latencies; --only and --seconds as above
+  --spread N            one process against N
+  --against DIR         the server of another checkout, with its packages installed, against this one
 `;
 
 /** Sizes of the flatness rows: what each costs to prepare, or how long it lasts. */
@@ -42,8 +43,10 @@ export const flat_sizes = {
 
 /** A flatness row's option, without its dashes. */
 export type FlatName = keyof typeof flat_sizes;
-/** The table's workloads. */
-export const workload_names = ["publish", "receive+ack", "lifecycle"] as const;
+/** The table's workloads, unless others are asked for. */
+export const table_names = ["publish", "receive+ack", "lifecycle"] as const;
+/** All workloads. A number is that of the messages in a request. */
+export const workload_names = [...table_names, "mixed", "publish-10", "publish-100", "receive+ack-100"] as const;
 /** One of them. */
 export type WorkloadName = (typeof workload_names)[number];
 
@@ -57,6 +60,8 @@ export type Options = {
   workers: number;
   /** How many processes one is compared with; undefined: none. */
   spread: number | undefined;
+  /** The root of another checkout, with which this one is compared. */
+  against: string | undefined;
   connections: number[];
   only: WorkloadName[];
   /** Of a closed loop; open ones take 0.8 of it each. */
@@ -114,7 +119,7 @@ export function readOptions(argv: string[]): Options | undefined {
   const [url] = positionals;
   if (url !== undefined && !URL.canParse(url)) throw new OptionsError(`${url} is no URL`);
   if (values.wrk && Bun.which("wrk") === null) throw new OptionsError("--wrk: there is no wrk in PATH");
-  const only = (values.only?.split(",") ?? [...workload_names]) as WorkloadName[];
+  const only = (values.only?.split(",") ?? [...table_names]) as WorkloadName[];
   const unknown = only.find((name) => !workload_names.includes(name));
   if (unknown !== undefined) throw new OptionsError(`--only ${unknown}: one of ${workload_names.join(", ")}`);
   const seconds = values.seconds === undefined ? (values.quick ? 1.5 : 5) : Number(values.seconds);
@@ -131,13 +136,15 @@ export function readOptions(argv: string[]): Options | undefined {
     is_embedded: values.embedded ?? false,
     workers: wholeNumber("workers", values.workers ?? "1"),
     spread: values.spread === undefined ? undefined : wholeNumber("spread", values.spread),
+    against: values.against,
     connections: wholeNumbers("connections", values.connections ?? (values.quick ? "1,64" : "1,16,64,256")),
     only,
     seconds,
     warmup_seconds: values.quick ? 0.5 : 1,
     body_bytes: wholeNumber("body-bytes", values["body-bytes"] ?? "100"),
     has_latency: !values.closed,
-    has_table: values.all || (sized.length === 0 && !values.gate && values.spread === undefined),
+    has_table:
+      values.all || (sized.length === 0 && !values.gate && values.spread === undefined && values.against === undefined),
     has_wrk: values.wrk ?? false,
     flat: sized,
     gate: values.gate ? (values.write ? "write" : "check") : "no",
@@ -156,6 +163,7 @@ function parse(args: string[]) {
       embedded: flag,
       workers: text,
       spread: text,
+      against: text,
       database: text,
       "server-pid": text,
       connections: text,

@@ -77,7 +77,7 @@ const fill_ms_max = 900_000;
 const connections = 64;
 
 function workload(kind: Workload["kind"], fill: Fill, after: Workload["after"]): Workload {
-  return { kind, queues: fill.queue_ids, body_bytes: fill.body_bytes, label: fill.label, limit: 10, after };
+  return { kind, queues: fill.queue_ids, body_bytes: fill.body_bytes, label: fill.label, limit: 10, batch: 1, after };
 }
 
 function checkComplete(done: number, wanted: number, errors: Record<string, number>): void {

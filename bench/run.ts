@@ -6,7 +6,7 @@ import { measureFlat } from "./flat/flat.ts";
 import { runGate } from "./gate.ts";
 import { startLoad } from "./load.ts";
 import { type Options, OptionsError, readOptions, usage } from "./options.ts";
-import { measureSpread } from "./spread.ts";
+import { measureSides, sidesOf } from "./sides.ts";
 import { openSubject } from "./subject.ts";
 import { printFlat, printTable } from "./table.ts";
 
@@ -14,8 +14,9 @@ const onStep = (step: string) => process.stderr.write(`· ${step}\n`);
 
 async function measure(options: Options): Promise<number> {
   const load = startLoad();
-  if (options.spread !== undefined) {
-    console.log(await measureSpread(load, options, options.spread, onStep));
+  const sides = sidesOf(options);
+  if (sides !== undefined) {
+    console.log(await measureSides(load, options, sides, onStep));
     return 0;
   }
   const subject = await openSubject(options);

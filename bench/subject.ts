@@ -27,6 +27,8 @@ export type SubjectOptions = {
   database_url: string | undefined;
   server_pid: number | undefined;
   binary: string | undefined;
+  /** The checkout whose source runs, where there is no binary. */
+  checkout?: string;
   is_embedded: boolean;
   /** Of a server of our own. */
   workers: number;
@@ -74,13 +76,13 @@ async function attach(url: string, options: SubjectOptions): Promise<Subject> {
     : { ...base, postmaster_pid, sql: undefined, database_url: undefined };
 }
 
-function programOf(binary: string | undefined): string[] {
-  return binary === undefined ? [process.execPath, path.join(root, "src/main.ts")] : [path.resolve(binary)];
+function programOf({ binary, checkout = root }: SubjectOptions): string[] {
+  return binary === undefined ? [process.execPath, path.resolve(checkout, "src/main.ts")] : [path.resolve(binary)];
 }
 
-async function startServer(binary: string | undefined, settings: Record<string, string>) {
+async function startServer(asked: SubjectOptions, settings: Record<string, string>) {
   const directory = temporaryDirectory();
-  const program = programOf(binary);
+  const program = programOf(asked);
   const options = {
     // Nobody's .env is above it.
     cwd: directory,
@@ -112,7 +114,7 @@ async function startServer(binary: string | undefined, settings: Record<string, 
 async function startOwn(options: SubjectOptions): Promise<Subject> {
   const name = options.binary ?? "bun src/main.ts";
   if (options.is_embedded) {
-    const { url, pid } = await startServer(options.binary, {});
+    const { url, pid } = await startServer(options, {});
     const description = `${name}, embedded database (its CPU is the server's)`;
     const unknown = { postmaster_pid: undefined, sql: undefined, database_url: undefined };
     return { url, description, server_pid: pid, ...unknown, is_own: true };
@@ -120,7 +122,7 @@ async function startOwn(options: SubjectOptions): Promise<Subject> {
   const cluster = await startCluster({ settings: { shared_buffers: "256MB" } });
   atEnd(() => cluster.remove());
   const database_url = await cluster.createDatabase("bench");
-  const { url, pid } = await startServer(options.binary, {
+  const { url, pid } = await startServer(options, {
     PSQLQUEUE_DATABASE_URL: database_url,
     PSQLQUEUE_WORKERS: String(options.workers),
   });

@@ -66,13 +66,13 @@ export function noteError(tally: Tally, name: string, count = 1): void {
   tally.errors[name] = (tally.errors[name] ?? 0) + count;
 }
 
-/** Counts an answer; one that is not 2xx is an error, whatever was asked. */
-export function noteAnswer(tally: Tally, kind: number, status: number, latency_ms: number): void {
+/** Counts an answer, for so many messages; one that is not 2xx is an error, whatever was asked. */
+export function noteAnswer(tally: Tally, kind: number, count: number, status: number, latency_ms: number): void {
   tally.requests += 1;
   tally.histograms[kind]?.recordValue(micros(latency_ms));
   if (status < 200 || status > 299) noteError(tally, String(status));
-  else if (kind === PUBLISH) tally.published += 1;
-  else if (kind === SETTLE) tally.settled += 1;
+  else if (kind === PUBLISH) tally.published += count;
+  else if (kind === SETTLE) tally.settled += count;
 }
 
 /** Counts the messages of a receive. */

@@ -18,6 +18,8 @@ export type Connection = {
   /** When the request under way should have been sent, and when it was, in ms of performance.now(). */
   intended_ms: number;
   kind: number;
+  /** Messages that the request under way publishes or settles. */
+  count: number;
   /** Received and not yet settled, of queue `queue`. */
   ids: string[];
   queue: number;
@@ -115,6 +117,7 @@ export async function connect(host: string, port: number, index: number, answers
     is_busy: false,
     intended_ms: 0,
     kind: 0,
+    count: 0,
     ids: [],
     queue: 0,
     published: 0,

@@ -5,8 +5,11 @@ import type { Connection } from "./wire.ts";
 
 /** What is asked of the server. */
 export type Workload = {
-  /** receive: 10 messages, then one settling request each. lifecycle: 10 publishes, then that. */
-  kind: "publish" | "receive" | "lifecycle";
+  /**
+   * receive: some messages, then one settling request each. lifecycle: as many publishes, then that. mixed: of the
+   * connections every other one publishes, and the others receive and settle.
+   */
+  kind: "publish" | "receive" | "lifecycle" | "mixed";
   /** More than one: a random one for each request. */
   queues: string[];
   body_bytes: number;
@@ -16,6 +19,8 @@ export type Workload = {
   filter?: string;
   /** Messages of one receive. */
   limit: number;
+  /** Messages of one publish, 1: by the route for one. Above 1 what a receive brought is acked by one request too. */
+  batch: number;
   /** What happens to a received message. */
   after: "ack" | "nack" | "leave";
 };
@@ -47,13 +52,22 @@ function settleTemplate(queue: string, host: string, after: Workload["after"]) {
   return { buffer: Buffer.from(`${head("PUT", path, host)}Content-Length: 0\r\n\r\n`), id_at: `PUT ${before}`.length };
 }
 
+function ackBatch(queue: string, host: string, ids: string[]): Buffer {
+  const json = `{"items":[${ids.map((id) => `{"id":"${id}"}`).join(",")}]}`;
+  const headers = `Content-Type: application/json\r\nContent-Length: ${json.length}`;
+  return Buffer.from(`${head("POST", `/v1/queues/${queue}/ack`, host)}${headers}\r\n\r\n${json}`, "latin1");
+}
+
 /** Makes the requests of a workload. */
 export function createRequests(workload: Workload, host: string) {
-  const json = publishBody(workload);
+  const { batch } = workload;
+  const one = publishBody(workload);
+  const json = batch === 1 ? one : `{"messages":[${Array.from({ length: batch }, () => one).join(",")}]}`;
+  const publish_path = batch === 1 ? "messages" : "messages/batch";
   const query = workload.filter === undefined ? "" : `&label=${encodeURIComponent(workload.filter)}`;
   const publishes = workload.queues.map((queue) =>
     Buffer.from(
-      `${head("POST", `/v1/queues/${queue}/messages`, host)}Content-Type: application/json\r\n` +
+      `${head("POST", `/v1/queues/${queue}/${publish_path}`, host)}Content-Type: application/json\r\n` +
         `Content-Length: ${Buffer.byteLength(json)}\r\n\r\n${json}`,
     ),
   );
@@ -67,8 +81,15 @@ export function createRequests(workload: Workload, host: string) {
   return {
     /** Sends the connection's next request. */
     next(connection: Connection): void {
+      if (batch > 1 && connection.ids.length > 0) {
+        connection.kind = SETTLE;
+        connection.count = connection.ids.length;
+        connection.send(ackBatch(workload.queues[connection.queue] ?? "", host, connection.ids.splice(0)));
+        return;
+      }
       const id = connection.ids.pop();
       if (id !== undefined) {
+        connection.count = 1;
         const { buffer, id_at } = settles[connection.queue] as (typeof settles)[number];
         buffer.write(id, id_at, id_length, "latin1");
         connection.kind = SETTLE;
@@ -76,14 +97,18 @@ export function createRequests(workload: Workload, host: string) {
         return;
       }
       const is_publish =
-        workload.kind === "publish" || (workload.kind === "lifecycle" && connection.published < workload.limit);
+        workload.kind === "publish" ||
+        (workload.kind === "mixed" && connection.index % 2 === 0) ||
+        (workload.kind === "lifecycle" && connection.published < workload.limit);
       if (is_publish) {
-        connection.published += 1;
+        connection.published += batch;
+        connection.count = batch;
         connection.kind = PUBLISH;
         connection.send(publishes[randomQueue()] as Buffer);
         return;
       }
       connection.published = 0;
+      connection.count = 0;
       connection.queue = randomQueue();
       connection.kind = RECEIVE;
       connection.send(receives[connection.queue] as Buffer);

@@ -50,6 +50,7 @@ export function createSide({ subject, load, options }: Bed, errors: Record<strin
     body_bytes: options.body_bytes,
     label,
     limit: receive_limit,
+    batch: 1,
     after: "ack",
     ...own,
   });
