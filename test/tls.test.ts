@@ -66,7 +66,20 @@ test("goes on with new certificates; requests under way are answered; those that
     tls: { rejectUnauthorized: false },
   });
   await until(() => service.broker.wakeups.size() === 1);
+  const kept = tls.connect({ port: listener.port, host: "127.0.0.1", rejectUnauthorized: false });
+  let got = "";
+  kept.on("data", (chunk) => {
+    got += chunk;
+  });
+  const healthz = "GET /v1/healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+  kept.write(healthz);
+  await until(() => got.includes(" 200 "));
   await listener.reload(others);
+  // A connection that is open stays open.
+  got = "";
+  kept.write(healthz);
+  await until(() => got.includes(" 200 "));
+  kept.destroy();
   const after = await ask(listener.port);
   expect(after.statuses).toEqual([200]);
   expect(after.subject).not.toBe(before.subject);

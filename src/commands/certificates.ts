@@ -2,7 +2,7 @@ import { readFileSync, statSync } from "node:fs";
 import tls from "node:tls";
 import { type Config, ConfigError } from "../config.ts";
 import { describeError, type Log } from "../log.ts";
-import type { Certificates } from "../web/openServer.ts";
+import type { Certificates } from "../web/port.ts";
 
 const watch_ms = 5000;
 

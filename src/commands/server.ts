@@ -16,7 +16,7 @@ import { addObserver, observe } from "../observe.ts";
 import { version } from "../version.ts";
 import { createAuth } from "../web/auth.ts";
 import { startListener } from "../web/listener.ts";
-import type { Certificates } from "../web/openServer.ts";
+import type { Certificates } from "../web/port.ts";
 import { readCertificates, watchCertificates } from "./certificates.ts";
 import { first_ms, startDuties } from "./duties.ts";
 import { createEdges } from "./edges.ts";
@@ -222,6 +222,7 @@ async function serve(
       body_rate_min: config.PSQLQUEUE_SERVER_BODY_RATE_MIN,
       rate_window_ms,
       handler_seconds_max: config.PSQLQUEUE_SERVER_HANDLER_TIMEOUT_SECONDS,
+      is_shared: link !== undefined,
     };
     const listener = await listen("http", config, () =>
       startListener({

@@ -1,5 +1,3 @@
-// Loaded first: with it a listener of node's shares its port. See workers.ts.
-import "node:cluster";
 import { ConfigError, readConfig } from "../config.ts";
 import { createLog, describeError, type Log, logObserver } from "../log.ts";
 import { addObserver } from "../observe.ts";
@@ -61,10 +59,15 @@ function openLog({ values, number }: Start): Log {
 }
 
 /**
- * Runs one of the processes of a server until it is told to stop, or `onSignals` calls. Answers its exit code. When the
- * server is gone, the channel to it closes, and node's cluster ends this process at once.
+ * Runs one of the processes of a server until it is told to stop, or `onSignals` calls, or the server is gone: then
+ * nobody would end it later, and it ends at once. Answers its exit code.
  */
 export async function runWorker(onSignals: (has_reload: boolean, stop: () => void) => void): Promise<number> {
+  const orphaned = new Promise<number>((resolve) => process.once("disconnect", () => resolve(1)));
+  return await Promise.race([orphaned, work(onSignals)]);
+}
+
+async function work(onSignals: (has_reload: boolean, stop: () => void) => void): Promise<number> {
   const orders = receiveOrders();
   const start = await orders.started;
   const lines: Line[] = [];

@@ -1,10 +1,9 @@
 import type { Order, Report } from "./workerMessages.ts";
 
-// How processes share a port (Bun 1.4): a server of node:http listens with SO_REUSEPORT in a process that node:cluster
-// takes for one of its workers, and Linux spreads new connections evenly over all that listen so. Such a process has
-// NODE_UNIQUE_ID in its environment, has loaded node:cluster, and has a channel to its parent. We start it ourselves:
-// cluster.fork() puts the path of a script before the arguments, which a compiled binary would take for a command. The
-// end of the channel ends such a process at once, so none outlives a server that was killed.
+// Processes of one server listen on its port with SO_REUSEPORT, and Linux spreads new connections evenly over them. A
+// worker is known by its number in the environment and by the channel to its parent; it ends with the channel.
+
+const number_name = "PSQLQUEUE_WORKER_NUMBER";
 
 export type WorkerProcess = {
   pid: number;
@@ -30,7 +29,7 @@ export function startProcess(
   onEnd: (ending: Ending) => void,
 ): WorkerProcess {
   const child = Bun.spawn(program(), {
-    env: { ...process.env, NODE_UNIQUE_ID: String(number) },
+    env: { ...process.env, [number_name]: String(number) },
     stdin: "ignore",
     stdout: "inherit",
     stderr: "inherit",
@@ -53,4 +52,4 @@ export function startProcess(
 }
 
 /** Is this process a worker of a server? */
-export const isWorker = (): boolean => process.env["NODE_UNIQUE_ID"] !== undefined && process.send !== undefined;
+export const isWorker = (): boolean => process.env[number_name] !== undefined && process.send !== undefined;

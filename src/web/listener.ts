@@ -1,29 +1,24 @@
-import type http from "node:http";
-import type net from "node:net";
 import tls from "node:tls";
 import { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
 import { takeUnsent } from "./answer.ts";
-import { type Connection, createConnections } from "./connections.ts";
-import {
-  type Certificates,
-  check_ms,
-  type Given,
-  type Handlers,
-  header_bytes_max,
-  openServer,
-  secureOptions,
-} from "./openServer.ts";
-import { createRequest, type IncomingRequest, type RequestHeaders } from "./request.ts";
+import type { Connection, Exchange } from "./connection.ts";
+import { createConnections } from "./connections.ts";
+import { type Head, header_bytes_max, type ParserError } from "./parser.ts";
+import { type Certificates, openPort, type Port } from "./port.ts";
+import { createRequest, type RequestHeaders } from "./request.ts";
 import { rawResponse, sendResponse } from "./send.ts";
 import { readTarget } from "./target.ts";
 
-// The HTTP server. node's, because the runtime's own closes a connection on which a second request arrives before the
-// first is answered, drops requests of clients that have ended their side, and hides the path as it was written.
+// The HTTP server: connections of the runtime, and the parser of node. The runtime's own server closes a connection on
+// which a second request arrives before the first is answered, drops requests of clients that have ended their side,
+// and hides the path as it was written; its server of node's kind costs twice as much for each request.
 
 export type ListenerOptions = {
   hostname: string;
   port: number;
+  /** Other processes listen on the port too. */
+  is_shared?: boolean;
   /** TLS; without them there is none. */
   certificates?: Certificates | undefined;
   /** Answers a request. Never rejects. */
@@ -52,11 +47,13 @@ export type Listener = {
 
 const host_name = /^(?:\[[\da-f:.%\w]*\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?$/i;
 
-/** How long a client is listened to after it was refused, so that the closing does not destroy the answer. */
-const linger_ms = 1000;
+/** How often what takes too long is looked for. */
+const check_ms = 1000;
+const headers_max = 200;
+const continues = "HTTP/1.1 100 Continue\r\n\r\n";
 
 /** What the parser found, in the words of this service. */
-function parserError(error: Error & { code?: string }): BrokerError {
+function parserError(error: ParserError): BrokerError {
   const code = error.code ?? "";
   if (code === "ERR_HTTP_REQUEST_TIMEOUT") {
     return new BrokerError("request_timeout", "the headers did not arrive in time");
@@ -69,25 +66,33 @@ function parserError(error: Error & { code?: string }): BrokerError {
 }
 
 /** A request that no route may see: without a host that names one server, or with a path that is not what it seems. */
-function problemOf(headers: RequestHeaders, target: string | undefined, http_version: string): BrokerError | undefined {
+function problemOf(head: Head, headers: RequestHeaders, target: string | undefined): BrokerError | undefined {
+  if (head.headers.length > 2 * headers_max) {
+    return new BrokerError("headers_too_large", `a request may have ${headers_max} headers`);
+  }
+  if (head.method === "CONNECT") return new BrokerError("method_not_allowed");
   const host = headers.get("host");
-  if (host === null && http_version !== "1.0") {
+  if (host === null && head.is_modern) {
     return new BrokerError("bad_request", "there is no Host header");
   }
   if (host !== null && !host_name.test(host)) {
     return new BrokerError("bad_request", "the Host header is not a host");
   }
   if (headers.count("host") > 1) return new BrokerError("bad_request", "there is more than one Host header");
+  const expectation = head.is_modern ? headers.get("expect") : null;
+  if (expectation !== null && !waits_for_us.test(expectation)) return new BrokerError("expectation_failed");
   return target === undefined ? new BrokerError("route_not_found") : undefined;
 }
 
+const waits_for_us = /(?:^|\W)100-continue(?:$|\W)/i;
+
 /** Serves HTTP/1.1. Rejects when it cannot listen. */
 export async function startListener(options: ListenerOptions): Promise<Listener> {
-  const { refusal } = options;
-  const connections = createConnections(options);
+  const { refusal, hostname, certificates } = options;
   let is_stopping = false;
 
-  async function answer(connection: Connection, request: IncomingRequest, outgoing: http.ServerResponse) {
+  async function answer(connection: Connection, exchange: Exchange): Promise<void> {
+    const { request } = exchange;
     let response: Response;
     try {
       response = await options.fetch(request as unknown as Request);
@@ -96,63 +101,67 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
       response = refusal(new BrokerError("internal"));
     }
     // Answered already, for it took too long; or there is nobody to be answered.
-    if (outgoing.headersSent || request.is_gone) {
+    if (exchange.is_cut || request.is_gone) {
       takeUnsent(response)?.();
       await response.body?.cancel();
-      connection.finish(request);
+      if (!exchange.is_cut) connection.finish(exchange);
       return;
     }
-    await sendResponse(connection, request, outgoing, response);
-    connection.finish(request);
+    await send(connection, exchange, response);
+  }
+
+  async function send(connection: Connection, exchange: Exchange, response: Response): Promise<void> {
+    try {
+      await sendResponse(connection, exchange, response);
+    } catch (error) {
+      observe({ kind: "internal_error", where: "listener", error });
+    }
+    connection.finish(exchange);
     if (is_stopping) connection.closeWhenIdle();
   }
 
-  function take(incoming: http.IncomingMessage, outgoing: http.ServerResponse, given: Given) {
-    const target = readTarget(incoming.url ?? "");
-    const request = createRequest(incoming, {
-      url: `http://localhost${target ?? "/"}`,
-      problemOf: (headers) =>
-        given.error === undefined ? problemOf(headers, target, incoming.httpVersion) : new BrokerError(given.error),
-      askForBody: given.expects ? () => outgoing.writeContinue() : undefined,
-    });
-    const connection = connections.of(incoming.socket);
-    connection.begin(request, outgoing);
-    void answer(connection, request, outgoing);
-  }
+  const connections = createConnections({
+    ...options,
+    createRequest(head, connection) {
+      const target = readTarget(head.target);
+      const expects = head.is_modern && head.headers.some((own) => own.length === 6 && own.toLowerCase() === "expect");
+      return createRequest(head, connection, {
+        url: `http://localhost${target ?? "/"}`,
+        problemOf: (headers) => problemOf(head, headers, target),
+        askForBody: expects ? () => connection.wire.write(continues) : undefined,
+      });
+    },
+    onRequest: (connection, exchange) => void answer(connection, exchange),
+    onBroken(connection, error) {
+      observe({ kind: "malformed_request", reason: `${error.code ?? error.message}`, request_id: "" });
+      connection.break(rawResponse(refusal(parserError(error))));
+    },
+    onLate(connection, exchange) {
+      const why = `no answer within ${options.handler_seconds_max} s; it may still happen`;
+      const response = refusal(new BrokerError("unavailable", why));
+      exchange.request.cut(response.status);
+      void send(connection, exchange, response);
+    },
+  });
 
-  /** Answers what is no request. What is being answered on that connection comes first. */
-  function refuseBytes(error: Error & { code?: string }, socket: net.Socket): void {
-    const connection = connections.of(socket);
-    const problem = parserError(error);
-    observe({ kind: "malformed_request", reason: `${error.code ?? error.message}`, request_id: "" });
-    connection.break(
-      !socket.writable || error.code === "ECONNRESET" ? undefined : rawResponse(refusal(problem)),
-      linger_ms,
-    );
-  }
-
-  const handlers: Handlers = {
-    onRequest: take,
-    onConnection: connections.add,
-    onBroken: refuseBytes,
-    methodRefusal: () => rawResponse(refusal(new BrokerError("method_not_allowed"))),
-  };
-  let server = await openServer(options, handlers, options.certificates);
-  const check = setInterval(() => connections.check(), check_ms);
-  const address = server.address() as net.AddressInfo;
+  // Certificates are replaced by a second port beside the first.
+  const is_shared = options.is_shared === true || certificates !== undefined;
+  const open = (port: number, own: Certificates | undefined): Port =>
+    openPort({ hostname, port, is_shared, certificates: own }, connections.add);
+  let served = open(options.port, certificates);
+  const check = setInterval(connections.check, check_ms);
 
   return {
-    port: address.port,
-    async reload(certificates) {
+    port: served.port,
+    async reload(renewed) {
       // Throws before anything is changed.
-      tls.createSecureContext(secureOptions(certificates));
-      // The port is free at once. Connections with a request go on until it is answered; idle ones are closed, as they
-      // are at the end of their time.
-      server.close();
-      server = await openServer({ ...options, port: address.port }, handlers, certificates);
+      tls.createSecureContext({ cert: renewed.cert, key: renewed.key, ca: renewed.client_ca });
+      const before = served;
+      served = open(before.port, renewed);
+      before.close();
     },
     async stop(is_forced = false) {
-      if (!is_stopping) server.close();
+      if (!is_stopping) served.close();
       is_stopping = true;
       await connections.close(is_forced);
       clearInterval(check);

@@ -1,4 +1,3 @@
-import type http from "node:http";
 import { BrokerError } from "../errors.ts";
 
 /** The client went away, or its request ended before it was whole: nobody is there to be answered. */
@@ -60,14 +59,28 @@ export class RequestHeaders {
   }
 }
 
-type Reading = { bytes: number; bytes_max: number; chunks: Buffer[]; fail(error: Error): void };
+/** The connection a request came by, as far as the request needs it. */
+export type Source = {
+  readonly remote_address: string;
+  readonly is_encrypted: boolean;
+  /** Bytes that were kept back are wanted now. */
+  resume(): void;
+};
+
+type Reading = { bytes_max: number; resolve(bytes: Uint8Array): void; reject(error: Error): void };
 
 /** What one request and its copies with another path share. */
 type Shared = {
-  incoming: http.IncomingMessage;
+  source: Source;
   headers: RequestHeaders;
   /** Asks for the body where the client waits to be asked. */
   askForBody: (() => void) | undefined;
+  /** Of the body, until it is read. */
+  chunks: Buffer[];
+  bytes: number;
+  is_whole: boolean;
+  /** Nobody wants the rest of the body. */
+  is_discarded: boolean;
   body: Promise<Uint8Array> | undefined;
   reading: Reading | undefined;
   gone: AbortController | undefined;
@@ -80,8 +93,8 @@ type Shared = {
 const no_bytes = new Uint8Array(0);
 
 /**
- * A request as `fetch` handlers know it, of node's server: only what this service reads of a `Request`. One made of the
- * runtime's would cost more than the rest of the way to the route, and would hide the path as it was written.
+ * A request as `fetch` handlers know it: only what this service reads of a `Request`. One of the runtime's would cost
+ * more than the rest of the way to the route, and would hide the path as it was written.
  */
 export class IncomingRequest {
   readonly method: string;
@@ -106,11 +119,11 @@ export class IncomingRequest {
   }
 
   get remote_address(): string {
-    return this.#shared.incoming.socket.remoteAddress ?? "";
+    return this.#shared.source.remote_address;
   }
 
   get is_encrypted(): boolean {
-    return (this.#shared.incoming.socket as { encrypted?: boolean }).encrypted === true;
+    return this.#shared.source.is_encrypted;
   }
 
   /** Aborts when nobody can be answered any more. */
@@ -141,7 +154,18 @@ export class IncomingRequest {
 
   /** Bytes of the body that have arrived; undefined while nobody reads it. */
   get bytes_read(): number | undefined {
-    return this.#shared.reading?.bytes;
+    return this.#shared.reading && this.#shared.bytes;
+  }
+
+  /** Bytes of the body that have arrived and that nobody reads yet. */
+  get bytes_kept(): number {
+    const { reading, is_discarded, bytes } = this.#shared;
+    return reading === undefined && !is_discarded ? bytes : 0;
+  }
+
+  /** Has all of it arrived? */
+  get is_whole(): boolean {
+    return this.#shared.is_whole;
   }
 
   /**
@@ -154,16 +178,45 @@ export class IncomingRequest {
     return shared.body;
   }
 
+  /** More of the body has arrived. The bytes are copied. */
+  push(bytes: Buffer): void {
+    const shared = this.#shared;
+    if (shared.is_discarded) return;
+    shared.bytes += bytes.length;
+    const { reading } = shared;
+    if (reading !== undefined && shared.bytes > reading.bytes_max) this.fail(tooLarge(reading.bytes_max));
+    else shared.chunks.push(Buffer.from(bytes));
+  }
+
+  /** The body has arrived. */
+  complete(): void {
+    const shared = this.#shared;
+    shared.is_whole = true;
+    const { reading } = shared;
+    shared.reading = undefined;
+    reading?.resolve(joined(shared));
+  }
+
+  /** Nobody will read what still comes. */
+  discard(): void {
+    this.#shared.is_discarded = true;
+    this.#shared.chunks.length = 0;
+  }
+
   /** Ends the reading of the body, if anybody still reads it. */
   fail(error: Error): void {
-    this.#shared.reading?.fail(error);
+    const { reading } = this.#shared;
+    if (reading === undefined) return;
+    this.#shared.reading = undefined;
+    this.discard();
+    reading.reject(error);
   }
 
   markGone(): void {
     const shared = this.#shared;
     if (shared.is_gone) return;
     shared.is_gone = true;
-    shared.reading?.fail(new ClientGoneError("the client went away"));
+    this.fail(new ClientGoneError("the client went away"));
     shared.gone?.abort();
   }
 
@@ -174,43 +227,26 @@ export class IncomingRequest {
   }
 }
 
+const tooLarge = (bytes_max: number) => new BrokerError("payload_too_large", `at most ${bytes_max} bytes`);
+
+function joined({ chunks }: Shared): Uint8Array {
+  const bytes = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
+  chunks.length = 0;
+  return bytes;
+}
+
 function readAll(shared: Shared, bytes_max: number): Promise<Uint8Array> {
-  const { incoming } = shared;
+  if (shared.bytes > bytes_max) return Promise.reject(tooLarge(bytes_max));
+  if (shared.is_whole) return Promise.resolve(shared.bytes === 0 ? no_bytes : joined(shared));
   if (shared.is_gone) return Promise.reject(new ClientGoneError("the client went away"));
-  const announced = shared.headers.get("content-length");
-  if (announced === null && !shared.headers.has("transfer-encoding")) return Promise.resolve(no_bytes);
-  const length = announced === null ? undefined : Number(announced);
-  if (length === 0) return Promise.resolve(no_bytes);
   shared.askForBody?.();
   return new Promise((resolve, reject) => {
-    const finish = (settle: () => void) => {
-      if (shared.reading === undefined) return;
-      shared.reading = undefined;
-      settle();
-    };
-    const reading: Reading = { bytes: 0, bytes_max, chunks: [], fail: (error) => finish(() => reject(error)) };
-    shared.reading = reading;
-    const whole = () =>
-      finish(() =>
-        resolve(reading.chunks.length === 1 ? (reading.chunks[0] as Buffer) : Buffer.concat(reading.chunks)),
-      );
-    incoming.on("data", (chunk: Buffer) => {
-      if (shared.reading !== reading) return;
-      reading.bytes += chunk.length;
-      if (reading.bytes > bytes_max) {
-        reading.fail(new BrokerError("payload_too_large", `at most ${bytes_max} bytes`));
-        return;
-      }
-      reading.chunks.push(chunk);
-      // An event earlier than "end".
-      if (reading.bytes === length) whole();
-    });
-    incoming.on("end", whole);
-    incoming.on("error", () => reading.fail(new ClientGoneError("the body ended early")));
+    shared.reading = { bytes_max, resolve, reject };
+    shared.source.resume();
   });
 }
 
-/** Is it one of node's server, and not made by a test or another caller in this process? */
+/** Did it come by a connection, and was not made by a test or another caller in this process? */
 export const isIncoming = (request: Request): request is Request & IncomingRequest =>
   (request as unknown) instanceof IncomingRequest;
 
@@ -246,16 +282,21 @@ export type RequestOptions = {
   askForBody: (() => void) | undefined;
 };
 
-/** A request of node's server. */
+/** A request of a connection. Its body arrives by `push` and `complete`. */
 export function createRequest(
-  incoming: http.IncomingMessage,
+  { method, headers: raw }: { method: string; headers: string[] },
+  source: Source,
   { url, problemOf, askForBody }: RequestOptions,
 ): IncomingRequest {
-  const headers = new RequestHeaders(incoming.rawHeaders);
+  const headers = new RequestHeaders(raw);
   const shared: Shared = {
-    incoming,
+    source,
     headers,
     askForBody,
+    chunks: [],
+    bytes: 0,
+    is_whole: false,
+    is_discarded: false,
     body: undefined,
     reading: undefined,
     gone: undefined,
@@ -263,5 +304,5 @@ export function createRequest(
     cut_status: undefined,
     wait_ms: 0,
   };
-  return new IncomingRequest(incoming.method ?? "", url, shared, problemOf(headers));
+  return new IncomingRequest(method, url, shared, problemOf(headers));
 }
