@@ -8,6 +8,7 @@ import {
   type MetricValue,
   Registry,
 } from "prom-client";
+import { createHistogram, type Series } from "./histogram.ts";
 import type { MessageEvent, Observation, Observer } from "./observe.ts";
 
 /** A queue's depth as a scrape shows it. */
@@ -158,19 +159,15 @@ export function createMetrics(options: MetricsOptions): Metrics {
   collectDefaultMetrics({ register: registry, prefix: "", eventLoopMonitoringPrecision: 1000 });
   const registers = [registry];
 
-  const duration = new Histogram({
+  const duration = createHistogram(registry, {
     name: "http_request_duration_seconds",
     help: "The latency of the HTTP requests.",
-    labelNames: ["service", "handler", "method", "code"],
     buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
-    registers,
   });
-  const size = new Histogram({
+  const size = createHistogram(registry, {
     name: "http_response_size_bytes",
     help: "The size of the HTTP responses.",
-    labelNames: ["service", "handler", "method", "code"],
     buckets: [100, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9],
-    registers,
   });
   // Counted here and handed over at a scrape: as gauges the two changes of a request cost more than its routing.
   const in_flight = new Map<string, number>();
@@ -289,8 +286,7 @@ export function createMetrics(options: MetricsOptions): Metrics {
     depths_text = renderDepths(rows);
   }
 
-  // Children are looked up once: by label objects it costs as much as the request's routing.
-  const children = new Map<string, { duration: Histogram.Internal<string>; size: Histogram.Internal<string> }>();
+  const children = new Map<string, { duration: Series; size: Series }>();
   const methods = new Set(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]);
   function countRequest({
     request,
@@ -305,7 +301,7 @@ export function createMetrics(options: MetricsOptions): Metrics {
     let child = children.get(key);
     if (child === undefined) {
       const labels = { service: "", handler: route, method, code: String(status) };
-      child = { duration: duration.labels(labels), size: size.labels(labels) };
+      child = { duration: duration.of(labels), size: size.of(labels) };
       children.set(key, child);
     }
     child.duration.observe(latency_ms / 1000);

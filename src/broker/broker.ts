@@ -62,6 +62,9 @@ export type ReceiveRequest = ReceiveFrom & {
 
 type Flush<Item, Result> = BatcherOptions<Item, Result>["flush"];
 
+/** Consumers ack one message after the other: each is there again at once, and its next ack leaves with the others'. */
+const ack_regather_ms = 1;
+
 /**
  * Everything the service can do. Hot verbs gather concurrent calls into one statement; each call settles after commit.
  * Rejects with BrokerError (the caller's fault) or DatabaseError. Every call may run concurrently with any other.
@@ -152,14 +155,20 @@ export function createBroker(
       budget: bodies,
       flush,
     });
-  const byCount = <Item, Result>(name: string, flush: Flush<Item, Result>) =>
-    createBatcher<Item, Result>({ ...shared(name), weight: () => 1, weight_max: limits.items_max, flush });
+  const byCount = <Item, Result>(name: string, flush: Flush<Item, Result>, regather_ms_min = 0) =>
+    createBatcher<Item, Result>({
+      ...shared(name),
+      regather_ms: Math.max(regather_ms_min, limits.regather_ms ?? 0),
+      weight: () => 1,
+      weight_max: limits.items_max,
+      flush,
+    });
 
   const publishes = byBytes<PublishItem, Published>("publish", storePlain);
   const optioned = byBytes<OptionedItem, Published>("publish_with_options", storeOptioned);
   const keyed = byBytes<OptionedItem, Published>("publish_keyed", storeOptioned);
   const fanOuts = byBytes<FanOutItem, FannedOut>("fanout", fanOut);
-  const acks = byCount<SettleItem, undefined>("ack", ackAll);
+  const acks = byCount<SettleItem, undefined>("ack", ackAll, ack_regather_ms);
   const nacks = byCount<NackItem, undefined>("nack", nackAll);
   const extensions = byCount<ExtendItem, Extended>("extend", settle.extend);
 

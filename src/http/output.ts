@@ -1,8 +1,9 @@
 import { type TSchema, Type } from "@sinclair/typebox";
 import { BrokerError, catalogue, DatabaseError, type ErrorName, type Problem } from "../errors.ts";
 import { observe } from "../observe.ts";
-import { carryText, markStream } from "../web/answer.ts";
+import { markStream } from "../web/answer.ts";
 import { ClientGoneError } from "../web/request.ts";
+import { textResponse } from "../web/textResponse.ts";
 import { describeHeaders, type RequestHeader, type ResponseHeader } from "./headers.ts";
 
 const json_type = "application/json; charset=utf-8";
@@ -17,7 +18,7 @@ export function jsonText(status: number, text: string): Response {
     "cache-control": "no-store",
     "content-length": String(Buffer.byteLength(text)),
   };
-  return carryText(new Response(text, { status, headers }), text);
+  return textResponse(status, text, headers);
 }
 
 /** The same of a text that is made while it is written, and whose length nobody knows yet. */
@@ -37,7 +38,7 @@ export const wantsRepresentation = (request: Request): boolean =>
 
 /** 204 without a body. */
 export function noContent(headers?: Record<string, string>): Response {
-  return new Response(null, headers === undefined ? { status: 204 } : { status: 204, headers });
+  return textResponse(204, undefined, headers);
 }
 
 const words: Record<Problem["rule"], string> = {

@@ -2,10 +2,11 @@ import type { BlockList } from "node:net";
 import type { Broker } from "../broker/broker.ts";
 import type { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
-import { carryText, whenUnsent } from "../web/answer.ts";
+import { whenUnsent } from "../web/answer.ts";
 import { readBody } from "../web/body.ts";
 import { createGateway, type GatewayOptions, has_effect, requestId } from "../web/gateway.ts";
 import { mayWait } from "../web/request.ts";
+import { textResponse } from "../web/textResponse.ts";
 import { asSeenBy, checkAccess } from "./access.ts";
 import { createAttempts } from "./attempts.ts";
 import { SqsError, toSqsError } from "./errors.ts";
@@ -134,7 +135,7 @@ function respond(protocol: Protocol, status: number, text: string, id: string): 
     "cache-control": "no-store",
     "content-length": String(Buffer.byteLength(text)),
   };
-  return carryText(new Response(text, { status, headers }), text);
+  return textResponse(status, text, headers);
 }
 
 function refuse(request: Request, error: SqsError): Response {

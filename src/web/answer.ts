@@ -1,10 +1,4 @@
-type Carried = Response & { carried_text?: string; is_stream?: boolean; onUnsent?: () => void };
-
-/** Keeps a response's text beside it, so that a server need not read it out of the response again. */
-export function carryText(response: Response, text: string): Response {
-  (response as Carried).carried_text = text;
-  return response;
-}
+type Carried = Response & { carried_text?: string; is_stream?: boolean; onUnsent?: (() => void) | undefined };
 
 /** The text of a response that carries it. */
 export const carriedText = (response: Response): string | undefined => (response as Carried).carried_text;
@@ -21,7 +15,7 @@ export function whenUnsent(response: Response, onUnsent: () => void): Response {
 /** What is to be undone when this response cannot be handed over; at most once. */
 export function takeUnsent(response: Response): (() => void) | undefined {
   const { onUnsent } = response as Carried;
-  delete (response as Carried).onUnsent;
+  if (onUnsent !== undefined) (response as Carried).onUnsent = undefined;
   return onUnsent;
 }
 

@@ -49,7 +49,7 @@ function methodsOf({ method, hooks }: Served["routes"][number]): string[] {
 
 /** What GET would answer, without its body. */
 async function withoutBody(response: Response): Promise<Response> {
-  const headers = new Headers(response.headers);
+  const headers = new Headers([...response.headers]);
   if (!headers.has("content-length") && response.body !== null) {
     headers.set("content-length", String((await response.arrayBuffer()).byteLength));
   }

@@ -1,6 +1,7 @@
 import { STATUS_CODES } from "node:http";
 import { carriedText, isStream, takeUnsent } from "./answer.ts";
 import type { Connection, Exchange } from "./connection.ts";
+import { headerLines } from "./textResponse.ts";
 
 /** An answer of so many bytes is not waited for: it fits into what the system keeps. */
 const small_bytes_max = 65_536;
@@ -31,11 +32,8 @@ function statusLine(status: number): string {
 }
 
 /** Status line and headers, without the empty line that ends them. */
-function headText(response: Response): string {
-  let text = `${statusLine(response.status)}date: ${dateText()}\r\n`;
-  for (const [name, value] of response.headers) text += `${name}: ${value}\r\n`;
-  return text;
-}
+const headText = (response: Response): string =>
+  `${statusLine(response.status)}date: ${dateText()}\r\n${headerLines(response)}`;
 
 /** A whole response as bytes, for a connection that has no request; it is to be closed afterwards. */
 export const rawResponse = (response: Response): string =>

@@ -68,7 +68,7 @@ export const bytesOf = (leased: LeasedMessage[]): number => leased.reduce((sum, 
 type Bound = { bytes_max: number; is_one_free: string };
 
 type Leased = {
-  rows: (LeaseRow & { id: string })[];
+  rows: (LeaseRow & LeasedMessage)[];
   wait_seconds: number;
   /** More may be ready: it ended with the last row or byte that it was allowed. */
   is_full: boolean;
@@ -169,7 +169,8 @@ export function createReceive(
       label === undefined
         ? await db.run("receive", () => statements.any.execute(values))
         : await db.run("receive_labelled", () => statements.labelled.execute({ ...values, label }));
-    const [first] = rows;
+    // Of what is the same for all rows: it stands in one of them.
+    const first = rows.find(({ now }) => now !== null);
     if (first === undefined) return new BrokerError("queue_not_found");
     if (first.is_lease_too_long) {
       return invalid("ack_deadline_seconds", "at_most", first.max_lease_seconds);
@@ -177,6 +178,10 @@ export function createReceive(
     if (first.is_governed) {
       const leased = await leaseGoverned(from, limit, bound);
       if (leased !== undefined) return leased;
+    }
+    for (const row of rows) {
+      row.now = first.now;
+      row.first_leased_at ??= first.now;
     }
     const leased = noteLeased(queue_id, first.id === null ? [] : (rows as Leased["rows"]));
     const is_full = limit > 0 && (leased.length === limit || first.is_cut);
