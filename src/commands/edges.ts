@@ -31,7 +31,7 @@ export function createEdges(
   isStopping: () => boolean,
   tell: (told: Told) => void = () => {},
 ): Edges {
-  const http: Fetch = async (request) => await app.fetch(request);
+  const http: Fetch = (request) => Promise.resolve(app.fetch(request));
   if (config.PSQLQUEUE_SQS === "off") return { main: http, sqs: undefined, hear: () => {} };
   const keys = config.PSQLQUEUE_SQS_ACCESS_KEYS;
   // Where API keys are asked for, SQS is no way round them.

@@ -20,6 +20,8 @@ export type ConnectionOptions = {
   createRequest(head: Head, connection: Connection): IncomingRequest;
   /** What arrived is no HTTP. */
   onBroken(connection: Connection, error: ParserError): void;
+  /** Handling what arrived has failed. */
+  onError(error: unknown): void;
   /** A request took too long. It is to be answered so, in its turn. */
   onLate(connection: Connection, exchange: Exchange): void;
   idle_seconds_max: number;
@@ -93,6 +95,7 @@ export class Connection implements WireEvents {
   readonly onDrain: WireEvents["onDrain"];
   readonly onEnd: WireEvents["onEnd"];
   readonly onClose: WireEvents["onClose"];
+  readonly onError: WireEvents["onError"];
 
   constructor(wire: Wire, options: ConnectionOptions, onGone: () => void) {
     this.wire = wire;
@@ -110,6 +113,7 @@ export class Connection implements WireEvents {
     this.onDrain = () => this.#flushed?.resolve();
     this.onEnd = () => this.#takeEnd();
     this.onClose = () => this.#close();
+    this.onError = options.onError;
   }
 
   get remote_address(): string {

@@ -136,6 +136,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
       observe({ kind: "malformed_request", reason: `${error.code ?? error.message}`, request_id: "" });
       connection.break(rawResponse(refusal(parserError(error))));
     },
+    onError: (error) => observe({ kind: "internal_error", where: "connection", error }),
     onLate(connection, exchange) {
       const why = `no answer within ${options.handler_seconds_max} s; it may still happen`;
       const response = refusal(new BrokerError("unavailable", why));

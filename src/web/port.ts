@@ -30,6 +30,8 @@ export type WireEvents = {
   onEnd(): void;
   /** Nothing follows. */
   onClose(): void;
+  /** One of the others threw this, and the connection is closed for it. */
+  onError(error: unknown): void;
 };
 
 export type Port = {
@@ -50,7 +52,7 @@ type PortOptions = {
 const tls_version_min = 0x0303;
 
 type Socket = Bun.Socket<Held>;
-type Held = { onData(bytes: Buffer): void; onDrain(): void; onEnd(): void; onClose(): void };
+type Held = WireEvents;
 
 class SocketWire implements Wire {
   readonly is_encrypted: boolean;
@@ -139,6 +141,7 @@ export function openPort(options: PortOptions, accept: (wire: Wire) => WireEvent
     socket.data = {
       onData: events.onData,
       onEnd: events.onEnd,
+      onError: events.onError,
       onDrain() {
         wire.flush();
         if (wire.is_flushed) events.onDrain();
@@ -162,8 +165,10 @@ export function openPort(options: PortOptions, accept: (wire: Wire) => WireEvent
       drain: (socket) => socket.data.onDrain(),
       end: (socket) => socket.data.onEnd(),
       close: (socket) => socket.data.onClose(),
-      error() {
-        // A close follows.
+      // What one of the events threw. That the connection failed is told by its end.
+      error(socket, error) {
+        socket.data.onError(error);
+        socket.terminate();
       },
     },
   });
