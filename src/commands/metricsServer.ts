@@ -3,6 +3,7 @@ import { BrokerError } from "../errors.ts";
 import { refusal, refusalOf } from "../http/output.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Auth } from "../web/auth.ts";
+import { nativeResponse } from "../web/textResponse.ts";
 import type { Link } from "./link.ts";
 
 type MetricsServerOptions = {
@@ -35,7 +36,7 @@ export function serveMetrics(
     reusePort: link !== undefined,
     async fetch(request) {
       const refused = config.PSQLQUEUE_METRICS_AUTH === "on" ? await refuseScrape(keys, request) : undefined;
-      if (refused !== undefined) return refused;
+      if (refused !== undefined) return nativeResponse(refused);
       const others = link === undefined ? [] : await link.collect(await metrics.collect());
       return new Response(await metrics.scrape(others), {
         headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },

@@ -110,7 +110,10 @@ export class Connection implements WireEvents {
       onComplete: () => this.#complete(),
     });
     this.onData = (bytes) => this.#take(bytes);
-    this.onDrain = () => this.#flushed?.resolve();
+    this.onDrain = () => {
+      this.note();
+      if (wire.is_flushed) this.#flushed?.resolve();
+    };
     this.onEnd = () => this.#takeEnd();
     this.onClose = () => this.#close();
     this.onError = options.onError;

@@ -10,7 +10,7 @@ export type Wire = {
   readonly is_encrypted: boolean;
   /** Sends in order, text as UTF-8; what the system does not take at once is kept. Does nothing on a closed one. */
   write(data: string | Uint8Array): void;
-  /** Has the system taken all that was written? Else `onDrain` says when. */
+  /** Has the system taken all that was written? */
   readonly is_flushed: boolean;
   /** Ends our side after what was written. */
   end(): void;
@@ -25,6 +25,7 @@ export type Wire = {
 export type WireEvents = {
   /** The bytes are valid during the call only. */
   onData(bytes: Buffer): void;
+  /** The client took some of what was kept. */
   onDrain(): void;
   /** The client has ended its side; ours is open. */
   onEnd(): void;
@@ -144,7 +145,7 @@ export function openPort(options: PortOptions, accept: (wire: Wire) => WireEvent
       onError: events.onError,
       onDrain() {
         wire.flush();
-        if (wire.is_flushed) events.onDrain();
+        events.onDrain();
       },
       onClose() {
         wire.markClosed();

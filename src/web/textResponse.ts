@@ -118,7 +118,14 @@ class TextResponse {
 // So that the router takes it for a response, and hands it on as it is.
 Object.setPrototypeOf(TextResponse.prototype, Response.prototype);
 
-/** A response of text, or without a body. */
+/** The same as a response of the runtime, for its own server. */
+export function nativeResponse(response: Response): Response {
+  const own: unknown = response;
+  if (!(own instanceof TextResponse)) return response;
+  return new Response(own.carried_text ?? null, { status: own.status, headers: [...own.headers] });
+}
+
+/** A response of text, or without a body. Only our listener can send it: see nativeResponse. */
 export const textResponse = (
   status: number,
   text: string | undefined,
