@@ -7,7 +7,7 @@ import { addObserver } from "../src/observe.ts";
 import { createQueue, is_embedded, type Service, serveOn, serviceForFile, uniqueId } from "./harness.ts";
 import { refused, verbsOf } from "./verbs.ts";
 
-// See embeddedSuite.test.ts.
+// See onEmbedded.ts.
 if (is_embedded) await import("./sealingEntry.test.ts");
 
 const key = (byte: number) => Buffer.alloc(32, byte);

@@ -1,0 +1,3 @@
+import { onEmbedded } from "./onEmbedded.ts";
+
+onEmbedded(1, 2);
