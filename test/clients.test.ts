@@ -150,6 +150,24 @@ describe("a client that ends its side after the request", () => {
   });
 });
 
+test("a slow reader gets all of an answer after which the connection ends", async () => {
+  const patient = await listen(service.app, { idle_seconds_max: 60 });
+  const queue = await createQueue(service);
+  await service.call("POST", `/v1/queues/${queue}/messages`, { body: "x".repeat(300_000) });
+  const socket = net.connect({ port: patient.port, host: "127.0.0.1" });
+  let got = 0;
+  socket.on("data", (chunk) => {
+    got += chunk.length;
+  });
+  socket.pause();
+  socket.write(`GET /v1/queues/${queue}/messages HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+  await Bun.sleep(3500);
+  socket.resume();
+  await new Promise((resolve) => socket.once("close", resolve));
+  expect(got).toBeGreaterThan(300_000);
+  await patient.stop(true);
+}, 20_000);
+
 describe("a client that leaves", () => {
   test("in a long poll, in an upload, or with a broken body is counted as 499 or 400 and is no error of ours", async () => {
     const queue = await createQueue(service);

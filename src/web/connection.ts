@@ -37,7 +37,7 @@ const proof_ms_min = 50;
 const proof_ms_max = 500;
 /** How long what a refused client still sends is read and dropped: closing earlier would destroy the answer. */
 const discard_ms_max = 5000;
-/** How long a client is waited for to close its side after we have closed ours. */
+/** How long a client that was refused is listened to, so that the closing does not destroy the answer. */
 const linger_ms = 1000;
 /** Bytes of bodies that nobody reads yet, and requests that are not answered yet, beyond which no more is read. */
 const kept_bytes_max = 1_048_576;
@@ -191,10 +191,10 @@ export class Connection implements WireEvents {
   break(refusal: string): void {
     this.#is_broken = true;
     const broken = this.#incoming;
-    if (broken !== undefined) {
-      this.#exchanges.splice(this.#exchanges.indexOf(broken), 1);
-      broken.request.markGone();
-    }
+    // It may have been refused already, while its body still arrived.
+    const at = broken === undefined ? -1 : this.#exchanges.indexOf(broken);
+    if (at >= 0) this.#exchanges.splice(at, 1);
+    broken?.request.markGone();
     if (this.#exchanges.length === 0) this.#refuse(refusal);
     else this.#refusal = refusal;
   }
@@ -298,13 +298,15 @@ export class Connection implements WireEvents {
   #refuse(refusal: string): void {
     if (!this.#is_ending) this.wire.write(refusal);
     this.#endSoon();
+    this.#end_ms = Math.min(this.#end_ms, performance.now() + linger_ms);
   }
 
+  /** Ends our side. A client that is slow may still be reading what the system keeps for it. */
   #endSoon(): void {
     if (this.#is_ending) return;
     this.#is_ending = true;
     this.wire.end();
-    this.#end_ms = Math.min(this.#end_ms, performance.now() + linger_ms);
+    this.#end_ms = Math.min(this.#end_ms, performance.now() + this.#options.idle_seconds_max * 1000);
   }
 
   #close(): void {
