@@ -199,7 +199,7 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
       end as verdict`);
   // One row without a message when there is none: the queue exists, and what time it is. What is the same for all is
   // said in the first row only, for writing and reading a time costs as much as the rest of a row.
-  const once = (text: SQL) => sql`case when leased.n > 1 then null else ${text} end`;
+  const once = (text: SQL) => sql`case when leased.n > first.n then null else ${text} end`;
   const answer = orm
     .$with("answer", {
       now: column<string>("now"),
@@ -234,6 +234,8 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
         ${once(sql`queue.is_governed`)} as is_governed,
         ${once(sql`(select coalesce(bool_or(not ${is_within}), false) from pick)`)} as is_cut, leased.*
       from queue
+      -- Not always 1: what somebody else has just changed is picked and not leased.
+      cross join (select min(leased.n) as n from leased) as first
       left join leased on true
       order by leased.ready_at, leased.id`);
   return prepare<LeaseRow>(orm.with(queue, pick, leased, answer).select().from(answer), name);
