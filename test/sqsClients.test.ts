@@ -153,9 +153,11 @@ describe("sqs-consumer and sqs-producer", () => {
     let beats = 0;
     const counting = sqs.client();
     counting.middlewareStack.add(
-      (next, context) => (given) => {
+      (next, context) => async (given) => {
+        const answer = await next(given);
+        // Not before: it would race the delete that ends the handling.
         if (context.commandName === "ChangeMessageVisibilityCommand") beats += 1;
-        return next(given);
+        return answer;
       },
       { step: "initialize", name: "count" },
     );
