@@ -16,28 +16,26 @@ export function createHistogram(
   registry: Registry,
   { name, help, buckets }: { name: string; help: string; buckets: number[] },
 ): { of(labels: Labels): Series } {
-  const all: { labels: Labels; counts: number[]; read(): { sum: number; count: number } }[] = [];
+  const all: { labels: Labels; counts: number[]; sum: number; count: number }[] = [];
 
   function open(labels: Labels): Series {
     // The last are those beyond all bounds.
     const counts = new Array<number>(buckets.length + 1).fill(0);
-    let sum = 0;
-    let count = 0;
-    all.push({ labels, counts, read: () => ({ sum, count }) });
+    const own = { labels, counts, sum: 0, count: 0 };
+    all.push(own);
     return {
       observe(value) {
         let at = 0;
         while (at < buckets.length && value > (buckets[at] as number)) at++;
         counts[at] = (counts[at] as number) + 1;
-        sum += value;
-        count += 1;
+        own.sum += value;
+        own.count += 1;
       },
     };
   }
 
   const values = () =>
-    all.flatMap(({ labels, counts, read }) => {
-      const { sum, count } = read();
+    all.flatMap(({ labels, counts, sum, count }) => {
       let so_far = 0;
       const bounded = buckets.map((bound, i) => {
         so_far += counts[i] as number;
@@ -50,16 +48,8 @@ export function createHistogram(
         { labels, value: count, metricName: `${name}_count` },
       ];
     });
-  const metric = {
-    name,
-    help,
-    type: "histogram",
-    aggregator: "sum",
-    get: async () => ({ name, help, type: "histogram", aggregator: "sum", values: values() }),
-    reset() {
-      all.length = 0;
-    },
-  };
+  const described = { name, help, type: "histogram", aggregator: "sum" };
+  const metric = { ...described, get: async () => ({ ...described, values: values() }) };
   registry.registerMetric(metric as unknown as Metric);
   return { of: open };
 }

@@ -138,13 +138,13 @@ export function createBroker(
   const ackAll = counted("acked", settle.ack);
   const nackAll = counted("nacked", settle.nack);
 
-  const shared = (name: string) => ({
+  const shared = (name: string, regather_ms_min = 0) => ({
     name,
     lanes: limits.lanes,
     items_max: limits.items_max,
     waiting_max: limits.waiting_max,
     waiting_ms_max: limits.statement_ms_max,
-    regather_ms: limits.regather_ms ?? 0,
+    regather_ms: Math.max(regather_ms_min, limits.regather_ms ?? 0),
     onFlush: (items: number, duration_ms: number) => observe({ kind: "batch", verb: name, items, duration_ms }),
   });
   const byBytes = <Item extends Outgoing, Result>(name: string, flush: Flush<Item, Result>) =>
@@ -157,8 +157,7 @@ export function createBroker(
     });
   const byCount = <Item, Result>(name: string, flush: Flush<Item, Result>, regather_ms_min = 0) =>
     createBatcher<Item, Result>({
-      ...shared(name),
-      regather_ms: Math.max(regather_ms_min, limits.regather_ms ?? 0),
+      ...shared(name, regather_ms_min),
       weight: () => 1,
       weight_max: limits.items_max,
       flush,

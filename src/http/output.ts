@@ -16,7 +16,6 @@ export function jsonText(status: number, text: string): Response {
     "content-type": json_type,
     // A receive and a statistic are different every time; no cache between us and the client may keep one.
     "cache-control": "no-store",
-    "content-length": String(Buffer.byteLength(text)),
   };
   return textResponse(status, text, headers);
 }

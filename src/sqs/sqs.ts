@@ -133,7 +133,6 @@ function respond(protocol: Protocol, status: number, text: string, id: string): 
     "content-type": protocol === "json" ? json_type : "text/xml",
     "x-amzn-requestid": id,
     "cache-control": "no-store",
-    "content-length": String(Buffer.byteLength(text)),
   };
   return textResponse(status, text, headers);
 }

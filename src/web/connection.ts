@@ -72,7 +72,6 @@ export class Connection implements WireEvents {
   #arrived: Exchange[] = [];
   /** Whose body is arriving. */
   #incoming: Exchange | undefined;
-  #is_used = false;
   #is_broken = false;
   /** Of what broke it, while earlier requests are being answered. */
   #refusal: string | undefined;
@@ -83,7 +82,7 @@ export class Connection implements WireEvents {
   #has_ended = false;
   #held: { since_ms: number; release(): void } | undefined;
   #flushed: PromiseWithResolvers<void> | undefined;
-  /** Since when the headers of a request are waited for. */
+  /** Since when headers are waited for: from the start, and again from the first byte of the next request. */
   #head_since_ms: number | undefined = performance.now();
   /** Of the last sign of life. */
   #last_ms = performance.now();
@@ -216,7 +215,7 @@ export class Connection implements WireEvents {
       const error: ParserError = new Error("the headers did not arrive in time");
       error.code = "ERR_HTTP_REQUEST_TIMEOUT";
       this.#options.onBroken(this, error);
-    } else if (this.#is_used && now_ms - this.#last_ms > idle_seconds_max * 1000) this.wire.destroy();
+    } else if (now_ms - this.#last_ms > idle_seconds_max * 1000) this.wire.destroy();
   }
 
   #take(bytes: Buffer): void {
@@ -240,7 +239,6 @@ export class Connection implements WireEvents {
 
   #begin(head: Head): void {
     this.#held?.release();
-    this.#is_used = true;
     this.#head_since_ms = undefined;
     const now_ms = performance.now();
     this.#last_ms = now_ms;

@@ -6,7 +6,7 @@ import type { Connection, Exchange } from "./connection.ts";
 import { createConnections } from "./connections.ts";
 import { type Head, header_bytes_max, type ParserError } from "./parser.ts";
 import { type Certificates, openPort, type Port } from "./port.ts";
-import { createRequest, type RequestHeaders } from "./request.ts";
+import { createRequest, RequestHeaders } from "./request.ts";
 import { rawResponse, sendResponse } from "./send.ts";
 import { readTarget } from "./target.ts";
 
@@ -66,7 +66,12 @@ function parserError(error: ParserError): BrokerError {
 }
 
 /** A request that no route may see: without a host that names one server, or with a path that is not what it seems. */
-function problemOf(head: Head, headers: RequestHeaders, target: string | undefined): BrokerError | undefined {
+function problemOf(
+  head: Head,
+  headers: RequestHeaders,
+  target: string | undefined,
+  expectation: string | null,
+): BrokerError | undefined {
   if (head.headers.length > 2 * headers_max) {
     return new BrokerError("headers_too_large", `a request may have ${headers_max} headers`);
   }
@@ -79,7 +84,6 @@ function problemOf(head: Head, headers: RequestHeaders, target: string | undefin
     return new BrokerError("bad_request", "the Host header is not a host");
   }
   if (headers.count("host") > 1) return new BrokerError("bad_request", "there is more than one Host header");
-  const expectation = head.is_modern ? headers.get("expect") : null;
   if (expectation !== null && !waits_for_us.test(expectation)) return new BrokerError("expectation_failed");
   return target === undefined ? new BrokerError("route_not_found") : undefined;
 }
@@ -124,11 +128,12 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     ...options,
     createRequest(head, connection) {
       const target = readTarget(head.target);
-      const expects = head.is_modern && head.headers.some((own) => own.length === 6 && own.toLowerCase() === "expect");
-      return createRequest(head, connection, {
+      const headers = new RequestHeaders(head.headers);
+      const expectation = head.is_modern ? headers.get("expect") : null;
+      return createRequest(head.method, headers, connection, {
         url: `http://localhost${target ?? "/"}`,
-        problemOf: (headers) => problemOf(head, headers, target),
-        askForBody: expects ? () => connection.wire.write(continues) : undefined,
+        problem: problemOf(head, headers, target, expectation),
+        askForBody: expectation === null ? undefined : () => connection.wire.write(continues),
       });
     },
     onRequest: (connection, exchange) => void answer(connection, exchange),

@@ -52,8 +52,9 @@ type PortOptions = {
 /** TLS 1.2, as the protocol numbers it. */
 const tls_version_min = 0x0303;
 
-type Socket = Bun.Socket<Held>;
-type Held = WireEvents;
+type Socket = Bun.Socket<WireEvents>;
+
+const bytesOf = (data: string | Uint8Array) => (typeof data === "string" ? Buffer.from(data) : data);
 
 class SocketWire implements Wire {
   readonly is_encrypted: boolean;
@@ -82,13 +83,13 @@ class SocketWire implements Wire {
   write(data: string | Uint8Array): void {
     if (this.#is_closed || data.length === 0) return;
     if (this.#unsent.length > 0) {
-      this.#unsent.push(typeof data === "string" ? Buffer.from(data) : data);
+      this.#unsent.push(bytesOf(data));
       return;
     }
     const length = typeof data === "string" ? Buffer.byteLength(data) : data.length;
     const written = Math.max(0, this.#socket.write(data));
     if (written >= length) return;
-    this.#unsent.push((typeof data === "string" ? Buffer.from(data) : data).subarray(written));
+    this.#unsent.push(bytesOf(data).subarray(written));
   }
 
   end(): void {
@@ -154,7 +155,7 @@ export function openPort(options: PortOptions, accept: (wire: Wire) => WireEvent
     };
   };
   const shared = { reusePort: is_shared };
-  const server = Bun.listen<Held>({
+  const server = Bun.listen<WireEvents>({
     hostname,
     port,
     ...shared,

@@ -277,18 +277,19 @@ export function withTarget(request: Request, method: string, url: string): Reque
 
 export type RequestOptions = {
   url: string;
-  problemOf(headers: RequestHeaders): BrokerError | undefined;
+  /** Why it is refused before anybody looks for its route. */
+  problem: BrokerError | undefined;
   /** Where the client waits until it is told to send the body. */
   askForBody: (() => void) | undefined;
 };
 
 /** A request of a connection. Its body arrives by `push` and `complete`. */
 export function createRequest(
-  { method, headers: raw }: { method: string; headers: string[] },
+  method: string,
+  headers: RequestHeaders,
   source: Source,
-  { url, problemOf, askForBody }: RequestOptions,
+  { url, problem, askForBody }: RequestOptions,
 ): IncomingRequest {
-  const headers = new RequestHeaders(raw);
   const shared: Shared = {
     source,
     headers,
@@ -304,5 +305,5 @@ export function createRequest(
     cut_status: undefined,
     wait_ms: 0,
   };
-  return new IncomingRequest(method, url, shared, problemOf(headers));
+  return new IncomingRequest(method, url, shared, problem);
 }

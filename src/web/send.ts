@@ -100,7 +100,7 @@ export async function sendResponse(connection: Connection, exchange: Exchange, r
   // HTTP/1.0 knows no other end of a body of unknown length.
   if (response.headers.get("connection") === "close" || (is_stream && !exchange.is_modern))
     exchange.keeps_alive = false;
-  const length = is_stream ? undefined : text === undefined ? (bytes?.length ?? 0) : Buffer.byteLength(text);
+  const length = is_stream ? undefined : (bytes?.length ?? Number(response.headers.get("content-length") ?? 0));
   const head = headText(response) + framing(exchange, response, length);
   if (request.method === "HEAD" || never_has_body(response.status)) wire.write(head);
   else if (text !== undefined) wire.write(head + text);

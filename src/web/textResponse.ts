@@ -80,6 +80,7 @@ class TextResponse {
     this.status = status;
     this.carried_text = text;
     this.headers = new TextHeaders(headers);
+    if (text !== undefined) this.headers.set("content-length", String(Buffer.byteLength(text)));
   }
 
   get ok(): boolean {
@@ -125,7 +126,7 @@ export function nativeResponse(response: Response): Response {
   return new Response(own.carried_text ?? null, { status: own.status, headers: [...own.headers] });
 }
 
-/** A response of text, or without a body. Only our listener can send it: see nativeResponse. */
+/** A response of text, with its length, or without a body. Only our listener can send it: see nativeResponse. */
 export const textResponse = (
   status: number,
   text: string | undefined,
