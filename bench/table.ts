@@ -2,10 +2,11 @@ import type { NullRate, Row } from "./cells.ts";
 import type { FlatRow } from "./flat/bed.ts";
 import type { Latency } from "./tally.ts";
 
-const grouped = (value: number) => Math.round(value).toLocaleString("en-US").replaceAll(",", " ");
+/** 12 345. */
+export const grouped = (value: number) => Math.round(value).toLocaleString("en-US").replaceAll(",", " ");
 
 /** Three digits at most: 0.43, 5.2, 118. */
-function short(value: number | undefined): string {
+export function short(value: number | undefined): string {
   if (value === undefined) return "–";
   return value >= 100 ? grouped(value) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
 }

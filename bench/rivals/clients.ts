@@ -1,0 +1,14 @@
+import type { Client } from "./client.ts";
+
+const clients = {
+  "psqlqueue-http": async (place) => (await import("./clients/psqlqueue.ts")).openPlain(place),
+  "psqlqueue-client": async (place) => (await import("./clients/psqlqueue.ts")).openFetching(place),
+} satisfies Record<string, (place: Record<string, string>) => Promise<Client>>;
+
+/** A client's name. */
+export type ClientName = keyof typeof clients;
+
+/** Connects to what `place` says. Each process loads the code of one client only. */
+export function openClient(name: ClientName, place: Record<string, string>): Promise<Client> {
+  return clients[name](place);
+}

@@ -1,0 +1,58 @@
+// Who is compared, and what is not the same about each.
+
+import type { ClientName } from "./clients.ts";
+import { type Server, startPsqlqueue } from "./servers.ts";
+
+/** A queue that runs, with the client that is measured. */
+export type Rival = {
+  name: string;
+  client: ClientName;
+  server: Server;
+  /** For the table: what a power cut takes of what was confirmed, as its documentation says. */
+  loses: string;
+  /** What is not the same as with the others. */
+  notes: string[];
+};
+
+const nothing = "nothing confirmed";
+
+/** Two rows share a server, which the first of them starts. */
+function shared<Started>(start: () => Promise<Started>): () => Promise<Started> {
+  let started: Promise<Started> | undefined;
+  return () => {
+    started ??= start();
+    return started;
+  };
+}
+
+const psqlqueue = shared(startPsqlqueue);
+
+const ours = async (name: string, client: ClientName, note: string): Promise<Rival> => ({
+  name,
+  client,
+  server: await psqlqueue(),
+  loses: nothing,
+  notes: [note],
+});
+
+const starts = {
+  psqlqueue: () =>
+    ours(
+      "psqlqueue, plain sockets",
+      "psqlqueue-http",
+      "its client is that of bench/run.ts, leaner than a library: what compares with the others is the row of its client",
+    ),
+  "psqlqueue-client": () =>
+    ours("psqlqueue, its client", "psqlqueue-client", "the published client, fetch over HTTP; same server as above"),
+} satisfies Record<string, () => Promise<Rival>>;
+
+/** What `--only` takes. */
+export type RivalName = keyof typeof starts;
+
+/** All of them, in the order of the table. */
+export const rival_names = Object.keys(starts) as RivalName[];
+
+/** Starts what a row needs. Throws MissingError where it is not on this machine. */
+export function startRival(name: RivalName): Promise<Rival> {
+  return starts[name]();
+}
