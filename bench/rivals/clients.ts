@@ -3,6 +3,7 @@ import type { Client } from "./client.ts";
 const clients = {
   "psqlqueue-http": async (place) => (await import("./clients/psqlqueue.ts")).openPlain(place),
   "psqlqueue-client": async (place) => (await import("./clients/psqlqueue.ts")).openFetching(place),
+  "pg-boss": async (place) => (await import("./clients/pgBoss.ts")).openPgBoss(place),
 } satisfies Record<string, (place: Record<string, string>) => Promise<Client>>;
 
 /** A client's name. */

@@ -1,7 +1,7 @@
 // Who is compared, and what is not the same about each.
 
 import type { ClientName } from "./clients.ts";
-import { type Server, startPsqlqueue } from "./servers.ts";
+import { type Server, startPostgres, startPsqlqueue } from "./servers.ts";
 
 /** A queue that runs, with the client that is measured. */
 export type Rival = {
@@ -35,6 +35,17 @@ const ours = async (name: string, client: ClientName, note: string): Promise<Riv
   notes: [note],
 });
 
+const library = async (name: "pg-boss", own: Pick<Rival, "loses" | "notes">): Promise<Rival> => ({
+  name,
+  client: name,
+  server: await startPostgres(name),
+  loses: own.loses,
+  notes: [
+    "a library: there is no hop to a server of its own, and its work is its client's and PostgreSQL's",
+    ...own.notes,
+  ],
+});
+
 const starts = {
   psqlqueue: () =>
     ours(
@@ -44,6 +55,15 @@ const starts = {
     ),
   "psqlqueue-client": () =>
     ours("psqlqueue, its client", "psqlqueue-client", "the published client, fetch over HTTP; same server as above"),
+  "pg-boss": () =>
+    library("pg-boss", {
+      loses: nothing,
+      notes: [
+        "its default pool of 10 connections",
+        "send; a loop of fetch (10 jobs; again 10 ms after an empty one) and complete for each, where work() asks once in 0.5 s at most",
+        "completed jobs stay in its table",
+      ],
+    }),
 } satisfies Record<string, () => Promise<Rival>>;
 
 /** What `--only` takes. */

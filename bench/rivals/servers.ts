@@ -1,8 +1,11 @@
 // The servers that the clients work with: each private, in a directory of its own, ended with the run. Nothing is
 // installed: a server that is not there is a row that is not there.
 
+import { readFileSync } from "node:fs";
 import path from "node:path";
 import postgres from "postgres";
+import { startCluster } from "../../test/postgres.ts";
+import { atEnd } from "../children.ts";
 import { createQueue } from "../queues.ts";
 import { openSubject } from "../subject.ts";
 
@@ -47,4 +50,15 @@ export async function startPsqlqueue(): Promise<Server> {
     version,
     setting: await settingOf(database_url),
   };
+}
+
+/** A PostgreSQL for a library, with the settings of ours. */
+export async function startPostgres(library: string): Promise<Server> {
+  const cluster = await startCluster({ settings: { shared_buffers: "256MB" } });
+  atEnd(() => cluster.remove());
+  const url = await cluster.createDatabase("bench");
+  const [postmaster] = readFileSync(path.join(cluster.data_directory, "postmaster.pid"), "utf8").split("\n");
+  const manifest = path.join(import.meta.dir, "../../node_modules", library, "package.json");
+  const { version } = await Bun.file(manifest).json();
+  return { place: { url }, pids: [Number(postmaster)], version, setting: await settingOf(url) };
 }
