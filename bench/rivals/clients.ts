@@ -4,6 +4,7 @@ const clients = {
   "psqlqueue-http": async (place) => (await import("./clients/psqlqueue.ts")).openPlain(place),
   "psqlqueue-client": async (place) => (await import("./clients/psqlqueue.ts")).openFetching(place),
   "pg-boss": async (place) => (await import("./clients/pgBoss.ts")).openPgBoss(place),
+  "graphile-worker": async (place) => (await import("./clients/graphileWorker.ts")).openGraphileWorker(place),
 } satisfies Record<string, (place: Record<string, string>) => Promise<Client>>;
 
 /** A client's name. */

@@ -35,7 +35,7 @@ const ours = async (name: string, client: ClientName, note: string): Promise<Riv
   notes: [note],
 });
 
-const library = async (name: "pg-boss", own: Pick<Rival, "loses" | "notes">): Promise<Rival> => ({
+const library = async (name: "pg-boss" | "graphile-worker", own: Pick<Rival, "loses" | "notes">): Promise<Rival> => ({
   name,
   client: name,
   server: await startPostgres(name),
@@ -62,6 +62,14 @@ const starts = {
         "its default pool of 10 connections",
         "send; a loop of fetch (10 jobs; again 10 ms after an empty one) and complete for each, where work() asks once in 0.5 s at most",
         "completed jobs stay in its table",
+      ],
+    }),
+  "graphile-worker": () =>
+    library("graphile-worker", {
+      loses: "acks under way",
+      notes: [
+        "addJob on its default pool of 10 connections; one runner of 64 jobs at a time on 66 connections, as it advises, with a local queue of 640 and a task that does nothing",
+        "a worker takes its next job before the completion of the last one is committed: a message counts when its completion is handed to the pool, and runs again when that is lost",
       ],
     }),
 } satisfies Record<string, () => Promise<Rival>>;
