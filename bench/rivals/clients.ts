@@ -5,6 +5,7 @@ const clients = {
   "psqlqueue-client": async (place) => (await import("./clients/psqlqueue.ts")).openFetching(place),
   "pg-boss": async (place) => (await import("./clients/pgBoss.ts")).openPgBoss(place),
   "graphile-worker": async (place) => (await import("./clients/graphileWorker.ts")).openGraphileWorker(place),
+  rabbitmq: async (place) => (await import("./clients/rabbitmq.ts")).openRabbitmq(place),
 } satisfies Record<string, (place: Record<string, string>) => Promise<Client>>;
 
 /** A client's name. */

@@ -1,7 +1,7 @@
 // Who is compared, and what is not the same about each.
 
 import type { ClientName } from "./clients.ts";
-import { type Server, startPostgres, startPsqlqueue } from "./servers.ts";
+import { type Server, startPostgres, startPsqlqueue, startRabbitmq } from "./servers.ts";
 
 /** A queue that runs, with the client that is measured. */
 export type Rival = {
@@ -26,6 +26,7 @@ function shared<Started>(start: () => Promise<Started>): () => Promise<Started> 
 }
 
 const psqlqueue = shared(startPsqlqueue);
+const rabbitmq = shared(startRabbitmq);
 
 const ours = async (name: string, client: ClientName, note: string): Promise<Rival> => ({
   name,
@@ -45,6 +46,21 @@ const library = async (name: "pg-boss" | "graphile-worker", own: Pick<Rival, "lo
     ...own.notes,
   ],
 });
+
+async function rabbitmqOf(queue_type: "quorum" | "classic", note: string): Promise<Rival> {
+  const server = await rabbitmq();
+  return {
+    name: `RabbitMQ, ${queue_type}`,
+    client: "rabbitmq",
+    server: { ...server, place: { ...server.place, queue_type, queue: `bench-${queue_type}` } },
+    loses: "acks under way",
+    notes: [
+      note,
+      "persistent messages, publisher confirms, prefetch 10; a channel for each publisher and consumer, on two connections",
+      "nothing confirms an ack: a message counts when its ack is written, and comes again when that ack is lost",
+    ],
+  };
+}
 
 const starts = {
   psqlqueue: () =>
@@ -72,6 +88,10 @@ const starts = {
         "a worker takes its next job before the completion of the last one is committed: a message counts when its completion is handed to the pool, and runs again when that is lost",
       ],
     }),
+  "rabbitmq-quorum": () =>
+    rabbitmqOf("quorum", "one node: its log is flushed before a confirm, but there is no second replica"),
+  "rabbitmq-classic": () =>
+    rabbitmqOf("classic", "flushed before a confirm, once for all that came within an interval"),
 } satisfies Record<string, () => Promise<Rival>>;
 
 /** What `--only` takes. */

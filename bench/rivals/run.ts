@@ -14,6 +14,8 @@ Puts other queues through the same work as psqlqueue, one after the other, and p
 
   --only LIST   of ${rival_names.join(",")}
   --seconds N   of a measurement, default 1.5; each is taken twice
+
+RabbitMQ and NATS are measured where Debian's packages rabbitmq-server and nats-server are installed.
 `;
 
 const seconds_max = 60;

@@ -1,11 +1,11 @@
 // The servers that the clients work with: each private, in a directory of its own, ended with the run. Nothing is
 // installed: a server that is not there is a row that is not there.
 
-import { readFileSync } from "node:fs";
+import { existsSync, globSync, mkdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import postgres from "postgres";
-import { startCluster } from "../../test/postgres.ts";
-import { atEnd } from "../children.ts";
+import { freePort, startCluster } from "../../test/postgres.ts";
+import { atEnd, endAtEnd, temporaryDirectory, waitForText } from "../children.ts";
 import { createQueue } from "../queues.ts";
 import { openSubject } from "../subject.ts";
 
@@ -24,6 +24,8 @@ export type Server = {
 export class MissingError extends Error {
   override readonly name = "MissingError";
 }
+
+const start_ms_max = 60_000;
 
 /** PostgreSQL's settings that say whether a commit is on disk before it is answered, as the server has them. */
 async function settingOf(database_url: string): Promise<string> {
@@ -61,4 +63,55 @@ export async function startPostgres(library: string): Promise<Server> {
   const manifest = path.join(import.meta.dir, "../../node_modules", library, "package.json");
   const { version } = await Bun.file(manifest).json();
   return { place: { url }, pids: [Number(postmaster)], version, setting: await settingOf(url) };
+}
+
+const rabbitmq_folder = "/usr/lib/rabbitmq/bin";
+
+/** RabbitMQ of Debian's package, with a port mapper of its own: the usual one would stay when the server is gone. */
+export async function startRabbitmq(): Promise<Server> {
+  const program = path.join(rabbitmq_folder, "rabbitmq-server");
+  const epmd = Bun.which("epmd");
+  if (!existsSync(program) || epmd === null) throw new MissingError("Debian's package rabbitmq-server");
+  const directory = temporaryDirectory();
+  const [port, distribution_port, epmd_port] = [await freePort(), await freePort(), await freePort()];
+  const mapper = Bun.spawn([epmd, "-port", String(epmd_port), "-address", "127.0.0.1"], {
+    stdin: "ignore",
+    stdout: "ignore",
+    stderr: "inherit",
+  });
+  endAtEnd(mapper);
+  await Bun.write(path.join(directory, "rabbitmq.conf"), `listeners.tcp.local = 127.0.0.1:${port}\n`);
+  await Bun.write(path.join(directory, "enabled_plugins"), "[].\n");
+  for (const folder of ["data", "log"]) mkdirSync(path.join(directory, folder));
+  const server = Bun.spawn([program], {
+    cwd: directory,
+    env: {
+      PATH: process.env["PATH"] ?? "",
+      HOME: directory,
+      // The Erlang machine itself instead of a shell above it: what is ended and measured is the server.
+      RUNNING_UNDER_SYSTEMD: "true",
+      ERL_EPMD_PORT: String(epmd_port),
+      ERL_EPMD_ADDRESS: "127.0.0.1",
+      RABBITMQ_NODENAME: "bench@localhost",
+      RABBITMQ_DIST_PORT: String(distribution_port),
+      RABBITMQ_CONFIG_FILE: path.join(directory, "rabbitmq.conf"),
+      RABBITMQ_ENABLED_PLUGINS_FILE: path.join(directory, "enabled_plugins"),
+      RABBITMQ_CONF_ENV_FILE: "/dev/null",
+      RABBITMQ_MNESIA_BASE: path.join(directory, "data"),
+      RABBITMQ_LOG_BASE: path.join(directory, "log"),
+      RABBITMQ_LOGS: "-",
+    },
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "inherit",
+  });
+  endAtEnd(server);
+  await waitForText(server.stdout, /Server startup complete/, start_ms_max);
+  const [folder = ""] = globSync("/usr/lib/rabbitmq/lib/rabbitmq_server-*");
+  return {
+    place: { url: `amqp://guest:guest@127.0.0.1:${port}` },
+    pids: [server.pid, mapper.pid],
+    version: folder.split("-").at(-1) ?? "",
+    setting: "one node, no plugins",
+  };
 }
