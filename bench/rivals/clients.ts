@@ -6,6 +6,7 @@ const clients = {
   "pg-boss": async (place) => (await import("./clients/pgBoss.ts")).openPgBoss(place),
   "graphile-worker": async (place) => (await import("./clients/graphileWorker.ts")).openGraphileWorker(place),
   rabbitmq: async (place) => (await import("./clients/rabbitmq.ts")).openRabbitmq(place),
+  nats: async (place) => (await import("./clients/nats.ts")).openNats(place),
 } satisfies Record<string, (place: Record<string, string>) => Promise<Client>>;
 
 /** A client's name. */

@@ -1,7 +1,7 @@
 // Who is compared, and what is not the same about each.
 
 import type { ClientName } from "./clients.ts";
-import { type Server, startPostgres, startPsqlqueue, startRabbitmq } from "./servers.ts";
+import { type Server, startNats, startPostgres, startPsqlqueue, startRabbitmq } from "./servers.ts";
 
 /** A queue that runs, with the client that is measured. */
 export type Rival = {
@@ -62,6 +62,23 @@ async function rabbitmqOf(queue_type: "quorum" | "classic", note: string): Promi
   };
 }
 
+async function nats(): Promise<Rival> {
+  const { is_synced, ...server } = await startNats();
+  const { version } = server;
+  return {
+    name: "NATS JetStream",
+    client: "nats",
+    server,
+    loses: is_synced ? nothing : "the last 60 s",
+    notes: [
+      is_synced
+        ? "a flush for each message and each ack; no replica"
+        : `not the promise of the others: ${version} confirms before it flushes, flushes once in 60 s, and knows no sync_interval (2.10 does)`,
+      "a work queue in a file, read through one durable consumer, 10 messages pulled ahead; acks are confirmed (ackAck)",
+    ],
+  };
+}
+
 const starts = {
   psqlqueue: () =>
     ours(
@@ -92,6 +109,7 @@ const starts = {
     rabbitmqOf("quorum", "one node: its log is flushed before a confirm, but there is no second replica"),
   "rabbitmq-classic": () =>
     rabbitmqOf("classic", "flushed before a confirm, once for all that came within an interval"),
+  nats,
 } satisfies Record<string, () => Promise<Rival>>;
 
 /** What `--only` takes. */

@@ -115,3 +115,23 @@ export async function startRabbitmq(): Promise<Server> {
     setting: "one node, no plugins",
   };
 }
+
+/** NATS with JetStream, and a flush for each message where this version knows that setting. */
+export async function startNats(): Promise<Server & { is_synced: boolean }> {
+  const program = Bun.which("nats-server");
+  if (program === null) throw new MissingError("Debian's package nats-server");
+  const directory = temporaryDirectory();
+  const file = path.join(directory, "nats.conf");
+  const write = (more: string) =>
+    Bun.write(file, `listen: "127.0.0.1:-1"\njetstream {\n  store_dir: "${directory}/data"\n${more}}\n`);
+  await write("  sync_interval: always\n");
+  const is_synced = Bun.spawnSync([program, "-t", "-c", file], { stdout: "ignore", stderr: "ignore" }).success;
+  if (!is_synced) await write("");
+  const server = Bun.spawn([program, "-c", file], { stdin: "ignore", stdout: "ignore", stderr: "pipe" });
+  endAtEnd(server);
+  const [, port] = await waitForText(server.stderr, /client connections on 127\.0\.0\.1:(\d+)/, start_ms_max);
+  const { stdout } = Bun.spawnSync([program, "--version"]);
+  const version = /v(\d\S*)/.exec(stdout.toString())?.[1] ?? "";
+  const setting = `one server${is_synced ? ", sync_interval: always" : ""}`;
+  return { place: { url: `nats://127.0.0.1:${port}` }, pids: [server.pid], version, setting, is_synced };
+}
