@@ -32,11 +32,12 @@ export type Row = {
 };
 
 const warmup_ms = 500;
-/** Who has not consumed yet does so for a moment: how fast is it? Too slow a guess is made good. */
+/** Who has not consumed yet does so for a moment: how fast is it? too low a guess grows. */
 const probe = { publishers: 0, consumers: 64, warmup_ms: 0, duration_ms: 400 };
 const probe_fill = 4000;
 const rate_min = 1000;
 const fill_factor = 1.3;
+const growth = 4;
 const attempts_max = 8;
 const flush_bytes = 100;
 const flushes = 200;
@@ -90,7 +91,7 @@ export function createBench(hands: Hands, seconds: number) {
       await hands.fillTo(Math.ceil((rate * (warmup_ms + duration_ms) * fill_factor) / 1000));
       const measured = await hands.run(job);
       const is_enough = measured.seconds * 1000 > duration_ms * enough_part;
-      rate = is_enough ? measured.settled / measured.seconds : rate * 2;
+      rate = is_enough ? measured.settled / measured.seconds : rate * growth;
       if (is_enough) return measured;
     }
     throw new Error(`the queue was empty too soon, ${attempts_max} times`);

@@ -13,7 +13,7 @@ const usage = `usage: bun bench/rivals/run.ts [options]
 Puts other queues through the same work as psqlqueue, one after the other, and prints a table.
 
   --only LIST   of ${rival_names.join(",")}
-  --seconds N   of a measurement, default 1.5; each is taken twice
+  --seconds N   of a measurement, default 1; each is taken twice
 
 RabbitMQ and NATS are measured where Debian's packages rabbitmq-server and nats-server are installed.
 `;
@@ -32,7 +32,7 @@ function readOptions(args: string[]) {
   const only = (values.only?.split(",") ?? rival_names) as RivalName[];
   const unknown = only.find((name) => !rival_names.includes(name));
   if (unknown !== undefined) throw new TypeError(`--only ${unknown}: one of ${rival_names.join(", ")}`);
-  const seconds = Number(values.seconds ?? 1.5);
+  const seconds = Number(values.seconds ?? 1);
   if (!(seconds > 0 && seconds <= seconds_max)) {
     throw new TypeError(`--seconds ${values.seconds}: above 0, at most ${seconds_max}`);
   }
