@@ -28,13 +28,12 @@ function shared<Started>(start: () => Promise<Started>): () => Promise<Started> 
 const psqlqueue = shared(startPsqlqueue);
 const rabbitmq = shared(startRabbitmq);
 
-const ours = async (name: string, client: ClientName, note: string): Promise<Rival> => ({
-  name,
-  client,
-  server: await psqlqueue(),
-  loses: nothing,
-  notes: [note],
-});
+async function ours(name: string, own: "plain" | "client", note: string): Promise<Rival> {
+  const server = await psqlqueue();
+  const { url = "", [own]: queue = "" } = server.place;
+  const client = own === "plain" ? "psqlqueue-http" : "psqlqueue-client";
+  return { name, client, server: { ...server, place: { url, queue } }, loses: nothing, notes: [note] };
+}
 
 const library = async (name: "pg-boss" | "graphile-worker", own: Pick<Rival, "loses" | "notes">): Promise<Rival> => ({
   name,
@@ -83,11 +82,11 @@ const starts = {
   psqlqueue: () =>
     ours(
       "psqlqueue, plain sockets",
-      "psqlqueue-http",
+      "plain",
       "its client is that of bench/run.ts, leaner than a library: what compares with the others is the row of its client",
     ),
   "psqlqueue-client": () =>
-    ours("psqlqueue, its client", "psqlqueue-client", "the published client, fetch over HTTP; same server as above"),
+    ours("psqlqueue, its client", "client", "the published client, fetch over HTTP; same server as above"),
   "pg-boss": () =>
     library("pg-boss", {
       loses: nothing,

@@ -47,7 +47,12 @@ export async function startPsqlqueue(): Promise<Server> {
   const { server_pid = 0, postmaster_pid = 0, database_url = "" } = subject;
   const { version } = await Bun.file(path.join(import.meta.dir, "../../package.json")).json();
   return {
-    place: { url: subject.url, queue: await createQueue(subject, "rivals") },
+    // A queue for each client: one would take the messages of the other.
+    place: {
+      url: subject.url,
+      plain: await createQueue(subject, "plain"),
+      client: await createQueue(subject, "client"),
+    },
     pids: [server_pid, postmaster_pid],
     version,
     setting: await settingOf(database_url),
