@@ -92,7 +92,7 @@ const starts = {
       loses: nothing,
       notes: [
         "its default pool of 10 connections",
-        "send; a loop of fetch (10 jobs; again 10 ms after an empty one) and complete for each, where work() asks once in 0.5 s at most",
+        "send; a loop of fetch (10 jobs; again 10 ms after an empty one) and complete for each, where work() polls every 2 s unless told otherwise",
         "completed jobs stay in its table",
       ],
     }),

@@ -68,7 +68,7 @@ export function printConditions(
     `a flush of 100 bytes to the disk takes ${flush_ms.toFixed(2)} ms (fdatasync, median)`,
     `one process for each client, Bun ${Bun.version}; CPU is that of client, server and database, per message`,
     "closed loop: a publisher has one message of 100 bytes under way, and the next follows its confirm",
-    "a consumer takes 10 messages, and acks one after the other, each confirmed before the next",
+    "a consumer takes 10 messages, and acks one after the other, each confirmed before the next where acks are confirmed",
     "both: counted are acks; publishers wait while 2000 messages are not acked",
     "publishing and acking many at once, which most of them know, is not used",
   ];
