@@ -20,10 +20,12 @@ export type Reply = {
 export type Client = {
   /** Sends one request, which asks for an answer with content. Never rejects. */
   call(port: number, method: string, target: string, body?: unknown): Promise<Reply>;
+  /** What is asked from now on goes over new connections, so that processes which share a port share the load anew. */
+  renew(): void;
   close(): void;
 };
 
-type Wire = { write(data: Uint8Array): number; terminate(): void };
+type Wire = { write(data: Uint8Array): number; end(): void; terminate(): void };
 type Link = {
   port: number;
   wire: Wire;
@@ -32,6 +34,8 @@ type Link = {
   unsent: Uint8Array;
   is_gone: boolean;
   is_used: boolean;
+  /** It is not kept. */
+  is_old: boolean;
 };
 
 const nothing = Buffer.alloc(0);
@@ -65,6 +69,12 @@ export function createClient(): Client {
     link.settle?.({ status, id: "", text: "", is_first: !link.is_used });
   }
 
+  /** Closed as clients close that have read what they were sent: a reset would tell the server that they have not. */
+  function retire(link: Link): void {
+    open.delete(link);
+    link.wire.end();
+  }
+
   function receive(link: Link, chunk: Buffer): void {
     // The chunk's memory is used again for the next one.
     link.got = Buffer.concat([link.got, chunk]);
@@ -74,7 +84,8 @@ export function createClient(): Client {
     link.is_used = true;
     const { settle } = link;
     link.settle = undefined;
-    if (parsed.is_last) {
+    if (link.is_old) retire(link);
+    else if (parsed.is_last) {
       open.delete(link);
       link.wire.terminate();
     } else {
@@ -103,7 +114,8 @@ export function createClient(): Client {
           },
         },
       });
-      link = { port, wire, got: nothing, settle: undefined, unsent: nothing, is_gone: false, is_used: false };
+      const is_new = { is_gone: false, is_used: false, is_old: false };
+      link = { port, wire, got: nothing, settle: undefined, unsent: nothing, ...is_new };
       open.add(link);
       return link;
     } catch {
@@ -130,6 +142,11 @@ export function createClient(): Client {
       const reply = await promise;
       clearTimeout(timer);
       return reply;
+    },
+    renew() {
+      for (const link of open) link.is_old = true;
+      for (const link of [...idle.values()].flat()) retire(link);
+      idle.clear();
     },
     close() {
       for (const link of open) link.wire.terminate();

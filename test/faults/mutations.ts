@@ -20,7 +20,7 @@ const fenced = "src/broker/settle/fenced.ts";
 const sent = `      const [tally] = await db.run("publish", () => plainly.execute(values), true);\n`;
 const again = "where exists (select from once)\n    order by item.n`);";
 
-/** m1 to m12 of the plan. */
+/** m1 to m12 of the plan, and of what came after it. */
 export const mutations: Mutation[] = [
   {
     id: "m1",
@@ -174,5 +174,17 @@ export const mutations: Mutation[] = [
       },
     ],
     trial: { scenario: "F0", dose: 0.02 },
+  },
+  {
+    id: "m13",
+    title: "a worker goes on when its parent is gone",
+    edits: [
+      {
+        file: "src/commands/worker.ts",
+        search: 'process.once("disconnect", () => resolve(1))',
+        replace: 'process.once("disconnect", () => resolve)',
+      },
+    ],
+    trial: { scenario: "F19", dose: 0.05 },
   },
 ];

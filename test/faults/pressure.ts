@@ -1,9 +1,10 @@
 // F9, F11, F12: no disk, no vacuum, no time.
 
-import { appendFileSync, chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from "node:fs";
+import { appendFileSync, chmodSync, mkdtempSync, readFileSync, rmSync, statfsSync } from "node:fs";
 import path from "node:path";
 import postgres from "postgres";
 import { type Cluster, startCluster } from "../postgres.ts";
+import { childrenOf } from "../processes.ts";
 import type { Scenario } from "./scenario.ts";
 import { scratchDirectory } from "./servers.ts";
 import { migratedDatabase, waitUntil } from "./stage.ts";
@@ -124,15 +125,7 @@ export const pinnedSnapshot: Scenario = {
 /** Every process of a cluster. */
 function processesOf(cluster: Cluster): number[] {
   const postmaster = Number(readFileSync(path.join(cluster.data_directory, "postmaster.pid"), "utf8").split("\n")[0]);
-  const parentOf = (pid: string) => {
-    try {
-      return Number(readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ")[1]);
-    } catch {
-      return 0;
-    }
-  };
-  const children = readdirSync("/proc").filter((name) => /^\d+$/.test(name) && parentOf(name) === postmaster);
-  return [postmaster, ...children.map(Number)];
+  return [postmaster, ...childrenOf(postmaster)];
 }
 
 /** More is published than can be, and PostgreSQL stands still for seconds. */

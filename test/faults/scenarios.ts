@@ -7,6 +7,7 @@ import { leaseRaces, steppedClocks } from "./leases.ts";
 import { fullDisk, overload, pinnedSnapshot } from "./pressure.ts";
 import { gracefulStops } from "./restarts.ts";
 import type { Scenario } from "./scenario.ts";
+import { killedWorkers } from "./workers.ts";
 
 /** Every scenario, in the order of the plan. */
 export const scenarios: Scenario[] = [
@@ -28,4 +29,5 @@ export const scenarios: Scenario[] = [
   secondProcesses,
   crashPoints,
   governedQueues,
+  killedWorkers,
 ];
