@@ -18,8 +18,8 @@ export type Reply = {
 };
 
 export type Client = {
-  /** Sends one request, which asks for an answer with content. Never rejects. */
-  call(port: number, method: string, target: string, body?: unknown): Promise<Reply>;
+  /** Sends one request, which asks for an answer with content; `lines` are headers of its own. Never rejects. */
+  call(port: number, method: string, target: string, body?: unknown, lines?: string): Promise<Reply>;
   /** What is asked from now on goes over new connections, so that processes which share a port share the load anew. */
   renew(): void;
   close(): void;
@@ -124,11 +124,11 @@ export function createClient(): Client {
   }
 
   return {
-    async call(port, method, target, body) {
+    async call(port, method, target, body, lines = "Content-Type: application/json\r\n") {
       const link = idle.get(port)?.pop() ?? (await connect(port));
       if (link === undefined || link.is_gone) return { status: refused, id: "", text: "", is_first: true };
       const content = body === undefined ? "" : JSON.stringify(body);
-      const type = body === undefined ? "" : "Content-Type: application/json\r\n";
+      const type = body === undefined ? "" : lines;
       const head = `${method} ${target} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nPrefer: return=representation\r\n${type}`;
       const request = Buffer.from(`${head}Content-Length: ${Buffer.byteLength(content)}\r\n\r\n${content}`);
       const { promise, resolve } = Promise.withResolvers<Reply>();

@@ -7,6 +7,8 @@ import { leaseRaces, steppedClocks } from "./leases.ts";
 import { fullDisk, overload, pinnedSnapshot } from "./pressure.ts";
 import { gracefulStops } from "./restarts.ts";
 import type { Scenario } from "./scenario.ts";
+import { brokenSqs } from "./sqs.ts";
+import { brokenTopics } from "./topics.ts";
 import { killedWorkers } from "./workers.ts";
 
 /** Every scenario, in the order of the plan. */
@@ -30,4 +32,6 @@ export const scenarios: Scenario[] = [
   crashPoints,
   governedQueues,
   killedWorkers,
+  brokenTopics,
+  brokenSqs,
 ];
