@@ -4,6 +4,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { connect, createServer, type Socket } from "node:net";
 import postgres from "postgres";
+import { openPostgres } from "../src/db/db.ts";
 import { fatalError } from "../src/db/embedded/wire.ts";
 import { sessionSettings } from "../src/db/session.ts";
 import { killChildren, type LogLine, runChild, startServerChild } from "./child.ts";
@@ -84,15 +85,39 @@ test("a server is told what to do about a pooler that keeps its settings from th
   expect(await server.exited).toBe(0);
 });
 
-test("a pooler that gives each transaction another session, without what is prepared, is refused, and may be told", async () => {
+/** A database that sets what a pooler passes over. */
+async function createPreparedDatabase(): Promise<string> {
   const own_url = await createMigratedDatabase();
   const direct = postgres(own_url, { max: 1 });
-  const { application_name: _, ...settings } = { ...sessionSettings(5000) };
+  const { application_name: _, ...settings } = sessionSettings(5000);
   for (const [name, value] of Object.entries(settings)) {
     await direct.unsafe(`alter database ${new URL(own_url).pathname.slice(1)} set ${name} = '${value}'`);
   }
   await direct.end();
-  const between = await startTransactionPooler(own_url);
+  return own_url;
+}
+
+test("statements without names that follow each other on a connection keep their session, each for itself", async () => {
+  const between = await startTransactionPooler(await createPreparedDatabase());
+  const server = `${between.url}?prepare=false`;
+  const options = { server, connections_max: 1, statement_timeout_ms: 5000, onAvailability() {} };
+  const both = [openPostgres(options), openPostgres(options)];
+  const ask = async ({ client }: (typeof both)[number], n: number) => {
+    const [plain, row] = await Promise.all([
+      client`select 1 as one`,
+      client`select ${n}::int as n, ${`${n}`}::text as t`,
+    ]);
+    return [...plain, ...row];
+  };
+  const answers = await Promise.all(both.flatMap((db) => Array.from({ length: 100 }, (_, n) => ask(db, n))));
+  const expected = Array.from({ length: 100 }, (_, n) => [{ one: 1 }, { n, t: `${n}` }]);
+  expect(answers).toEqual([...expected, ...expected]);
+  await Promise.all(both.map((db) => db.close(1)));
+  between.close();
+});
+
+test("a pooler that gives each transaction another session, without what is prepared, is refused, and may be told", async () => {
+  const between = await startTransactionPooler(await createPreparedDatabase());
   const { code, lines } = await runChild(["server"], { env: { PSQLQUEUE_DATABASE_URL: between.url } });
   expect({ code, error: lines.at(-1)?.["error"] }).toEqual({
     code: 1,

@@ -1,11 +1,18 @@
 // F4 to F6: the network between server and database, and between client and server.
 
 import type { FaultProxy } from "../faultProxy.ts";
+import type { Cluster } from "../postgres.ts";
 import type { Scenario } from "./scenario.ts";
 import type { ServerProcess } from "./servers.ts";
 import { type Stage, waitUntil } from "./stage.ts";
 
-export type Behind = { proxies: FaultProxy[]; servers: ServerProcess[]; ports: number[]; url: string };
+export type Behind = {
+  cluster: Cluster;
+  proxies: FaultProxy[];
+  servers: ServerProcess[];
+  ports: number[];
+  url: string;
+};
 
 /** Two servers, each with a proxy of its own before the database. */
 export async function serversBehind(stage: Stage): Promise<Behind> {
@@ -17,7 +24,7 @@ export async function serversBehind(stage: Stage): Promise<Behind> {
     own.port = String(proxy.port);
     servers.push(await stage.server({ PSQLQUEUE_DATABASE_URL: own.href }));
   }
-  return { proxies, servers, ports: servers.map(({ port }) => port), url };
+  return { cluster, proxies, servers, ports: servers.map(({ port }) => port), url };
 }
 
 /** So long that consumers have acked what the lost answer told of, before it is known to be lost. */

@@ -10,7 +10,7 @@ export const refused = -1;
 /** No answer came within the longest time that any request may take. */
 export const hung = -2;
 
-/** Answered with success, and nobody knows what became of it: some protocols say so of an ack that was too late, too. */
+/** Answered with success, and nobody knows what became of it: some protocols say so of an ack that was too late. */
 export const unsure = 202;
 
 /** The message that a publish stores in one queue; the id is empty where its answer named none. */

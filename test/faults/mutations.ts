@@ -229,4 +229,10 @@ export const mutations: Mutation[] = [
     ],
     trial: { scenario: "F21", dose: 0.2 },
   },
+  {
+    id: "m17",
+    title: "statements without names follow others on a connection before those have ended",
+    edits: [{ file: "src/db/driver.ts", search: "{ max_pipeline: 0 }", replace: "{ max_pipeline: 100 }" }],
+    trial: { scenario: "F23", dose: 0.2 },
+  },
 ];

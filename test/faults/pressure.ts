@@ -128,6 +128,26 @@ function processesOf(cluster: Cluster): number[] {
   return [postmaster, ...childrenOf(postmaster)];
 }
 
+/** Stops every process of a cluster, as a machine that hangs does, for so long. */
+export async function standStill(cluster: Cluster, ms: number): Promise<void> {
+  const pids = processesOf(cluster);
+  const tell = (signal: NodeJS.Signals) => {
+    for (const pid of pids) {
+      try {
+        process.kill(pid, signal);
+      } catch {
+        // It has ended meanwhile.
+      }
+    }
+  };
+  tell("SIGSTOP");
+  try {
+    await Bun.sleep(ms);
+  } finally {
+    tell("SIGCONT");
+  }
+}
+
 /** More is published than can be, and PostgreSQL stands still for seconds. */
 export const overload: Scenario = {
   id: "F12",
@@ -142,23 +162,8 @@ export const overload: Scenario = {
     await stage.play({ ports, url, messages: 60_000, ...pressure }, async () => {
       for (let left = stage.dose(4, 1); left > 0; left--) {
         await Bun.sleep(stage.random.exponential(2000));
-        const pids = processesOf(cluster);
-        const tell = (signal: NodeJS.Signals) => {
-          for (const pid of pids) {
-            try {
-              process.kill(pid, signal);
-            } catch {
-              // It has ended meanwhile.
-            }
-          }
-        };
-        tell("SIGSTOP");
         stage.fault("SIGSTOP of PostgreSQL for 5 s");
-        try {
-          await Bun.sleep(5000);
-        } finally {
-          tell("SIGCONT");
-        }
+        await standStill(cluster, 5000);
       }
     });
   },

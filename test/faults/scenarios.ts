@@ -4,6 +4,7 @@ import { crashPoints } from "./crashPoints.ts";
 import { killedEmbedded, secondProcesses } from "./embedded.ts";
 import { failovers } from "./failover.ts";
 import { leaseRaces, steppedClocks } from "./leases.ts";
+import { pooledSessions, pooledTransactions } from "./pooler.ts";
 import { fullDisk, overload, pinnedSnapshot } from "./pressure.ts";
 import { gracefulStops } from "./restarts.ts";
 import type { Scenario } from "./scenario.ts";
@@ -34,4 +35,6 @@ export const scenarios: Scenario[] = [
   killedWorkers,
   brokenTopics,
   brokenSqs,
+  pooledSessions,
+  pooledTransactions,
 ];
