@@ -22,6 +22,8 @@ export type Client = {
   call(port: number, method: string, target: string, body?: unknown, lines?: string): Promise<Reply>;
   /** What is asked from now on goes over new connections, so that processes which share a port share the load anew. */
   renew(): void;
+  /** How many connections there are. */
+  count(): number;
   close(): void;
 };
 
@@ -148,6 +150,7 @@ export function createClient(): Client {
       for (const link of [...idle.values()].flat()) retire(link);
       idle.clear();
     },
+    count: () => open.size,
     close() {
       for (const link of open) link.wire.terminate();
       idle.clear();

@@ -7,6 +7,7 @@ import { mutations } from "./mutations.ts";
 import { writeMutations, writeResults } from "./paper.ts";
 import { describeResult, type Result, runScenario, type Scenario } from "./scenario.ts";
 import { scenarios } from "./scenarios.ts";
+import { soak } from "./soak.ts";
 
 const root = path.resolve(import.meta.dir, "../..");
 
@@ -17,6 +18,7 @@ what runs
   --full           all scenarios at the doses of the plan: about an hour
   --dose N         all scenarios at this part of the full dose; default 0.1
   --only LIST      only these: F1,F3
+  --soak MINUTES   a modest load with faults at random: whether memory, files, sessions, disk and p99 come back; 120 tell much
   --mutations      puts faults into a copy of the source, and runs what must find them; --only m1,m4
 what of
   --binary FILE    a built psqlqueue instead of this source
@@ -37,12 +39,13 @@ function readOptions() {
       only: { type: "string" },
       binary: { type: "string" },
       seed: { type: "string" },
+      soak: { type: "string" },
       write: { type: "boolean" },
       mutations: { type: "boolean" },
       help: { type: "boolean" },
     },
   });
-  const number = (name: "dose" | "seed", fallback: number) => {
+  const number = (name: "dose" | "seed" | "soak", fallback: number) => {
     const value = Number(values[name] ?? fallback);
     if (!(value > 0)) throw new Error(`--${name} ${values[name]} is no positive number`);
     return value;
@@ -53,11 +56,12 @@ function readOptions() {
   const doseOf = (scenario: Scenario): number | null => {
     if (only !== undefined && !only.includes(scenario.id)) return null;
     if (values.quick) return scenario.quick_dose;
-    return values.full ? 1 : number("dose", 0.1);
+    return values.full || values.soak !== undefined ? 1 : number("dose", 0.1);
   };
   const seed = number("seed", 1 + Math.floor(Math.random() * 1_000_000_000));
+  const played = values.soak === undefined ? scenarios : [soak(number("soak", 0))];
   const { binary = null, write: writes = false, help: helps = false, mutations: mutates = false } = values;
-  return { seed, doseOf, only, binary, writes, helps, mutates };
+  return { seed, played, doseOf, only, binary, writes, helps, mutates };
 }
 
 async function mutate({ only, seed, writes }: ReturnType<typeof readOptions>): Promise<number> {
@@ -83,7 +87,7 @@ async function main(): Promise<number> {
   if (options.mutates) return await mutate(options);
   const { seed, binary } = options;
   const results: Result[] = [];
-  for (const scenario of scenarios) {
+  for (const scenario of options.played) {
     const dose = options.doseOf(scenario);
     if (dose === null) continue;
     const result = await runScenario(scenario, { seed, dose, binary, root });
