@@ -140,7 +140,11 @@ async function giveTo(directory: string, user: User): Promise<void> {
 
 type Fill = (binaries: Binaries, place: Place) => Promise<void>;
 
-async function startOwn(options: ClusterOptions, fill: Fill): Promise<Cluster> {
+/**
+ * A directory for one server, whose data is to be in `data` there, and the programs that it is run with. `release`
+ * stops that server and deletes the directory, and so does the end of this process.
+ */
+export async function serverDirectory(options: Pick<ClusterOptions, "parent" | "is_embedded"> = {}) {
   const user = serverUser();
   // The temporary directory root was given may be closed to the server's user; /tmp is open to everybody.
   const directory = await mkdtemp(path.join(options.parent ?? (user ? "/tmp" : tmpdir()), "psqlqueue-postgres-"));
@@ -148,7 +152,16 @@ async function startOwn(options: ClusterOptions, fill: Fill): Promise<Cluster> {
   try {
     if (user) await chown(directory, user.uid, user.gid);
     const place: Place = { directory, user, data: path.join(directory, "data") };
-    const binaries = await findBinaries(place, options.is_embedded ?? false);
+    return { place, guard, binaries: await findBinaries(place, options.is_embedded ?? false) };
+  } catch (cause) {
+    await guard.release();
+    throw new Error("no PostgreSQL for the tests", { cause });
+  }
+}
+
+async function startOwn(options: ClusterOptions, fill: Fill): Promise<Cluster> {
+  const { place, guard, binaries } = await serverDirectory(options);
+  try {
     await fill(binaries, place);
     const port = options.port ?? (await freePort());
     const server = serverOf(binaries, place, port, options.settings ?? {});
@@ -169,8 +182,8 @@ type User = { uid: number; gid: number };
 type Place = { directory: string; data: string; user: User | undefined };
 type Binaries = { folder: string; version: string };
 
-// PostgreSQL refuses to run as root, and initdb wants a user with a name.
-function serverUser(): User | undefined {
+/** Whom PostgreSQL runs as when we are root: it refuses to run as root, and initdb wants a user with a name. */
+export function serverUser(): User | undefined {
   if (process.getuid?.() !== 0) return undefined;
   const users = readFileSync("/etc/passwd", "utf8");
   for (const name of ["postgres", "nobody"]) {

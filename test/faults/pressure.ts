@@ -3,7 +3,7 @@
 import { appendFileSync, chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from "node:fs";
 import path from "node:path";
 import postgres from "postgres";
-import { type Cluster, startCluster } from "../postgres.ts";
+import { startCluster } from "../postgres.ts";
 import type { Scenario } from "./scenario.ts";
 import { scratchDirectory } from "./servers.ts";
 import { migratedDatabase, waitUntil } from "./stage.ts";
@@ -121,9 +121,9 @@ export const pinnedSnapshot: Scenario = {
   },
 };
 
-/** Every process of a cluster. */
-function processesOf(cluster: Cluster): number[] {
-  const postmaster = Number(readFileSync(path.join(cluster.data_directory, "postmaster.pid"), "utf8").split("\n")[0]);
+/** Every process of the server whose data is there. */
+export function processesOf(data_directory: string): number[] {
+  const postmaster = Number(readFileSync(path.join(data_directory, "postmaster.pid"), "utf8").split("\n")[0]);
   const parentOf = (pid: string) => {
     try {
       return Number(readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ")[1]);
@@ -149,7 +149,7 @@ export const overload: Scenario = {
     await stage.play({ ports, url, messages: 60_000, ...pressure }, async () => {
       for (let left = stage.dose(4, 1); left > 0; left--) {
         await Bun.sleep(stage.random.exponential(2000));
-        const pids = processesOf(cluster);
+        const pids = processesOf(cluster.data_directory);
         const tell = (signal: NodeJS.Signals) => {
           for (const pid of pids) {
             try {

@@ -5,6 +5,7 @@ import { parseArgs } from "node:util";
 import { tryMutations } from "./mutate.ts";
 import { mutations } from "./mutations.ts";
 import { writeMutations, writeResults } from "./paper.ts";
+import { patroniFailovers } from "./patroni.ts";
 import { describeResult, type Result, runScenario, type Scenario } from "./scenario.ts";
 import { scenarios } from "./scenarios.ts";
 
@@ -17,6 +18,7 @@ what runs
   --full           all scenarios at the doses of the plan: about an hour
   --dose N         all scenarios at this part of the full dose; default 0.1
   --only LIST      only these: F1,F3
+  --patroni        failovers of a PostgreSQL that Patroni keeps; needs Debian's packages patroni and etcd-server
   --mutations      puts faults into a copy of the source, and runs what must find them; --only m1,m4
 what of
   --binary FILE    a built psqlqueue instead of this source
@@ -39,6 +41,7 @@ function readOptions() {
       seed: { type: "string" },
       write: { type: "boolean" },
       mutations: { type: "boolean" },
+      patroni: { type: "boolean" },
       help: { type: "boolean" },
     },
   });
@@ -57,7 +60,8 @@ function readOptions() {
   };
   const seed = number("seed", 1 + Math.floor(Math.random() * 1_000_000_000));
   const { binary = null, write: writes = false, help: helps = false, mutations: mutates = false } = values;
-  return { seed, doseOf, only, binary, writes, helps, mutates };
+  const chosen = values.patroni ? [patroniFailovers] : scenarios;
+  return { seed, doseOf, only, chosen, binary, writes, helps, mutates };
 }
 
 async function mutate({ only, seed, writes }: ReturnType<typeof readOptions>): Promise<number> {
@@ -81,9 +85,9 @@ async function main(): Promise<number> {
     return 0;
   }
   if (options.mutates) return await mutate(options);
-  const { seed, binary } = options;
+  const { seed, binary, chosen } = options;
   const results: Result[] = [];
-  for (const scenario of scenarios) {
+  for (const scenario of chosen) {
     const dose = options.doseOf(scenario);
     if (dose === null) continue;
     const result = await runScenario(scenario, { seed, dose, binary, root });

@@ -59,7 +59,8 @@ const guard = Bun.spawn(
 );
 guard.unref();
 
-function tellGuard(change: "+" | "-", pid: number): void {
+/** `+`: this process is killed when ours is gone. `-`: it has ended. */
+export function tellGuard(change: "+" | "-", pid: number): void {
   guard.stdin.write(`${change} ${pid}\n`);
   guard.stdin.flush();
 }

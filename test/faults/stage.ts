@@ -7,7 +7,7 @@ import { type FaultProxy, startFaultProxy } from "../faultProxy.ts";
 import { type Cluster, type ClusterOptions, startCluster } from "../postgres.ts";
 import type { Rules } from "./check.ts";
 import { type Client, createClient } from "./client.ts";
-import { type History, now_ms } from "./history.ts";
+import { type History, historyFile, now_ms } from "./history.ts";
 import { createRandom, type Random } from "./random.ts";
 import { createServer, type ServerProcess, sourceProgram } from "./servers.ts";
 import { exhume, type Load, quick_work, startLoad, type Work } from "./workload.ts";
@@ -40,6 +40,8 @@ export type Stage = {
   server(env: Record<string, string>, preload?: string): Promise<ServerProcess>;
   /** A proxy before a port of this machine. */
   proxy(port: number): Promise<FaultProxy>;
+  /** Where something is kept that helps to understand the history. */
+  file(name: string): string;
   /** Writes down that something was broken now. */
   fault(name: string): void;
   /** For what has no column of its own. */
@@ -88,17 +90,22 @@ function sharedCluster(): Promise<Cluster> {
 /** Where a 32-bit number would not do any more. */
 const beyond_32_bits = 3_000_000_000;
 
-async function makeTemplate(cluster: Cluster, name: string, program: string[]): Promise<string> {
-  const url = await cluster.createDatabase(name);
+/** Migrates the database that servers reach by `url`, and that is asked at `direct_url`. */
+export async function migrate(url: string, direct_url: string, program: string[]): Promise<void> {
   const env = { PATH: process.env["PATH"] ?? "", HOME: "/", PSQLQUEUE_DATABASE_URL: url };
   const child = Bun.spawn([...program, "migrate"], { cwd: "/", env, stdout: "pipe", stderr: "inherit" });
   const output = await new Response(child.stdout).text();
   if ((await child.exited) !== 0) throw new Error(`not migrated: ${output}`);
-  const sql = postgres(url, { max: 1, onnotice() {} });
+  const sql = postgres(direct_url, { max: 1, onnotice() {} });
   for (const sequence of ["ordering_seq", "outbox_seq_seq", "stale_keys_seq_seq"]) {
     await sql`select setval(${`psqlqueue.${sequence}`}, ${beyond_32_bits})`;
   }
   await sql.end();
+}
+
+async function makeTemplate(cluster: Cluster, name: string, program: string[]): Promise<string> {
+  const url = await cluster.createDatabase(name);
+  await migrate(url, url, program);
   return name;
 }
 
@@ -318,6 +325,7 @@ export async function onStage(
       atEnd(() => proxy.close());
       return proxy;
     },
+    file: (name) => historyFile(`${settings.seed}-${name}`),
     fault: (name) => void history.faults.push({ kind: "fault", name, at_ms: now_ms() }),
     note: (text) => void notes.push(text),
     atEnd,
