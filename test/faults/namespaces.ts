@@ -1,10 +1,9 @@
 // Machines of their own, as far as the network goes: Linux network namespaces on a switch. What one of them sends to
 // another can be lost without a word, one way or both.
 
-import { serverUser } from "../postgres.ts";
+import type { Machine } from "../postgres.ts";
 
-/** A machine: what runs behind `enter` has this address, and no other. */
-export type Place = { name: string; address: string; enter: string[] };
+export type Place = Machine & { name: string };
 
 export type Network = {
   /** This process, and what it starts without entering a place. */
@@ -147,11 +146,4 @@ export function createNetwork(): Network {
     },
     remove,
   };
-}
-
-/** The command as the user that PostgreSQL runs as, in a place of its own or here. */
-export function asServerUser(place: Place | undefined, command: string[]): string[] {
-  const user = serverUser();
-  const become = user ? ["setpriv", `--reuid=${user.uid}`, `--regid=${user.gid}`, "--clear-groups"] : [];
-  return [...(place?.enter ?? []), ...become, ...command];
 }

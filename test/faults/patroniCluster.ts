@@ -3,9 +3,9 @@
 
 import { closeSync, copyFileSync, openSync } from "node:fs";
 import path from "node:path";
-import { freePort, serverDirectory } from "../postgres.ts";
+import { asServerUser, freePort, serverDirectory } from "../postgres.ts";
 import { ask } from "./failover.ts";
-import { asServerUser, type Network, type Place } from "./namespaces.ts";
+import type { Network, Place } from "./namespaces.ts";
 import { processesOf } from "./pressure.ts";
 import { tellGuard } from "./servers.ts";
 import { type Stage, waitUntil } from "./stage.ts";

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import postgres from "postgres";
 import { type FaultProxy, startFaultProxy } from "../faultProxy.ts";
-import { type Cluster, type ClusterOptions, startCluster } from "../postgres.ts";
+import { type Cluster, type ClusterOptions, type Machine, startCluster } from "../postgres.ts";
 import type { Rules } from "./check.ts";
 import { type Client, createClient } from "./client.ts";
 import { type History, historyFile, now_ms } from "./history.ts";
@@ -36,8 +36,8 @@ export type Stage = {
   cluster(options?: ClusterOptions): Promise<Cluster>;
   /** The command that starts psqlqueue; `preload` is a module that it loads first. */
   program(preload?: string): string[];
-  /** A server that runs; `preload` is a module that it loads first. */
-  server(env: Record<string, string>, preload?: string): Promise<ServerProcess>;
+  /** A server that runs, here or on `machine`; `preload` is a module that it loads first. */
+  server(env: Record<string, string>, preload?: string, machine?: Machine): Promise<ServerProcess>;
   /** A proxy before a port of this machine. */
   proxy(port: number): Promise<FaultProxy>;
   /** Where something is kept that helps to understand the history. */
@@ -313,8 +313,9 @@ export async function onStage(
       if (settings.binary !== null) return [path.resolve(settings.binary)];
       return preload === undefined ? source : source.toSpliced(1, 0, "--preload", preload);
     },
-    async server(env, preload) {
-      const server = await createServer({ program: stage.program(preload), env, onProblem });
+    async server(env, preload, machine) {
+      const server = await createServer({ program: stage.program(preload), env, machine, onProblem });
+      if (machine !== undefined) client.locate(server.port, machine.address);
       servers.push(server);
       atEnd(() => server.kill());
       await server.start();
