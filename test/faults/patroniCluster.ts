@@ -1,7 +1,7 @@
 // Three nodes of PostgreSQL kept by Patroni, and its etcd, made with deploy/patroni/patroni.yml. Each on a machine of
 // its own as far as the network goes, where that is possible.
 
-import { closeSync, copyFileSync, openSync } from "node:fs";
+import { closeSync, copyFileSync, existsSync, openSync } from "node:fs";
 import path from "node:path";
 import { asServerUser, freePort, serverDirectory } from "../postgres.ts";
 import { ask } from "./failover.ts";
@@ -186,7 +186,10 @@ async function createMember(stage: Stage, name: string, place: Place | undefined
         return undefined;
       }
     },
-    log: () => Bun.file(path.join(home.directory, "patroni.log")).text(),
+    log: () =>
+      Bun.file(path.join(home.directory, "patroni.log"))
+        .text()
+        .catch(() => "never started"),
     async patronictl(...args) {
       const command = asServerUser(place, ["patronictl", "-c", own_config, ...args]);
       const options = { cwd: home.directory, env: { ...process.env, ...env, LC_ALL: "C.UTF-8" } };
@@ -199,7 +202,8 @@ async function createMember(stage: Stage, name: string, place: Place | undefined
   };
   stage.atEnd(async () => {
     await member.kill();
-    copyFileSync(path.join(home.directory, "patroni.log"), stage.file(`patroni-${name}.log`));
+    const log = path.join(home.directory, "patroni.log");
+    if (existsSync(log)) copyFileSync(log, stage.file(`patroni-${name}.log`));
   });
   return member;
 }

@@ -335,7 +335,10 @@ export async function onStage(
   try {
     await perform(stage);
   } finally {
-    for (const end of ends.reverse()) await end();
+    // One that fails must not keep the others from ending what they have started.
+    const failed: unknown[] = [];
+    for (const end of ends.reverse()) await Promise.try(end).catch((error) => failed.push(error));
+    if (failed.length > 0) onProblem(`not everything could be ended: ${failed.join("; ")}`);
   }
   return { rules, notes, seconds: (performance.now() - started_ms) / 1000 };
 }
