@@ -93,11 +93,15 @@ async function main(): Promise<number> {
     const result = await runScenario(scenario, { seed, dose, binary, root });
     console.log(describeResult(result));
     results.push(result);
-    // At once: the last may take long, and one that was broken is no row of a paper.
-    if (options.writes && result.failures.length === 0) writeResults([result]);
+    // At once: the last may take long. One that was broken is no row of a paper, nor is one that was not run.
+    if (options.writes && result.failures.length === 0 && result.skipped === undefined) writeResults([result]);
   }
   const failed = results.filter(({ failures }) => failures.length > 0);
-  console.log(`${results.length - failed.length} kept their promises, ${failed.length} did not; seed ${seed}`);
+  const skipped = results.filter((result) => result.skipped !== undefined);
+  const kept = results.length - failed.length - skipped.length;
+  console.log(
+    `${kept} kept their promises, ${failed.length} did not, ${skipped.length} could not be run; seed ${seed}`,
+  );
   return failed.length === 0 ? 0 : 1;
 }
 
