@@ -246,23 +246,23 @@ function checkAnswers(history: History, broken: Broken): void {
 /** How long after a fault it may show. */
 const fault_ms_max = 15_000;
 
-/** The longest pause between acknowledged publishes that begins between a fault and the next one. */
-function recoveryOf({ faults, tries }: History): number | null {
+/** For each fault, the longest pause between acknowledged publishes that begins between it and the next one. */
+export function recoveriesOf({ faults, tries }: Pick<History, "faults" | "tries">): { name: string; ms: number }[] {
   const answered = tries.flatMap(({ status, answered_ms }) => (isDone(status) ? [answered_ms] : []));
   answered.sort((a, b) => a - b);
-  const times = faults.map(({ at_ms }) => at_ms).sort((a, b) => a - b);
-  let longest: number | null = null;
+  const in_order = faults.toSorted((a, b) => a.at_ms - b.at_ms);
   let next = 0;
-  for (const [i, at_ms] of times.entries()) {
-    const until_ms = Math.min(times[i + 1] ?? Number.POSITIVE_INFINITY, at_ms + fault_ms_max);
+  return in_order.flatMap(({ name, at_ms }, i) => {
+    const until_ms = Math.min(in_order[i + 1]?.at_ms ?? Number.POSITIVE_INFINITY, at_ms + fault_ms_max);
+    let ms: number | undefined;
     let since_ms = at_ms;
     while (next < answered.length && (answered[next] as number) < at_ms) next++;
     for (let k = next; k < answered.length && since_ms < until_ms; k++) {
-      longest = Math.max(longest ?? 0, (answered[k] as number) - since_ms);
+      ms = Math.max(ms ?? 0, (answered[k] as number) - since_ms);
       since_ms = answered[k] as number;
     }
-  }
-  return longest;
+    return ms === undefined ? [] : [{ name, ms }];
+  });
 }
 
 /** Judges a history after a complete drain. */
@@ -297,8 +297,10 @@ export function check(history: History, rules: Rules): Findings {
   const counts = { attempted: messages.size, acknowledged, acked: acked.size, buried: history.burials.length };
   const statuses = [...history.tries, ...history.settles].map(({ status }) => status);
   const countOf = (status: number) => statuses.filter((own) => own === status).length;
+  const recoveries = recoveriesOf(history).map(({ ms }) => ms);
+  const recover_ms = recoveries.length === 0 ? null : Math.max(...recoveries);
   const unknown = { unavailable: countOf(503), unanswered: countOf(lost) + countOf(hung) };
-  return { ...counts, ...unknown, recovered, redelivered, fenced, recover_ms: recoveryOf(history), broken };
+  return { ...counts, ...unknown, recovered, redelivered, fenced, recover_ms, broken };
 }
 
 /** A line for every invariant that is broken: how often, and the first few times. Empty when all hold. */

@@ -18,6 +18,8 @@ export type Reply = {
 };
 
 export type Client = {
+  /** The server of this port is at that address, not on the loopback. */
+  locate(port: number, address: string): void;
   /** Sends one request, which asks for an answer with content; `lines` are headers of its own. Never rejects. */
   call(port: number, method: string, target: string, body?: unknown, lines?: string): Promise<Reply>;
   /** What is asked from now on goes over new connections, so that processes which share a port share the load anew. */
@@ -57,10 +59,11 @@ function parse(got: Buffer): { reply: Reply; is_last: boolean } | undefined {
   };
 }
 
-/** Connections to ports of the loopback: one request at a time each, kept when their answer allows it. */
+/** Connections to ports, of the loopback unless they are located: one request at a time each, kept when they may be. */
 export function createClient(): Client {
   const idle = new Map<number, Link[]>();
   const open = new Set<Link>();
+  const addresses = new Map<number, string>();
 
   function drop(link: Link, status: number): void {
     link.is_gone = true;
@@ -103,7 +106,7 @@ export function createClient(): Client {
     const end = () => link && drop(link, lost);
     try {
       const wire = await Bun.connect({
-        hostname: "127.0.0.1",
+        hostname: addresses.get(port) ?? "127.0.0.1",
         port,
         socket: {
           data: (_, chunk) => link && receive(link, chunk),
@@ -126,6 +129,7 @@ export function createClient(): Client {
   }
 
   return {
+    locate: (port, address) => void addresses.set(port, address),
     async call(port, method, target, body, lines = "Content-Type: application/json\r\n") {
       const link = idle.get(port)?.pop() ?? (await connect(port));
       if (link === undefined || link.is_gone) return { status: refused, id: "", text: "", is_first: true };

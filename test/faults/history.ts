@@ -1,7 +1,8 @@
 // What happened in a scenario, as its clients saw it: what was sent, when, and what was answered. Times are
 // milliseconds of this machine's clock, which is the database's too; those from answers are the database's own.
 
-import { writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
+import path from "node:path";
 
 /** No answer came: the connection was lost after the request was sent, so nobody knows what became of it. */
 export const lost = 0;
@@ -106,6 +107,13 @@ export const createHistory = (): History => ({
   faults: [],
   problems: [],
 });
+
+/** Where a file about a run is kept. */
+export function historyFile(name: string): string {
+  const directory = path.join(import.meta.dir, "histories");
+  mkdirSync(directory, { recursive: true });
+  return path.join(directory, name);
+}
 
 /** Milliseconds, of the clock that the database reads too. */
 export const now_ms = (): number => Date.now();

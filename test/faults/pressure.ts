@@ -122,15 +122,15 @@ export const pinnedSnapshot: Scenario = {
   },
 };
 
-/** Every process of a cluster. */
-function processesOf(cluster: Cluster): number[] {
-  const postmaster = Number(readFileSync(path.join(cluster.data_directory, "postmaster.pid"), "utf8").split("\n")[0]);
+/** Every process of the server whose data is there. */
+export function processesOf(data_directory: string): number[] {
+  const postmaster = Number(readFileSync(path.join(data_directory, "postmaster.pid"), "utf8").split("\n")[0]);
   return [postmaster, ...childrenOf(postmaster)];
 }
 
 /** Stops every process of a cluster, as a machine that hangs does, for so long. */
 export async function standStill(cluster: Cluster, ms: number): Promise<void> {
-  const pids = processesOf(cluster);
+  const pids = processesOf(cluster.data_directory);
   const tell = (signal: NodeJS.Signals) => {
     for (const pid of pids) {
       try {

@@ -4,6 +4,7 @@ import { crashPoints } from "./crashPoints.ts";
 import { killedEmbedded, secondProcesses } from "./embedded.ts";
 import { failovers } from "./failover.ts";
 import { leaseRaces, steppedClocks } from "./leases.ts";
+import { partitions } from "./partitions.ts";
 import { pooledSessions, pooledTransactions } from "./pooler.ts";
 import { fullDisk, overload, pinnedSnapshot } from "./pressure.ts";
 import { gracefulStops } from "./restarts.ts";
@@ -28,6 +29,7 @@ export const scenarios: Scenario[] = [
   pinnedSnapshot,
   overload,
   gracefulStops,
+  partitions,
   killedEmbedded,
   secondProcesses,
   crashPoints,

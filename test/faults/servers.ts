@@ -3,7 +3,7 @@
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { freePort } from "../postgres.ts";
+import { freePort, type Machine } from "../postgres.ts";
 import { childrenOf, isAlive } from "../processes.ts";
 
 /** How to start it from this source: Bun itself reads no `.env` then, as in the binary. */
@@ -36,6 +36,8 @@ export type ServerOptions = {
   /** See `sourceProgram`. */
   program: string[];
   env: Record<string, string>;
+  /** Instead of here, on the loopback. */
+  machine?: Machine | undefined;
   /** Told when it ends although nobody asked it to, or writes to standard error. */
   onProblem(problem: string): void;
 };
@@ -62,7 +64,8 @@ const guard = Bun.spawn(
 );
 guard.unref();
 
-function tellGuard(change: "+" | "-", pid: number): void {
+/** `+`: this process is killed when ours is gone. `-`: it has ended. */
+export function tellGuard(change: "+" | "-", pid: number): void {
   guard.stdin.write(`${change} ${pid}\n`);
   guard.stdin.flush();
 }
@@ -72,7 +75,7 @@ export function scratchDirectory(name: string): string {
   return mkdtempSync(path.join(scratch, `${name}-`));
 }
 
-/** Prepares a server on a free port of the loopback; it does not run yet. */
+/** Prepares a server on a free port; it does not run yet. */
 export async function createServer(options: ServerOptions): Promise<ServerProcess> {
   const port = await freePort();
   const metrics_port = await freePort();
@@ -81,7 +84,7 @@ export async function createServer(options: ServerOptions): Promise<ServerProces
     PATH: process.env["PATH"] ?? "",
     HOME: home,
     TMPDIR: tmpdir(),
-    PSQLQUEUE_SERVER_HOST: "127.0.0.1",
+    PSQLQUEUE_SERVER_HOST: options.machine?.address ?? "127.0.0.1",
     PSQLQUEUE_SERVER_PORT: String(port),
     PSQLQUEUE_METRICS_HOST: "127.0.0.1",
     PSQLQUEUE_METRICS_PORT: String(metrics_port),
@@ -104,7 +107,7 @@ export async function createServer(options: ServerOptions): Promise<ServerProces
 
   async function launch(): Promise<void> {
     output = "";
-    const child = Bun.spawn([...options.program, "server"], {
+    const child = Bun.spawn([...(options.machine?.enter ?? []), ...options.program, "server"], {
       cwd: home,
       env,
       stdin: "ignore",

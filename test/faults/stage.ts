@@ -4,11 +4,11 @@ import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import postgres from "postgres";
 import { type FaultProxy, startFaultProxy } from "../faultProxy.ts";
-import { type Cluster, type ClusterOptions, startCluster } from "../postgres.ts";
+import { type Cluster, type ClusterOptions, type Machine, startCluster } from "../postgres.ts";
 import type { Rules } from "./check.ts";
 import { type Client, createClient } from "./client.ts";
 import { type Creation, type Edge, queueEdge } from "./edges.ts";
-import { type History, now_ms } from "./history.ts";
+import { type History, historyFile, now_ms } from "./history.ts";
 import { createRandom, type Random } from "./random.ts";
 import { checkCap, checkRest, checkStored, depthsOf, heldIn } from "./rest.ts";
 import { createServer, type ServerProcess, sourceProgram } from "./servers.ts";
@@ -38,10 +38,12 @@ export type Stage = {
   cluster(options?: ClusterOptions): Promise<Cluster>;
   /** The command that starts psqlqueue; `preload` is a module that it loads first. */
   program(preload?: string): string[];
-  /** A server that runs; `preload` is a module that it loads first. */
-  server(env: Record<string, string>, preload?: string): Promise<ServerProcess>;
+  /** A server that runs, here or on `machine`; `preload` is a module that it loads first. */
+  server(env: Record<string, string>, preload?: string, machine?: Machine): Promise<ServerProcess>;
   /** A proxy before a port of this machine. */
   proxy(port: number): Promise<FaultProxy>;
+  /** Where something is kept that helps to understand the history. */
+  file(name: string): string;
   /** Writes down that something was broken now. */
   fault(name: string): void;
   /** For what has no column of its own. */
@@ -92,17 +94,22 @@ function sharedCluster(): Promise<Cluster> {
 /** Where a 32-bit number would not do any more. */
 const beyond_32_bits = 3_000_000_000;
 
-async function makeTemplate(cluster: Cluster, name: string, program: string[]): Promise<string> {
-  const url = await cluster.createDatabase(name);
+/** Migrates the database that servers reach by `url`, and that is asked at `direct_url`. */
+export async function migrate(url: string, direct_url: string, program: string[]): Promise<void> {
   const env = { PATH: process.env["PATH"] ?? "", HOME: "/", PSQLQUEUE_DATABASE_URL: url };
   const child = Bun.spawn([...program, "migrate"], { cwd: "/", env, stdout: "pipe", stderr: "inherit" });
   const output = await new Response(child.stdout).text();
   if ((await child.exited) !== 0) throw new Error(`not migrated: ${output}`);
-  const sql = postgres(url, { max: 1, onnotice() {} });
+  const sql = postgres(direct_url, { max: 1, onnotice() {} });
   for (const sequence of ["ordering_seq", "outbox_seq_seq", "stale_keys_seq_seq"]) {
     await sql`select setval(${`psqlqueue.${sequence}`}, ${beyond_32_bits})`;
   }
   await sql.end();
+}
+
+async function makeTemplate(cluster: Cluster, name: string, program: string[]): Promise<string> {
+  const url = await cluster.createDatabase(name);
+  await migrate(url, url, program);
   return name;
 }
 
@@ -269,8 +276,9 @@ export async function onStage(
       if (settings.binary !== null) return [path.resolve(settings.binary)];
       return preload === undefined ? source : source.toSpliced(1, 0, "--preload", preload);
     },
-    async server(env, preload) {
-      const server = await createServer({ program: stage.program(preload), env, onProblem });
+    async server(env, preload, machine) {
+      const server = await createServer({ program: stage.program(preload), env, machine, onProblem });
+      if (machine !== undefined) client.locate(server.port, machine.address);
       servers.push(server);
       atEnd(() => server.kill());
       await server.start();
@@ -281,6 +289,7 @@ export async function onStage(
       atEnd(() => proxy.close());
       return proxy;
     },
+    file: (name) => historyFile(`${settings.seed}-${name}`),
     fault: (name) => void history.faults.push({ kind: "fault", name, at_ms: now_ms() }),
     note: (text) => void notes.push(text),
     atEnd,
@@ -289,7 +298,10 @@ export async function onStage(
   try {
     await perform(stage);
   } finally {
-    for (const end of ends.reverse()) await end();
+    // One that fails must not keep the others from ending what they have started.
+    const failed: unknown[] = [];
+    for (const end of ends.reverse()) await Promise.try(end).catch((error) => failed.push(error));
+    if (failed.length > 0) onProblem(`not everything could be ended: ${failed.join("; ")}`);
   }
   return { rules, notes, seconds: (performance.now() - started_ms) / 1000 };
 }
