@@ -1,8 +1,12 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { archived_messages, messages } from "../../db/schema.ts";
-import { column, type Tally, value } from "../statement.ts";
+import { column, prepare, type Tally, value } from "../statement.ts";
 import { fenced, is_unchanged } from "./fenced.ts";
+import { notesDone } from "./nack.ts";
+
+/** Somebody may ask what became of the statement. */
+export const is_noted = sql`${value("batch_id")}::text is not null`;
 
 /**
  * Ends messages: deletes, and archives unless the queue keeps no archive. Without `archives` it only deletes: for a
@@ -39,5 +43,14 @@ export function prepareAck(db: Db, name: string, archives: boolean): Prepared<Ta
   const answer = db.orm
     .$with("answer", { now: column<string>("now"), count: column<number>("count"), ns: column<string>("ns") })
     .as(sql`select now() as now, count(*)::int as count, string_agg(gone.n::text, ',') as ns from gone`);
-  return db.orm.with(found, gone, archived, answer).select().from(answer).prepare(name);
+  // Of an ack that is sent again nothing else tells what its first run did, where there is no archive.
+  const noted = notesDone(db, sql`select gone.n from gone where gone.kept_seconds <= 0 and ${is_noted}`);
+  const steps = archives ? [found, gone, archived, noted] : [found, gone, archived];
+  return prepare<Tally>(
+    db.orm
+      .with(...steps, answer)
+      .select()
+      .from(answer),
+    name,
+  );
 }
