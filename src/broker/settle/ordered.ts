@@ -153,8 +153,8 @@ export function createOrdered(db: Db, onReady: OnReady, note: NoteMessages) {
 
   return {
     /**
-     * Ends messages: see prepareAck. `deleted`: leaves nothing, and spares what somebody else holds. `batch_id`: that it
-     * was done is known when it is sent again.
+     * Ends messages: see prepareAck. `deleted`: leaves nothing, and spares what somebody else holds. `batch_id`: so
+     * that what was done is known when it is sent again.
      */
     async end(
       columns: Columns,
