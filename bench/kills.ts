@@ -1,7 +1,7 @@
 // Processes of a server are killed while it works: is anything lost that was answered, does anything come back that was
 // acked? Prints a line of markdown, and ends with 1 where it is so.
 
-import { readdirSync, readFileSync } from "node:fs";
+import { childrenOf } from "../test/processes.ts";
 import { endAll } from "./children.ts";
 import { openSubject, type Subject } from "./subject.ts";
 
@@ -14,18 +14,6 @@ const backlog_max = 3000;
 const pause_ms = 1500;
 const lease_seconds = 3;
 const quiet_ms = 12_000;
-
-/** The processes that a server has started. */
-const childrenOf = (pid: number): number[] =>
-  readdirSync("/proc").flatMap((entry) => {
-    if (!/^\d+$/.test(entry)) return [];
-    try {
-      const text = readFileSync(`/proc/${entry}/stat`, "latin1");
-      return Number(text.slice(text.lastIndexOf(")") + 2).split(" ")[1]) === pid ? [Number(entry)] : [];
-    } catch {
-      return [];
-    }
-  });
 
 type Seen = {
   published: Set<string>;

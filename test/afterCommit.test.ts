@@ -185,7 +185,7 @@ describe("every batch answers per item", () => {
 describe("a statement that is sent again because its answer was lost answers as the first would have", () => {
   const { broker, faults } = faulty();
   beforeAll(() => {
-    for (const name of ["publish", "publish_with_options", "fanout", "end_messages", "nack", "extend"])
+    for (const name of ["publish", "publish_with_options", "fanout", "end_messages", "end_ordered", "nack", "extend"])
       faults.repeated.add(name);
   });
   afterAll(() => faults.repeated.clear());
@@ -230,11 +230,20 @@ describe("a statement that is sent again because its answer was lost answers as 
     expect(await take(queue)).toMatchObject({ id });
   });
 
-  test("an ack", async () => {
-    const queue = await createQueue(service);
-    await put(queue);
-    const { id, lease_token } = await take(queue);
-    expect(await broker.ack({ queue_id: queue, id, lease_token })).toBeUndefined();
+  test.each([
+    ["an ack", {}, {}],
+    ["an ack where there is no archive", { archive_retention_seconds: 0 }, {}],
+    ["an ack of a message with an ordering key", {}, { ordering_key: "k" }],
+    ["the same without an archive", { archive_retention_seconds: 0 }, { ordering_key: "k" }],
+  ])("%s", async (_, settings, options) => {
+    const queue = await createQueue(service, settings);
+    for (const has_token of [true, false]) {
+      await call("POST", `/v1/queues/${queue}/messages`, { body: "x", ...options });
+      const { id, lease_token } = await take(queue);
+      const item = { queue_id: queue, id, lease_token: has_token ? lease_token : null };
+      const unknown = { ...item, id: "unknown" };
+      expect(await broker.ackBatch([unknown, item])).toEqual([new BrokerError("message_not_found"), undefined]);
+    }
   });
 
   test("a publish, with a client's key and without", async () => {

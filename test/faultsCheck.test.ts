@@ -7,12 +7,15 @@ import path from "node:path";
 import { emptyDirectory } from "./child.ts";
 import { check, type Findings, failuresOf, invariants, type Rules } from "./faults/check.ts";
 import { Disk, type Survival } from "./faults/crashImage.ts";
-import { createHistory, type Delivery, type History, hashOf, lost, timeOf } from "./faults/history.ts";
+import { createHistory, type Delivery, type History, hashOf, lost, timeOf, unsure } from "./faults/history.ts";
 import { createRandom } from "./faults/random.ts";
 import type { FileChange } from "./faults/recordedFs.ts";
 
 const lease_ms = 1000;
+const queue = "q";
 const rules: Rules = { deliveries_max: null };
+
+type GivenTry = Partial<History["tries"][number]> & { id?: string };
 
 /** A history that grows by what a test says; times are milliseconds from 0. */
 function story() {
@@ -20,14 +23,14 @@ function story() {
   const hash = (message: string) => hashOf({ body: message, label: null, attributes: null, ordering_key: null });
   return {
     history,
-    publish(message: string, at_ms: number, given: Partial<History["tries"][number]> = {}) {
+    publish(message: string, at_ms: number, { id = `id-${message}`, ...given }: GivenTry = {}) {
       const known = { message, hash: hash(message), dedup_id: null, ordering_key: null, delay_ms: 0 };
       const asked = { kind: "publish" as const, ...known, sent_ms: at_ms, answered_ms: at_ms + 5 };
-      history.tries.push({ ...asked, status: 204, id: `id-${message}`, ...given });
+      history.tries.push({ ...asked, status: 204, copies: [{ queue, id }], ...given });
     },
     deliver(message: string, at_ms: number, given: Partial<Delivery> = {}) {
       const token = `${message}@${at_ms}`;
-      const known = { message, hash: hash(message), id: `id-${message}`, token, ordering_key: null };
+      const known = { message, hash: hash(message), queue, id: `id-${message}`, token, ordering_key: null };
       const times = { created_ms: 0, leased_ms: at_ms, until_ms: at_ms + lease_ms };
       history.deliveries.push({ kind: "delivery", ...known, attempts: 1, ...times, ...given });
       return given.token ?? token;
@@ -89,6 +92,83 @@ test("a message that was acknowledged and never delivered is lost", () => {
     told.settle("c", told.deliver("c", 60), 2000, { status: 409 });
   });
   expect(Object.keys(refusedAck)).toEqual(["lost"]);
+});
+
+test("a publish to several queues is a message in each of them", () => {
+  const copies = ["q", "r"].map((own) => ({ queue: own, id: `c in ${own}` }));
+  const told =
+    (...arrived: { queue: string; id: string }[]) =>
+    (own: Story) => {
+      own.publish("c", 50, { copies, delivered_queues: 2 });
+      for (const given of arrived) own.settle("c", own.deliver("c", 60, given), 70, { id: given.id });
+    };
+  expect(judge(told(...copies))).toEqual({});
+  expect(judge(told(...copies.slice(1)))).toEqual({ lost: ["c in q c in q"] });
+  expect(Object.keys(judge(told(...copies, { queue: "s", id: "another" })))).toEqual(["unexpected"]);
+  expect(Object.keys(judge(told(...copies, { queue: "r", id: "another" })))).toEqual(["doubled"]);
+  const fewer = judge((own) => {
+    told(...copies)(own);
+    Object.assign(own.history.tries.at(-1) ?? {}, { delivered_queues: 1 });
+  });
+  expect(Object.keys(fewer)).toEqual(["dishonest"]);
+  const unnamed = (...arrived: string[]) =>
+    judge((own) => {
+      own.publish("c", 50, { copies: [{ queue, id: "" }] });
+      for (const id of arrived) own.settle("c", own.deliver("c", 60, { id }), 70, { id });
+    });
+  expect(unnamed("x")).toEqual({});
+  expect(Object.keys(unnamed())).toEqual(["lost"]);
+  expect(Object.keys(unnamed("x", "y"))).toEqual(["doubled"]);
+});
+
+test("where answers do not tell the times of a lease, only what is sure breaks a promise", () => {
+  const { asked_ms, ...late } = { asked_ms: 100, leased_ms: 150, until_ms: 1100 };
+  const again = (at_ms: number, given: Partial<Delivery> = {}) =>
+    judge((told) => {
+      told.publish("c", 0);
+      const first = told.deliver("c", 100, { asked_ms, ...late });
+      told.settle("c", first, 160, { verb: "extend", until_ms: 1200 });
+      const next = { leased_ms: at_ms, until_ms: at_ms + 900, attempts: 2, asked_ms: at_ms - 100, ...given };
+      told.settle("c", told.deliver("c", at_ms, next), at_ms + 10);
+    });
+  expect(again(1200)).toEqual({});
+  expect(Object.keys(again(1199))).toEqual(["overlaps"]);
+  expect(Object.keys(again(1300, { attempts: 1 }))).toEqual(["attempts"]);
+  // It was asked for before the ack, and may have been leased then.
+  const acked = (own_asked_ms: number) =>
+    judge((told) => {
+      told.publish("c", 0);
+      told.settle("c", told.deliver("c", 100, { asked_ms, ...late }), 200);
+      told.deliver("c", 1300, { attempts: 2, asked_ms: own_asked_ms });
+    });
+  expect(acked(200)).toEqual({});
+  expect(Object.keys(acked(210))).toEqual(["undone"]);
+});
+
+test("an ack that is answered in any case ends a message only when its lease was not superseded", () => {
+  const unsurely = (sent_ms: number) =>
+    judge((told) => {
+      told.publish("c", 0);
+      const first = told.deliver("c", 100);
+      told.deliver("c", 1150, { attempts: 2 });
+      told.settle("c", first, sent_ms, { status: unsure });
+    });
+  expect(unsurely(1100)).toEqual({});
+  expect(Object.keys(unsurely(1160))).toEqual(["lost"]);
+});
+
+test("what came after a nacked one of its key in the same answer goes with it, and may not be counted", () => {
+  const after = (let_go_ms: number | undefined) =>
+    judge((told) => {
+      for (const message of ["c", "d"]) told.publish(message, 0, { ordering_key: "k" });
+      const key = { ordering_key: "k", asked_ms: 90 };
+      told.settle("c", told.deliver("c", 100, key), 110, { verb: "nack" });
+      told.deliver("d", 100, { ...key, ...(let_go_ms !== undefined && { let_go_ms }) });
+      told.settle("c", told.deliver("c", 200, { ...key, asked_ms: 190, attempts: 2 }), 210);
+      told.settle("d", told.deliver("d", 300, { ...key, asked_ms: 290 }), 310);
+    });
+  expect(after(110)).toEqual({});
+  expect(Object.keys(after(undefined))).toEqual(["overlaps", "attempts", "disordered"]);
 });
 
 test("what nobody acknowledged may be lost, and may arrive", () => {
@@ -212,7 +292,7 @@ test("a message is buried at its maximum, and not when it was acked", () => {
       (told) => {
         told.publish("c", 50);
         const { hash } = told.history.tries.find((one) => one.message === message) ?? { hash: "" };
-        told.history.burials.push({ kind: "burial", message, hash, reason: "max_deliveries", attempts });
+        told.history.burials.push({ kind: "burial", message, queue, hash, reason: "max_deliveries", attempts });
         if (message !== "c") told.settle("c", told.deliver("c", 60), 70);
       },
       { deliveries_max: 5 },
@@ -302,7 +382,7 @@ test("every failure is told with how often, and as what", () => {
   for (let n = 0; n < 5; n++) told.publish(`lost-${n}`, 50);
   const [line, ...others] = failuresOf(check(told.history, rules));
   expect(others).toEqual([]);
-  expect(line).toStartWith(`${invariants.lost}: 5 times, as lost-0 id-lost-0; lost-1`);
+  expect(line).toStartWith(`${invariants.lost}: 5 times, as lost-0 in q id-lost-0; lost-1`);
 });
 
 test("twenty thousand messages are checked at once", () => {

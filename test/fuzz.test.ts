@@ -4,9 +4,9 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { type Document, inlined, misfits, type Operation, type Schema } from "./document.ts";
-import { type Answer, serviceForFile } from "./harness.ts";
+import { type Answer, is_embedded, serviceForFile } from "./harness.ts";
 
-const requests = Number(process.env["PSQLQUEUE_TEST_FUZZ_REQUESTS"] ?? 5000);
+const requests = Number(process.env["PSQLQUEUE_TEST_FUZZ_REQUESTS"] ?? (is_embedded ? 1500 : 5000));
 /** One refusal in this many is checked against the tables' contents. */
 const compared_every = 10;
 

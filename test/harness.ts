@@ -57,8 +57,13 @@ export const is_embedded = process.env["PSQLQUEUE_TEST_STORE"] === "embedded";
 
 let template: Promise<string> | undefined;
 
-/** A data directory at this program's version, made once per run: copying it is faster than creating another. */
-async function embeddedTemplate(): Promise<string> {
+/**
+ * A data directory at this program's version, to be copied: creating another takes seconds of CPU. Made once per
+ * process, and named to the processes that it starts.
+ */
+export async function embeddedTemplate(): Promise<string> {
+  const given = process.env["PSQLQUEUE_TEST_TEMPLATE"];
+  if (given !== undefined) return given;
   const data_dir = mkdtempSync(path.join(tmpdir(), "psqlqueue-template-"));
   process.on("exit", () => rmSync(data_dir, { recursive: true, force: true }));
   const embedded = await openEmbedded({ data_dir, fsync: false });

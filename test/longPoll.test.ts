@@ -297,7 +297,7 @@ describe("many waiters", () => {
     };
     const late = createBroker(leavesLate, limits);
     expect(await late.receive({ ...waitFor(queue), signal: leaving.signal })).toEqual([]);
-    expect(found).toMatchObject([{ id, delivery_attempts: 1 }]);
+    expect(found).toMatchObject([{ id: null }, { id, delivery_attempts: 1 }]);
     await until(async () => (await look(queue, id)).body.delivery_attempts === 0);
     expect((await look(queue, id)).body.state).toBe("ready");
   });

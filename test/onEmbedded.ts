@@ -1,6 +1,7 @@
-import { describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
+import { embeddedTemplate } from "./harness.ts";
 
 // The whole suite runs on both databases: the files that speak to a service run once more, in a process of their own,
 // on the embedded one. Those that need a server of their own (to stop it, to race on it) say so by starting a cluster.
@@ -24,12 +25,16 @@ const files = readdirSync(import.meta.dir)
 export function onEmbedded(part: number, parts: number): void {
   const own = files.filter((_, i) => i % parts === part);
   describe.if(process.env["PSQLQUEUE_TEST_STORE"] !== "embedded")("on the embedded database", () => {
+    let template: string;
+    beforeAll(async () => {
+      template = await embeddedTemplate();
+    }, 60_000);
     test.each(own)(
       "%s",
       async (name) => {
         const child = Bun.spawn([process.execPath, "test", "--timeout", "30000", `./test/${name}`], {
           cwd: path.resolve(import.meta.dir, ".."),
-          env: { ...process.env, PSQLQUEUE_TEST_STORE: "embedded" },
+          env: { ...process.env, PSQLQUEUE_TEST_STORE: "embedded", PSQLQUEUE_TEST_TEMPLATE: template },
           stdout: "pipe",
           stderr: "pipe",
         });

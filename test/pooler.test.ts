@@ -4,10 +4,12 @@
 import { afterAll, expect, test } from "bun:test";
 import { connect, createServer, type Socket } from "node:net";
 import postgres from "postgres";
+import { openPostgres } from "../src/db/db.ts";
 import { fatalError } from "../src/db/embedded/wire.ts";
 import { sessionSettings } from "../src/db/session.ts";
 import { killChildren, type LogLine, runChild, startServerChild } from "./child.ts";
 import { createMigratedDatabase } from "./harness.ts";
+import { startTransactionPooler } from "./transactionPooler.ts";
 
 const known = new Set(["user", "database", "application_name", "TimeZone", "client_encoding"]);
 const sockets = new Set<Socket>();
@@ -82,3 +84,52 @@ test("a server is told what to do about a pooler that keeps its settings from th
   server.signal("SIGTERM");
   expect(await server.exited).toBe(0);
 });
+
+/** A database that sets what a pooler passes over. */
+async function createPreparedDatabase(): Promise<string> {
+  const own_url = await createMigratedDatabase();
+  const direct = postgres(own_url, { max: 1 });
+  const { application_name: _, ...settings } = sessionSettings(5000);
+  for (const [name, value] of Object.entries(settings)) {
+    await direct.unsafe(`alter database ${new URL(own_url).pathname.slice(1)} set ${name} = '${value}'`);
+  }
+  await direct.end();
+  return own_url;
+}
+
+test("statements without names that follow each other on a connection keep their session, each for itself", async () => {
+  const between = await startTransactionPooler(await createPreparedDatabase());
+  const server = `${between.url}?prepare=false`;
+  const options = { server, connections_max: 1, statement_timeout_ms: 5000, onAvailability() {} };
+  const both = [openPostgres(options), openPostgres(options)];
+  const ask = async ({ client }: (typeof both)[number], n: number) => {
+    const [plain, row] = await Promise.all([
+      client`select 1 as one`,
+      client`select ${n}::int as n, ${`${n}`}::text as t`,
+    ]);
+    return [...plain, ...row];
+  };
+  const answers = await Promise.all(both.flatMap((db) => Array.from({ length: 100 }, (_, n) => ask(db, n))));
+  const expected = Array.from({ length: 100 }, (_, n) => [{ one: 1 }, { n, t: `${n}` }]);
+  expect(answers).toEqual([...expected, ...expected]);
+  await Promise.all(both.map((db) => db.close(1)));
+  between.close();
+});
+
+test("a pooler that gives each transaction another session, without what is prepared, is refused, and may be told", async () => {
+  const between = await startTransactionPooler(await createPreparedDatabase());
+  const { code, lines } = await runChild(["server"], { env: { PSQLQUEUE_DATABASE_URL: between.url } });
+  expect({ code, error: lines.at(-1)?.["error"] }).toEqual({
+    code: 1,
+    error: expect.stringMatching(/^a connection pooler stands .* does not know the statements .* add \?prepare=false/),
+  });
+  const server = await startServerChild(`${between.url}?prepare=false`);
+  const body = JSON.stringify({ id: "pooled", ack_deadline_seconds: 30, message_retention_seconds: 60 });
+  expect((await fetch(`${server.url}/v1/queues`, { method: "POST", body })).status).toBe(201);
+  const publish = () => fetch(`${server.url}/v1/queues/pooled/messages`, { method: "POST", body: '{"body":"x"}' });
+  const answers = await Promise.all(Array.from({ length: 20 }, publish));
+  expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([204]));
+  server.signal("SIGTERM");
+  expect(await server.exited).toBe(0);
+  between.close();
+}, 30_000);

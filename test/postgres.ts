@@ -56,6 +56,9 @@ export type Cluster = Databases & {
   remove(): Promise<void>;
 };
 
+/** Where a program is run: with an address of its own, behind the words of `enter`. Needs root. */
+export type Machine = { address: string; enter: string[] };
+
 export type ClusterOptions = {
   /** Server settings, over the ones below; they hold for every start of this cluster. */
   settings?: Record<string, string>;
@@ -65,6 +68,8 @@ export type ClusterOptions = {
   port?: number;
   /** An existing directory to make its own in, instead of that for temporary files. */
   parent?: string;
+  /** Instead of here, on the loopback. It trusts everybody on the same network. */
+  machine?: Machine;
 };
 
 let shared: Promise<Databases> | undefined;
@@ -140,7 +145,11 @@ async function giveTo(directory: string, user: User): Promise<void> {
 
 type Fill = (binaries: Binaries, place: Place) => Promise<void>;
 
-async function startOwn(options: ClusterOptions, fill: Fill): Promise<Cluster> {
+/**
+ * A directory for one server, whose data is to be in `data` there, and the programs that it is run with. `release`
+ * stops that server and deletes the directory, and so does the end of this process.
+ */
+export async function serverDirectory(options: Pick<ClusterOptions, "parent" | "is_embedded"> = {}) {
   const user = serverUser();
   // The temporary directory root was given may be closed to the server's user; /tmp is open to everybody.
   const directory = await mkdtemp(path.join(options.parent ?? (user ? "/tmp" : tmpdir()), "psqlqueue-postgres-"));
@@ -148,12 +157,24 @@ async function startOwn(options: ClusterOptions, fill: Fill): Promise<Cluster> {
   try {
     if (user) await chown(directory, user.uid, user.gid);
     const place: Place = { directory, user, data: path.join(directory, "data") };
-    const binaries = await findBinaries(place, options.is_embedded ?? false);
+    return { place, guard, binaries: await findBinaries(place, options.is_embedded ?? false) };
+  } catch (cause) {
+    await guard.release();
+    throw new Error("no PostgreSQL for the tests", { cause });
+  }
+}
+
+async function startOwn(options: ClusterOptions, fill: Fill): Promise<Cluster> {
+  const { place, guard, binaries } = await serverDirectory(options);
+  try {
     await fill(binaries, place);
+    const { machine } = options;
+    if (machine) await appendFile(path.join(place.data, "pg_hba.conf"), "host all all samenet trust\n");
     const port = options.port ?? (await freePort());
-    const server = serverOf(binaries, place, port, options.settings ?? {});
+    const listen_addresses = machine?.address ?? "127.0.0.1";
+    const server = serverOf(binaries, place, port, { listen_addresses, ...options.settings }, machine);
     await server.start();
-    const databases = databasesOn(`postgres://postgres@127.0.0.1:${port}/postgres`);
+    const databases = databasesOn(`postgres://postgres@${listen_addresses}:${port}/postgres`);
     const remove = async () => {
       await server.stop("immediate");
       await guard.release();
@@ -169,8 +190,8 @@ type User = { uid: number; gid: number };
 type Place = { directory: string; data: string; user: User | undefined };
 type Binaries = { folder: string; version: string };
 
-// PostgreSQL refuses to run as root, and initdb wants a user with a name.
-function serverUser(): User | undefined {
+/** Whom PostgreSQL runs as when we are root: it refuses to run as root, and initdb wants a user with a name. */
+export function serverUser(): User | undefined {
   if (process.getuid?.() !== 0) return undefined;
   const users = readFileSync("/etc/passwd", "utf8");
   for (const name of ["postgres", "nobody"]) {
@@ -301,9 +322,21 @@ export async function freePort(): Promise<number> {
   }
 }
 
-function serverOf(binaries: Binaries, place: Place, port: number, settings: Record<string, string>) {
+/** The command on that machine, or here, as the user that servers run as. */
+export function asServerUser(machine: Machine | undefined, command: string[]): string[] {
+  const user = serverUser();
+  const become = user ? ["setpriv", `--reuid=${user.uid}`, `--regid=${user.gid}`, "--clear-groups"] : [];
+  return [...(machine?.enter ?? []), ...become, ...command];
+}
+
+function serverOf(
+  binaries: Binaries,
+  place: Place,
+  port: number,
+  settings: Record<string, string>,
+  machine: Machine | undefined,
+) {
   const all_settings = {
-    listen_addresses: "127.0.0.1",
     port: String(port),
     unix_socket_directories: "",
     max_connections: "200",
@@ -312,15 +345,17 @@ function serverOf(binaries: Binaries, place: Place, port: number, settings: Reco
     dynamic_shared_memory_type: "mmap",
     ...settings,
   };
-  const command = [path.join(binaries.folder, "postgres"), "-D", place.data];
+  let command = [path.join(binaries.folder, "postgres"), "-D", place.data];
   for (const [name, value] of Object.entries(all_settings)) command.push("-c", `${name}=${value}`);
+  if (machine) command = asServerUser(machine, command);
   const log_file = path.join(place.directory, "server.log");
   let running: Awaited<ReturnType<typeof launch>> | undefined;
 
   async function launch() {
     const log = openSync(log_file, "a");
     const shell = Bun.spawn(["sh", "-c", `trap '' TERM; "$@" & echo $!; wait`, "server", ...command], {
-      ...spawnOptions(place),
+      // Only root can enter another machine.
+      ...spawnOptions(machine ? { ...place, user: undefined } : place),
       stdout: "pipe",
       stderr: log,
     });

@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
 import http from "node:http";
 import postgres from "postgres";
 import { shareOf } from "../src/commands/share.ts";
@@ -7,6 +6,7 @@ import { ConfigError, readConfig } from "../src/config.ts";
 import { killChildren, type LogLine, runChild, type ServerChild, startServerChild } from "./child.ts";
 import { createMigratedDatabase, until } from "./harness.ts";
 import { sharedCluster } from "./postgres.ts";
+import { isAlive } from "./processes.ts";
 
 // One server of several processes. Which of them serves a connection is the system's choice, and the log says it.
 
@@ -25,15 +25,6 @@ const start = (url: string, env: Record<string, string> = {}) =>
 
 const pidsOf = (server: ServerChild) =>
   server.lines().find(({ msg }) => msg === "workers started")?.["pids"] as number[];
-
-/** One that has ended may wait for long until whoever is its parent by then asks how. */
-function isAlive(pid: number): boolean {
-  try {
-    return !/^State:\s*[ZX]/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
-  } catch {
-    return false;
-  }
-}
 
 let asked = 0;
 

@@ -124,8 +124,8 @@ async function checkDatabase(config: Config): Promise<Finding[]> {
       await checkSession(db.client, statement_timeout_ms);
       findings.push(ok("sessions", "they get our settings"));
     } catch (error) {
-      const [what = "", remedy = ""] = describeError(error).split(": ", 2);
-      findings.push(problem("sessions", what, remedy));
+      const [what = "", ...remedy] = describeError(error).split(": ");
+      findings.push(problem("sessions", what, remedy.join(": ")));
     }
     findings.push(await checkListen(db));
     findings.push(...healthFindings(await createTableHealth(db).getTableHealth()));

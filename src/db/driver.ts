@@ -49,6 +49,9 @@ export function driverOptions(server: DatabaseServer, connector: Connector, sess
     connect_timeout: asked.connect_timeout_seconds ?? (connector.count > 1 ? connect_seconds_each : connect_seconds),
     keep_alive: asked.keepalive_seconds ?? keepalive_seconds,
     prepare: asked.is_prepared,
+    // A statement that has no name is described before it is run, in the same transaction. Behind another one, which
+    // ends first, a pooler would give the session away in between, with the statement of somebody else on it.
+    ...(!asked.is_prepared && { max_pipeline: 0 }),
     connection: { ...session, ...asked.session },
     onnotice: unreplicated,
     socket: connector.connect,

@@ -68,10 +68,12 @@ const isPassedOn = (name: string) => name === "application_name" || name === "Ti
 
 /** SQLSTATE: what PgBouncer answers to a startup parameter that it does not know. */
 const protocol_violation = "08P01";
+/** SQLSTATE: a prepared statement that the session does not know. */
+const invalid_statement_name = "26000";
 
 /**
- * Throws MigrationError, saying what to do, when sessions of a pool opened with `sessionSettings` do not get them: a
- * pooler stands between that refuses or drops them.
+ * Throws MigrationError, saying what to do, when sessions of a pool opened with `sessionSettings` do not get them, or
+ * do not keep their prepared statements: a pooler stands between that refuses or drops them.
  */
 export async function checkSession(client: postgres.Sql, statement_timeout_ms: number): Promise<void> {
   // The connection string may hold more.
@@ -86,6 +88,37 @@ export async function checkSession(client: postgres.Sql, statement_timeout_ms: n
     if ((error as { code?: unknown }).code !== protocol_violation) throw error;
     const refused = names.filter((name) => !isPassedOn(name));
     throw new MigrationError(advice("refuses", settings, refused), { cause: error });
+  }
+  if (await losesStatements(client)) throw new MigrationError(lost_statements);
+}
+
+const lost_statements =
+  "a connection pooler stands before the database and gives each transaction another session, which does not know the " +
+  "statements that we have prepared: connect to PostgreSQL itself; or let the pooler keep a session for each connection " +
+  "(PgBouncer, pool_mode = session); or let it carry prepared statements along (PgBouncer 1.21 and newer, " +
+  "max_prepared_statements = 200); or add ?prepare=false to the database's URL, which has each statement planned anew";
+
+/**
+ * Does a connection get another session while somebody else is in a transaction on that which it had, and not its
+ * prepared statements with it? A pooler hands out the session that was used last. The driver prepares the statement
+ * again by itself, which helps only while nobody else does anything: `retried` says that it had to.
+ */
+async function losesStatements(client: postgres.Sql): Promise<boolean> {
+  if (!client.options.prepare || client.options.max < 2) return false;
+  const own = await client.reserve();
+  const probe = () => own`select 1 as probe`;
+  try {
+    await probe();
+    return await client.begin(async () => {
+      const again = probe();
+      await again;
+      return (again as { retried?: unknown }).retried !== undefined;
+    });
+  } catch (error) {
+    if ((error as { code?: unknown }).code === invalid_statement_name) return true;
+    throw error;
+  } finally {
+    own.release();
   }
 }
 

@@ -3,7 +3,20 @@
 // messages is checked in seconds. No search for a linearization is needed, because every delivery carries the
 // database's own time.
 
-import { type Delivery, type History, hung, lost, type PublishTry, refused, type Settle } from "./history.ts";
+import { type Delivery, type History, hung, lost, refused, type Settle, unsure } from "./history.ts";
+import {
+  clock_ms,
+  deliveriesOf,
+  isDone,
+  isSuperseded,
+  isUnknown,
+  type Leases,
+  leasesOf,
+  type Message,
+  messagesOf,
+  placeOf,
+  tolerance_ms,
+} from "./told.ts";
 
 /** What the scenario's queue was made with. */
 export type Rules = {
@@ -50,80 +63,38 @@ export const invariants = {
 } as const;
 export type Invariant = keyof typeof invariants;
 
-/** Answers carry microseconds, as fractions of a double. */
-const tolerance_ms = 0.01;
-/** Between reading a clock here and there: both are the machine's, and ours is cut to milliseconds. */
-const clock_ms = 2;
-
-const isDone = (status: number) => status >= 200 && status < 300;
-const isUnknown = (status: number) => status === lost || status === hung || status === 503;
-
-type Message = { tries: PublishTry[]; deliveries: Delivery[]; ids: Set<string> };
-
-function messagesOf(history: History): Map<string, Message> {
-  const messages = new Map<string, Message>();
-  for (const one of history.tries) {
-    const message = messages.get(one.message) ?? { tries: [], deliveries: [], ids: new Set() };
-    message.tries.push(one);
-    if (isDone(one.status)) message.ids.add(one.id);
-    messages.set(one.message, message);
-  }
-  return messages;
-}
-
-/** Deliveries of each id in the order of their leases. */
-function deliveriesOf(history: History): Map<string, Delivery[]> {
-  const by_id = Map.groupBy(history.deliveries, ({ id }) => id);
-  for (const deliveries of by_id.values()) deliveries.sort((a, b) => a.leased_ms - b.leased_ms);
-  return by_id;
-}
-
-type Leases = { endOf(delivery: Delivery): number; settlesOf(delivery: Delivery): Settle[] };
-
-const leaseOf = ({ id, token }: { id: string; token: string }) => `${id} ${token}`;
-
-/** When leases ended at the earliest: at their deadline, as extended, or when an ack or a nack of theirs was sent. */
-function leasesOf(history: History): Leases {
-  const by_lease = Map.groupBy(history.settles, leaseOf);
-  const settlesOf = (delivery: Delivery) => by_lease.get(leaseOf(delivery)) ?? [];
-  return {
-    settlesOf,
-    endOf(delivery) {
-      let until_ms = delivery.until_ms;
-      let end_ms = Number.POSITIVE_INFINITY;
-      for (const { verb, status, until_ms: extended_ms, sent_ms } of settlesOf(delivery)) {
-        if (verb === "extend") until_ms = isDone(status) ? Math.max(until_ms, extended_ms) : until_ms;
-        else if (sent_ms >= delivery.leased_ms - clock_ms) end_ms = Math.min(end_ms, sent_ms);
-      }
-      return Math.min(until_ms, end_ms);
-    },
-  };
-}
-
 type Broken = Findings["broken"];
 
 /** I1, I2, I3: what became of every message. */
-function checkMessages(history: History, messages: Map<string, Message>, broken: Broken) {
+function checkMessages(
+  history: History,
+  messages: Map<string, Message>,
+  by_id: Map<string, Delivery[]>,
+  broken: Broken,
+) {
   for (const delivery of history.deliveries) {
-    const message = messages.get(delivery.message);
+    const message = messages.get(placeOf(delivery));
     message?.deliveries.push(delivery);
     message?.ids.add(delivery.id);
-    if (message?.tries[0]?.hash !== delivery.hash) broken.unexpected.push(`${delivery.message} ${delivery.id}`);
+    if (message?.tries[0]?.hash !== delivery.hash) broken.unexpected.push(`${placeOf(delivery)} ${delivery.id}`);
   }
-  const buried = new Set(history.burials.map(({ message }) => message));
-  for (const { message, hash } of history.burials) {
-    if (messages.get(message)?.tries[0]?.hash !== hash) broken.unexpected.push(`${message} in the dead-letter queue`);
+  const buried = new Set(history.burials.map(placeOf));
+  for (const burial of history.burials) {
+    const is_ours = messages.get(placeOf(burial))?.tries[0]?.hash === burial.hash;
+    if (!is_ours) broken.unexpected.push(`${placeOf(burial)} is in the dead-letter queue`);
   }
-  // An ack whose outcome is unknown may have ended it.
-  const acks = history.settles.filter(({ verb, status }) => verb === "ack" && (isDone(status) || isUnknown(status)));
-  const ended = new Set(acks.map(({ id }) => id));
+  // An ack whose outcome is unknown may have ended it, unless its token counted no more.
+  const mayEnd = (ack: Settle) =>
+    isDone(ack.status) || (isUnknown(ack.status) && !isSuperseded(by_id.get(ack.id) ?? [], ack));
+  const ended = new Set(history.settles.filter((one) => one.verb === "ack" && mayEnd(one)).map(({ id }) => id));
   let acknowledged = 0;
   let recovered = 0;
   for (const [name, { tries, deliveries, ids }] of messages) {
     const own = tries.filter(({ status }) => isDone(status));
     if (own.length > 0) acknowledged++;
     else if (deliveries.length > 0) recovered++;
-    const is_over = own.every(({ id }) => ended.has(id)) || buried.has(name);
+    const hasEnded = (id: string) => (id === "" ? [...ids].some((any) => ended.has(any)) : ended.has(id));
+    const is_over = own.every(({ id }) => hasEnded(id)) || buried.has(name);
     if (own.length > 0 && !is_over) broken.lost.push(`${name} ${own.map(({ id }) => id).join(" ")}`);
     // Without a key, every repetition whose predecessor's outcome was unknown may have stored a copy.
     const asked = tries.filter(({ status }) => status !== refused).length;
@@ -136,18 +107,21 @@ function checkMessages(history: History, messages: Map<string, Message>, broken:
 /** I4, I6, I7 of one id, whose deliveries are in order. */
 function checkLeases(deliveries: Delivery[], leases: Leases, rules: Rules, acked_ms: number, broken: Broken): void {
   let attempts = 0;
+  let uncounted = 0;
   let end_ms = Number.NEGATIVE_INFINITY;
   for (const [i, delivery] of deliveries.entries()) {
     const { id, leased_ms } = delivery;
     const named = `${delivery.message} ${id} at ${leased_ms}`;
     if (leased_ms < end_ms - tolerance_ms) broken.overlaps.push(`${named}: held until ${end_ms}`);
     end_ms = Math.max(end_ms, leases.endOf(delivery));
-    if (leased_ms > acked_ms + clock_ms) broken.undone.push(`${named}: acked at ${acked_ms}`);
+    if ((delivery.asked_ms ?? leased_ms) > acked_ms + clock_ms) broken.undone.push(`${named}: acked at ${acked_ms}`);
     const is_beyond = rules.deliveries_max !== null && delivery.attempts > rules.deliveries_max;
-    if (delivery.attempts <= attempts || delivery.attempts < i + 1 || is_beyond) {
+    if (delivery.attempts <= attempts || delivery.attempts < i + 1 - uncounted || is_beyond) {
       broken.attempts.push(`${named}: ${delivery.attempts} after ${attempts}`);
     }
-    attempts = delivery.attempts;
+    const is_let_go = delivery.let_go_ms !== undefined;
+    if (is_let_go) uncounted++;
+    attempts = is_let_go ? delivery.attempts - 1 : delivery.attempts;
   }
 }
 
@@ -161,16 +135,14 @@ function checkFencing(history: History, by_id: Map<string, Delivery[]>, leases: 
   for (const settle of history.settles) {
     const { id, token, verb, status, sent_ms, answered_ms } = settle;
     const deliveries = by_id.get(id) ?? [];
-    const at = deliveries.findIndex((delivery) => delivery.token === token);
-    const own = deliveries[at];
+    const own = deliveries.find((delivery) => delivery.token === token);
     if (own === undefined) continue;
     const named = `${verb} of ${own.message} ${id} at ${sent_ms}: ${status}`;
-    const is_superseded = deliveries.slice(at + 1).some(({ leased_ms }) => leased_ms < sent_ms - clock_ms);
-    if (is_superseded) {
+    if (isSuperseded(deliveries, settle)) {
       // Once the newer holder has acked, an ack of the older one is answered like a repetition.
       const is_over = (acks.get(id) ?? []).some((ack) => ack.token !== token && ack.sent_ms <= answered_ms);
       if (isDone(status) && !(verb === "ack" && is_over)) broken.unfenced.push(named);
-      if (status === 409 || status === 404) fenced++;
+      if (status === 409 || status === 404 || status === unsure) fenced++;
     } else if (status === 409 || status === 404) {
       // Until when it holds as far as its consumer knows; an earlier settle of its own may have let it go.
       const others = leases.settlesOf(own).filter((other) => other !== settle && other.verb !== "extend");
@@ -190,23 +162,39 @@ const heldUntil = (delivery: Delivery, leases: Leases) =>
       delivery.until_ms,
     );
 
+/** Those that came together, where a consumer may have several of a key at once. */
+const answerOf = ({ leased_ms, asked_ms, id }: Delivery) => (asked_ms === undefined ? id : `${asked_ms} ${leased_ms}`);
+
+/** I8, one answer at a time: what is held of a key when the next of it is leased. */
+function checkHeld(key: string, deliveries: Delivery[], leases: Leases, broken: Broken): void {
+  let held: Delivery[] = [];
+  for (const together of Map.groupBy(deliveries, answerOf).values()) {
+    const [{ message, leased_ms }] = together as [Delivery];
+    const others = held.filter((other) => together.every((own) => own.message !== other.message));
+    for (const other of others) {
+      const end_ms = leases.endOf(other);
+      if (leased_ms >= end_ms - tolerance_ms) continue;
+      broken.disordered.push(`${key}: ${message} at ${leased_ms} while ${other.message} is held until ${end_ms}`);
+    }
+    held = together;
+  }
+}
+
 /** I8: by real time. What was acknowledged before another was sent must come first, and one at a time. */
 function checkOrder(history: History, messages: Map<string, Message>, leases: Leases, broken: Broken): void {
-  const ordered = history.deliveries.filter(({ ordering_key }) => ordering_key !== null);
-  for (const [key, deliveries] of Map.groupBy(ordered, ({ ordering_key }) => ordering_key)) {
+  // What was told when its lease may have been over already says nothing of the order.
+  const isTold = ({ asked_ms, leased_ms, until_ms }: Delivery) => asked_ms === undefined || leased_ms < until_ms;
+  const ordered = history.deliveries.filter((own) => own.ordering_key !== null && isTold(own));
+  const keyOf = ({ ordering_key, queue }: Delivery) => `${ordering_key} in ${queue}`;
+  for (const [key, deliveries] of Map.groupBy(ordered, keyOf)) {
     deliveries.sort((a, b) => a.leased_ms - b.leased_ms);
+    checkHeld(key, deliveries, leases, broken);
     const seen = new Set<string>();
     let sent_ms = Number.NEGATIVE_INFINITY;
-    let held: { message: string; end_ms: number } = { message: "", end_ms: Number.NEGATIVE_INFINITY };
-    for (const delivery of deliveries) {
-      const { message, leased_ms } = delivery;
-      if (held.message !== message && leased_ms < held.end_ms - tolerance_ms) {
-        broken.disordered.push(`${key}: ${message} at ${leased_ms} while ${held.message} is held until ${held.end_ms}`);
-      }
-      held = { message, end_ms: leases.endOf(delivery) };
+    for (const { message, queue } of deliveries) {
       if (seen.has(message)) continue;
       seen.add(message);
-      const tries = messages.get(message)?.tries ?? [];
+      const tries = messages.get(placeOf({ message, queue }))?.tries ?? [];
       const done_ms = Math.min(
         ...tries.filter(({ status }) => isDone(status)).map(({ answered_ms }) => answered_ms),
         Number.POSITIVE_INFINITY,
@@ -240,13 +228,16 @@ function checkDelays(messages: Map<string, Message>, by_id: Map<string, Delivery
 
 /** I11, I13: answers as such. */
 function checkAnswers(history: History, broken: Broken): void {
-  for (const { message, status, sent_ms } of history.tries) {
+  for (const { message, status, sent_ms, copies, delivered_queues = copies.length } of history.tries) {
+    if (isDone(status) && delivered_queues !== copies.length) {
+      broken.dishonest.push(`publish of ${message}: to ${delivered_queues} queues, and ${copies.length} match`);
+    }
     if (status === hung) broken.hung.push(`publish of ${message} at ${sent_ms}`);
     else if (status > 0 && !isDone(status) && status !== 503) broken.dishonest.push(`publish of ${message}: ${status}`);
   }
   for (const { verb, id, status, sent_ms } of history.settles) {
     if (status === hung) broken.hung.push(`${verb} of ${id} at ${sent_ms}`);
-    else if (status > 0 && !isDone(status) && ![404, 409, 503].includes(status)) {
+    else if (status > 0 && !isDone(status) && ![404, 409, 503, unsure].includes(status)) {
       broken.dishonest.push(`${verb} of ${id}: ${status}`);
     }
   }
@@ -255,31 +246,31 @@ function checkAnswers(history: History, broken: Broken): void {
 /** How long after a fault it may show. */
 const fault_ms_max = 15_000;
 
-/** The longest pause between acknowledged publishes that begins between a fault and the next one. */
-function recoveryOf({ faults, tries }: History): number | null {
+/** For each fault, the longest pause between acknowledged publishes that begins between it and the next one. */
+export function recoveriesOf({ faults, tries }: Pick<History, "faults" | "tries">): { name: string; ms: number }[] {
   const answered = tries.flatMap(({ status, answered_ms }) => (isDone(status) ? [answered_ms] : []));
   answered.sort((a, b) => a - b);
-  const times = faults.map(({ at_ms }) => at_ms).sort((a, b) => a - b);
-  let longest: number | null = null;
+  const in_order = faults.toSorted((a, b) => a.at_ms - b.at_ms);
   let next = 0;
-  for (const [i, at_ms] of times.entries()) {
-    const until_ms = Math.min(times[i + 1] ?? Number.POSITIVE_INFINITY, at_ms + fault_ms_max);
+  return in_order.flatMap(({ name, at_ms }, i) => {
+    const until_ms = Math.min(in_order[i + 1]?.at_ms ?? Number.POSITIVE_INFINITY, at_ms + fault_ms_max);
+    let ms: number | undefined;
     let since_ms = at_ms;
     while (next < answered.length && (answered[next] as number) < at_ms) next++;
     for (let k = next; k < answered.length && since_ms < until_ms; k++) {
-      longest = Math.max(longest ?? 0, (answered[k] as number) - since_ms);
+      ms = Math.max(ms ?? 0, (answered[k] as number) - since_ms);
       since_ms = answered[k] as number;
     }
-  }
-  return longest;
+    return ms === undefined ? [] : [{ name, ms }];
+  });
 }
 
 /** Judges a history after a complete drain. */
 export function check(history: History, rules: Rules): Findings {
   const broken = Object.fromEntries(Object.keys(invariants).map((name) => [name, []])) as unknown as Broken;
   const messages = messagesOf(history);
-  const { acknowledged, recovered } = checkMessages(history, messages, broken);
   const by_id = deliveriesOf(history);
+  const { acknowledged, recovered } = checkMessages(history, messages, by_id, broken);
   const leases = leasesOf(history);
   const acked = new Map<string, number>();
   for (const { verb, status, id, answered_ms } of history.settles) {
@@ -288,13 +279,14 @@ export function check(history: History, rules: Rules): Findings {
   for (const [id, deliveries] of by_id) {
     checkLeases(deliveries, leases, rules, acked.get(id) ?? Number.POSITIVE_INFINITY, broken);
   }
-  for (const { message, reason, attempts } of history.burials) {
+  for (const burial of history.burials) {
+    const { message, reason, attempts } = burial;
+    const { ids = new Set<string>() } = messages.get(placeOf(burial)) ?? {};
     if (reason !== "max_deliveries" || attempts !== rules.deliveries_max) {
       broken.attempts.push(`${message} was buried: ${reason} after ${attempts}`);
     }
-    const is_acked = [...(messages.get(message)?.ids ?? [])].some((id) => acked.has(id));
-    const has_copies = (messages.get(message)?.ids.size ?? 0) > 1;
-    if (is_acked && !has_copies) broken.undone.push(`${message} was acked, and is in the dead-letter queue`);
+    const is_acked = [...ids].some((id) => acked.has(id));
+    if (is_acked && ids.size <= 1) broken.undone.push(`${message} was acked, and is in the dead-letter queue`);
   }
   const fenced = checkFencing(history, by_id, leases, broken);
   checkOrder(history, messages, leases, broken);
@@ -305,8 +297,10 @@ export function check(history: History, rules: Rules): Findings {
   const counts = { attempted: messages.size, acknowledged, acked: acked.size, buried: history.burials.length };
   const statuses = [...history.tries, ...history.settles].map(({ status }) => status);
   const countOf = (status: number) => statuses.filter((own) => own === status).length;
+  const recoveries = recoveriesOf(history).map(({ ms }) => ms);
+  const recover_ms = recoveries.length === 0 ? null : Math.max(...recoveries);
   const unknown = { unavailable: countOf(503), unanswered: countOf(lost) + countOf(hung) };
-  return { ...counts, ...unknown, recovered, redelivered, fenced, recover_ms: recoveryOf(history), broken };
+  return { ...counts, ...unknown, recovered, redelivered, fenced, recover_ms, broken };
 }
 
 /** A line for every invariant that is broken: how often, and the first few times. Empty when all hold. */

@@ -18,12 +18,18 @@ export type Reply = {
 };
 
 export type Client = {
-  /** Sends one request, which asks for an answer with content. Never rejects. */
-  call(port: number, method: string, target: string, body?: unknown): Promise<Reply>;
+  /** The server of this port is at that address, not on the loopback. */
+  locate(port: number, address: string): void;
+  /** Sends one request, which asks for an answer with content; `lines` are headers of its own. Never rejects. */
+  call(port: number, method: string, target: string, body?: unknown, lines?: string): Promise<Reply>;
+  /** What is asked from now on goes over new connections, so that processes which share a port share the load anew. */
+  renew(): void;
+  /** How many connections there are. */
+  count(): number;
   close(): void;
 };
 
-type Wire = { write(data: Uint8Array): number; terminate(): void };
+type Wire = { write(data: Uint8Array): number; end(): void; terminate(): void };
 type Link = {
   port: number;
   wire: Wire;
@@ -32,6 +38,8 @@ type Link = {
   unsent: Uint8Array;
   is_gone: boolean;
   is_used: boolean;
+  /** It is not kept. */
+  is_old: boolean;
 };
 
 const nothing = Buffer.alloc(0);
@@ -51,10 +59,11 @@ function parse(got: Buffer): { reply: Reply; is_last: boolean } | undefined {
   };
 }
 
-/** Connections to ports of the loopback: one request at a time each, kept when their answer allows it. */
+/** Connections to ports, of the loopback unless they are located: one request at a time each, kept when they may be. */
 export function createClient(): Client {
   const idle = new Map<number, Link[]>();
   const open = new Set<Link>();
+  const addresses = new Map<number, string>();
 
   function drop(link: Link, status: number): void {
     link.is_gone = true;
@@ -63,6 +72,12 @@ export function createClient(): Client {
     const at = list?.indexOf(link) ?? -1;
     if (at >= 0) list?.splice(at, 1);
     link.settle?.({ status, id: "", text: "", is_first: !link.is_used });
+  }
+
+  /** Closed as clients close that have read what they were sent: a reset would tell the server that they have not. */
+  function retire(link: Link): void {
+    open.delete(link);
+    link.wire.end();
   }
 
   function receive(link: Link, chunk: Buffer): void {
@@ -74,7 +89,8 @@ export function createClient(): Client {
     link.is_used = true;
     const { settle } = link;
     link.settle = undefined;
-    if (parsed.is_last) {
+    if (link.is_old) retire(link);
+    else if (parsed.is_last) {
       open.delete(link);
       link.wire.terminate();
     } else {
@@ -90,7 +106,7 @@ export function createClient(): Client {
     const end = () => link && drop(link, lost);
     try {
       const wire = await Bun.connect({
-        hostname: "127.0.0.1",
+        hostname: addresses.get(port) ?? "127.0.0.1",
         port,
         socket: {
           data: (_, chunk) => link && receive(link, chunk),
@@ -103,7 +119,8 @@ export function createClient(): Client {
           },
         },
       });
-      link = { port, wire, got: nothing, settle: undefined, unsent: nothing, is_gone: false, is_used: false };
+      const is_new = { is_gone: false, is_used: false, is_old: false };
+      link = { port, wire, got: nothing, settle: undefined, unsent: nothing, ...is_new };
       open.add(link);
       return link;
     } catch {
@@ -112,11 +129,12 @@ export function createClient(): Client {
   }
 
   return {
-    async call(port, method, target, body) {
+    locate: (port, address) => void addresses.set(port, address),
+    async call(port, method, target, body, lines = "Content-Type: application/json\r\n") {
       const link = idle.get(port)?.pop() ?? (await connect(port));
       if (link === undefined || link.is_gone) return { status: refused, id: "", text: "", is_first: true };
       const content = body === undefined ? "" : JSON.stringify(body);
-      const type = body === undefined ? "" : "Content-Type: application/json\r\n";
+      const type = body === undefined ? "" : lines;
       const head = `${method} ${target} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nPrefer: return=representation\r\n${type}`;
       const request = Buffer.from(`${head}Content-Length: ${Buffer.byteLength(content)}\r\n\r\n${content}`);
       const { promise, resolve } = Promise.withResolvers<Reply>();
@@ -131,6 +149,12 @@ export function createClient(): Client {
       clearTimeout(timer);
       return reply;
     },
+    renew() {
+      for (const link of open) link.is_old = true;
+      for (const link of [...idle.values()].flat()) retire(link);
+      idle.clear();
+    },
+    count: () => open.size,
     close() {
       for (const link of open) link.wire.terminate();
       idle.clear();

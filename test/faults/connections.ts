@@ -1,27 +1,37 @@
 // F4 to F6: the network between server and database, and between client and server.
 
 import type { FaultProxy } from "../faultProxy.ts";
+import type { Cluster } from "../postgres.ts";
 import type { Scenario } from "./scenario.ts";
+import type { ServerProcess } from "./servers.ts";
 import { type Stage, waitUntil } from "./stage.ts";
 
-/** Two servers, each with a proxy of its own before the database; answers the proxies and the servers' ports. */
-async function serversBehind(stage: Stage): Promise<{ proxies: FaultProxy[]; ports: number[]; url: string }> {
+export type Behind = {
+  cluster: Cluster;
+  proxies: FaultProxy[];
+  servers: ServerProcess[];
+  ports: number[];
+  url: string;
+};
+
+/** Two servers, each with a proxy of its own before the database. */
+export async function serversBehind(stage: Stage): Promise<Behind> {
   const { url, cluster } = await stage.database();
   const proxies = [await stage.proxy(cluster.port), await stage.proxy(cluster.port)];
-  const ports: number[] = [];
+  const servers: ServerProcess[] = [];
   for (const proxy of proxies) {
     const own = new URL(url);
     own.port = String(proxy.port);
-    ports.push((await stage.server({ PSQLQUEUE_DATABASE_URL: own.href })).port);
+    servers.push(await stage.server({ PSQLQUEUE_DATABASE_URL: own.href }));
   }
-  return { proxies, ports, url };
+  return { cluster, proxies, servers, ports: servers.map(({ port }) => port), url };
 }
 
 /** So long that consumers have acked what the lost answer told of, before it is known to be lost. */
 const hold_ms = 200;
 
 /** Cuts one connection after each of `count` requests, of the kinds by turns, `mean_ms` apart; half of them late. */
-async function cutAll(
+export async function cutAll(
   stage: Stage,
   proxies: FaultProxy[],
   count: number,
@@ -41,7 +51,7 @@ async function cutAll(
 }
 
 /** A statement is told by what it carries: bodies of ours, ids of messages, or neither. */
-const statements = [
+export const statements = [
   { name: "a publish", matches: (chunk: Buffer) => chunk.includes("filler") },
   { name: "a settle", matches: (chunk: Buffer) => !chunk.includes("filler") && /01[0-9A-Z]{24}/.test(`${chunk}`) },
   { name: "any statement", matches: () => true },

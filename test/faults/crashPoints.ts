@@ -89,7 +89,7 @@ async function work(
     note("publish", id);
     const none_of_it = { dedup_id: null, ordering_key: null, delay_ms: 0 };
     history.tries.push({
-      ...{ kind: "publish", ...known, ...none_of_it, id },
+      ...{ kind: "publish", ...known, ...none_of_it, copies: [{ queue: queue_id, id }] },
       ...{ sent_ms, answered_ms: now_ms(), status: 204 },
     });
   };

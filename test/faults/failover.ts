@@ -11,8 +11,9 @@ const settings = { wal_keep_size: "512MB" };
 
 type Node = { name: string; cluster: Cluster };
 
-async function ask<Row extends object>(cluster: Cluster, statement: string): Promise<Row[]> {
-  const sql = postgres(cluster.url, { max: 1, onnotice() {}, connection: { synchronous_commit: "local" } });
+/** Asks one node, also one that has no standby to wait for. */
+export async function ask<Row extends object>(url: string, statement: string): Promise<Row[]> {
+  const sql = postgres(url, { max: 1, onnotice() {}, connection: { synchronous_commit: "local" } });
   try {
     return await sql.unsafe<Row[]>(statement);
   } finally {
@@ -24,7 +25,7 @@ async function ask<Row extends object>(cluster: Cluster, statement: string): Pro
 async function waitForStandbys(cluster: Cluster, count: number): Promise<void> {
   await waitUntil(`${count} standbys follow`, 60_000, async () => {
     const rows = await ask(
-      cluster,
+      cluster.url,
       "select from pg_stat_replication where state = 'streaming' and sync_state = 'quorum'",
     );
     return rows.length >= count;
@@ -36,7 +37,7 @@ async function mostAdvanced(nodes: Node[]): Promise<Node> {
   const received: { node: Node; bytes: number }[] = [];
   for (const node of nodes) {
     const text = "select pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0')::float8 as bytes";
-    const [row] = await ask<{ bytes: number }>(node.cluster, text);
+    const [row] = await ask<{ bytes: number }>(node.cluster.url, text);
     received.push({ node, bytes: row?.bytes ?? 0 });
   }
   const [best] = received.sort((a, b) => b.bytes - a.bytes);
@@ -49,11 +50,11 @@ async function failOver(stage: Stage, nodes: Node[], primary: Node): Promise<Nod
   await primary.cluster.kill();
   const standbys = nodes.filter((node) => node !== primary);
   const chosen = await mostAdvanced(standbys);
-  await ask(chosen.cluster, "select pg_promote()");
+  await ask(chosen.cluster.url, "select pg_promote()");
   for (const node of standbys) {
     if (node === chosen) continue;
-    await ask(node.cluster, `alter system set primary_conninfo = '${followed(chosen.cluster, node.name)}'`);
-    await ask(node.cluster, "select pg_reload_conf()");
+    await ask(node.cluster.url, `alter system set primary_conninfo = '${followed(chosen.cluster, node.name)}'`);
+    await ask(node.cluster.url, "select pg_reload_conf()");
   }
   await waitForStandbys(chosen.cluster, 1);
   const { port } = primary.cluster;
@@ -75,8 +76,8 @@ export const failovers: Scenario = {
     });
     let primary = nodes[0] as Node;
     const database = new URL(await migratedDatabase(primary.cluster, stage.program())).pathname;
-    await ask(primary.cluster, `alter system set synchronous_standby_names = 'ANY 1 (${names.join(", ")})'`);
-    await ask(primary.cluster, "select pg_reload_conf()");
+    await ask(primary.cluster.url, `alter system set synchronous_standby_names = 'ANY 1 (${names.join(", ")})'`);
+    await ask(primary.cluster.url, "select pg_reload_conf()");
     for (const name of names.slice(1)) {
       nodes.push({ name, cluster: await startStandby(primary.cluster, name, { settings }) });
     }

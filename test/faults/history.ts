@@ -1,7 +1,8 @@
 // What happened in a scenario, as its clients saw it: what was sent, when, and what was answered. Times are
 // milliseconds of this machine's clock, which is the database's too; those from answers are the database's own.
 
-import { writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
+import path from "node:path";
 
 /** No answer came: the connection was lost after the request was sent, so nobody knows what became of it. */
 export const lost = 0;
@@ -10,10 +11,20 @@ export const refused = -1;
 /** No answer came within the longest time that any request may take. */
 export const hung = -2;
 
+/** Answered with success, and nobody knows what became of it: some protocols say so of an ack that was too late. */
+export const unsure = 202;
+
+/** The message that a publish stores in one queue; the id is empty where its answer named none. */
+export type Copy = { queue: string; id: string };
+
 /** One request to publish. `message` names the message: a client that repeats it sends another try of the same. */
 export type PublishTry = {
   kind: "publish";
   message: string;
+  /** One for each queue that it must come to. */
+  copies: Copy[];
+  /** How many that were, by the answer, where it says so. */
+  delivered_queues?: number;
   /** Of body, label, attributes and ordering key. */
   hash: string;
   dedup_id: string | null;
@@ -23,8 +34,6 @@ export type PublishTry = {
   answered_ms: number;
   /** Of the answer, or `lost`, `refused`, `hung`. */
   status: number;
-  /** Of the answer; empty where it named none. */
-  id: string;
   /** The first request of its connection was lost. */
   is_first?: boolean;
 };
@@ -33,6 +42,7 @@ export type Delivery = {
   kind: "delivery";
   message: string;
   hash: string;
+  queue: string;
   id: string;
   token: string;
   attempts: number;
@@ -41,6 +51,10 @@ export type Delivery = {
   /** The database's times of the lease. */
   leased_ms: number;
   until_ms: number;
+  /** Where the answer does not tell them, when it was asked: the lease began by `leased_ms`, and held `until_ms`. */
+  asked_ms?: number;
+  /** A nack of an earlier one of its key in the same answer was sent, which lets it go, too, and may not count it. */
+  let_go_ms?: number;
 };
 
 export type Settle = {
@@ -62,6 +76,8 @@ export type Settle = {
 export type Burial = {
   kind: "burial";
   message: string;
+  /** That it was in before. */
+  queue: string;
   hash: string;
   reason: string;
   attempts: number;
@@ -91,6 +107,13 @@ export const createHistory = (): History => ({
   faults: [],
   problems: [],
 });
+
+/** Where a file about a run is kept. */
+export function historyFile(name: string): string {
+  const directory = path.join(import.meta.dir, "histories");
+  mkdirSync(directory, { recursive: true });
+  return path.join(directory, name);
+}
 
 /** Milliseconds, of the clock that the database reads too. */
 export const now_ms = (): number => Date.now();

@@ -42,9 +42,10 @@ async function tryMutation(root: string, mutation: Mutation, seed: number): Prom
   const copy = mutatedCopy(root, mutation);
   const scenario = scenarios.find(({ id }) => id === trial.scenario);
   if (scenario === undefined) throw new Error(`there is no scenario ${trial.scenario}`);
-  const { failures } = await runScenario(scenario, { seed, dose: trial.dose, binary: null, root: copy });
+  const { failures, skipped } = await runScenario(scenario, { seed, dose: trial.dose, binary: null, root: copy });
   const [failure] = failures;
-  const outcome = failure === undefined ? "green: NOT FOUND" : `red: ${shorten(failure)}`;
+  const green = skipped === undefined ? "green: NOT FOUND" : `not run: ${skipped}`;
+  const outcome = failure === undefined ? green : `red: ${shorten(failure)}`;
   return { mutation, trial: `${trial.scenario}, dose ${trial.dose}`, is_found: failure !== undefined, outcome };
 }
 

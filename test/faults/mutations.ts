@@ -20,7 +20,7 @@ const fenced = "src/broker/settle/fenced.ts";
 const sent = `      const [tally] = await db.run("publish", () => plainly.execute(values), true);\n`;
 const again = "where exists (select from once)\n    order by item.n`);";
 
-/** m1 to m12 of the plan. */
+/** m1 to m12 of the plan, and of what came after it. */
 export const mutations: Mutation[] = [
   {
     id: "m1",
@@ -174,5 +174,65 @@ export const mutations: Mutation[] = [
       },
     ],
     trial: { scenario: "F0", dose: 0.02 },
+  },
+  {
+    id: "m13",
+    title: "a worker goes on when its parent is gone",
+    edits: [
+      {
+        file: "src/commands/worker.ts",
+        search: 'process.once("disconnect", () => resolve(1))',
+        replace: 'process.once("disconnect", () => resolve)',
+      },
+    ],
+    trial: { scenario: "F19", dose: 0.05 },
+  },
+  {
+    id: "m14",
+    title: "a repeated publish to a topic is another one",
+    edits: [
+      {
+        file: "src/broker/publish/fanOut.ts",
+        search: `db.run("fanout", () => statement.execute(values), true)`,
+        replace: `db.run("fanout", () => statement.execute({ ...values, ...renewed() }), true)`,
+      },
+      {
+        file: "src/broker/publish/fanOut.ts",
+        search: "    const forms = items.map(formsOf);\n",
+        replace: `    const forms = items.map(formsOf);
+    const renewed = () => ({ batch_id: nextId(), ids: items.map(() => nextId().slice(0, 22) + "0000") });\n`,
+      },
+    ],
+    trial: { scenario: "F20", dose: 0.1 },
+  },
+  {
+    id: "m15",
+    title: "a FIFO queue of Amazon's protocol passes over deduplication ids",
+    edits: [
+      {
+        file: "src/sqs/send.ts",
+        search: `const dedup_key = dedup_id === undefined ? null : deduplicationKey("id", dedup_id);`,
+        replace: `const dedup_key = dedup_id === undefined ? deduplicationKey("id", "") : null;`,
+      },
+    ],
+    trial: { scenario: "F21", dose: 0.2 },
+  },
+  {
+    id: "m16",
+    title: "a receipt handle deletes also when the message has been received again",
+    edits: [
+      {
+        file: "src/sqs/settle.ts",
+        search: "if (has_legacy_handles) await",
+        replace: "if (!isFifo(queue)) await",
+      },
+    ],
+    trial: { scenario: "F21", dose: 0.2 },
+  },
+  {
+    id: "m17",
+    title: "statements without names follow others on a connection before those have ended",
+    edits: [{ file: "src/db/driver.ts", search: "{ max_pipeline: 0 }", replace: "{ max_pipeline: 100 }" }],
+    trial: { scenario: "F23", dose: 0.2 },
   },
 ];

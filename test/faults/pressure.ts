@@ -1,9 +1,10 @@
 // F9, F11, F12: no disk, no vacuum, no time.
 
-import { appendFileSync, chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from "node:fs";
+import { appendFileSync, chmodSync, mkdtempSync, readFileSync, rmSync, statfsSync } from "node:fs";
 import path from "node:path";
 import postgres from "postgres";
 import { type Cluster, startCluster } from "../postgres.ts";
+import { childrenOf } from "../processes.ts";
 import type { Scenario } from "./scenario.ts";
 import { scratchDirectory } from "./servers.ts";
 import { migratedDatabase, waitUntil } from "./stage.ts";
@@ -121,18 +122,30 @@ export const pinnedSnapshot: Scenario = {
   },
 };
 
-/** Every process of a cluster. */
-function processesOf(cluster: Cluster): number[] {
-  const postmaster = Number(readFileSync(path.join(cluster.data_directory, "postmaster.pid"), "utf8").split("\n")[0]);
-  const parentOf = (pid: string) => {
-    try {
-      return Number(readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ")[1]);
-    } catch {
-      return 0;
+/** Every process of the server whose data is there. */
+export function processesOf(data_directory: string): number[] {
+  const postmaster = Number(readFileSync(path.join(data_directory, "postmaster.pid"), "utf8").split("\n")[0]);
+  return [postmaster, ...childrenOf(postmaster)];
+}
+
+/** Stops every process of a cluster, as a machine that hangs does, for so long. */
+export async function standStill(cluster: Cluster, ms: number): Promise<void> {
+  const pids = processesOf(cluster.data_directory);
+  const tell = (signal: NodeJS.Signals) => {
+    for (const pid of pids) {
+      try {
+        process.kill(pid, signal);
+      } catch {
+        // It has ended meanwhile.
+      }
     }
   };
-  const children = readdirSync("/proc").filter((name) => /^\d+$/.test(name) && parentOf(name) === postmaster);
-  return [postmaster, ...children.map(Number)];
+  tell("SIGSTOP");
+  try {
+    await Bun.sleep(ms);
+  } finally {
+    tell("SIGCONT");
+  }
 }
 
 /** More is published than can be, and PostgreSQL stands still for seconds. */
@@ -149,23 +162,8 @@ export const overload: Scenario = {
     await stage.play({ ports, url, messages: 60_000, ...pressure }, async () => {
       for (let left = stage.dose(4, 1); left > 0; left--) {
         await Bun.sleep(stage.random.exponential(2000));
-        const pids = processesOf(cluster);
-        const tell = (signal: NodeJS.Signals) => {
-          for (const pid of pids) {
-            try {
-              process.kill(pid, signal);
-            } catch {
-              // It has ended meanwhile.
-            }
-          }
-        };
-        tell("SIGSTOP");
         stage.fault("SIGSTOP of PostgreSQL for 5 s");
-        try {
-          await Bun.sleep(5000);
-        } finally {
-          tell("SIGCONT");
-        }
+        await standStill(cluster, 5000);
       }
     });
   },

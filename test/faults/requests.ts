@@ -18,15 +18,14 @@ function itemReply(reply: Reply, item: Item | undefined): Reply {
   return { ...reply, id, status: status === undefined ? reply.status : (statuses[status] ?? status_refused) };
 }
 
-/** Publishes one message. */
+/** Publishes one message to a queue or a topic. */
 export async function publishOne(
   client: Client,
   port: number,
-  queue: string,
+  target: string,
   content: object,
   is_batch: boolean,
 ): Promise<Reply> {
-  const target = `/v1/queues/${queue}/messages`;
   if (!is_batch) return await client.call(port, "POST", target, content);
   const reply = await client.call(port, "POST", `${target}/batch`, { messages: [content] });
   if (reply.status !== 201) return reply;

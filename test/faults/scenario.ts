@@ -1,9 +1,8 @@
 // What a scenario is, how one is run, and how its result is told.
 
-import { mkdirSync } from "node:fs";
 import path from "node:path";
 import { check, failuresOf, type Rules } from "./check.ts";
-import { createHistory, saveHistory } from "./history.ts";
+import { createHistory, historyFile, saveHistory } from "./history.ts";
 import { onStage, type Settings, type Stage } from "./stage.ts";
 
 export type Scenario = {
@@ -83,9 +82,7 @@ export async function runScenario(scenario: Scenario, settings: Settings): Promi
 }
 
 function save(history: ReturnType<typeof createHistory>, result: Result, settings: Settings): string {
-  const directory = path.join(import.meta.dir, "histories");
-  mkdirSync(directory, { recursive: true });
-  const file = path.join(directory, `${result.id}-${settings.seed}.jsonl`);
+  const file = historyFile(`${result.id}-${settings.seed}.jsonl`);
   saveHistory(history, file, { ...result, settings });
   return path.relative(process.cwd(), file);
 }

@@ -3,7 +3,8 @@
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { freePort } from "../postgres.ts";
+import { freePort, type Machine } from "../postgres.ts";
+import { childrenOf, isAlive } from "../processes.ts";
 
 /** How to start it from this source: Bun itself reads no `.env` then, as in the binary. */
 export const sourceProgram = (root: string): string[] => [
@@ -14,6 +15,8 @@ export const sourceProgram = (root: string): string[] => [
 
 const start_ms_max = 60_000;
 const output_characters_max = 100_000;
+/** For workers, which end by themselves when their parent is gone: their port must be free for the next server. */
+const orphan_ms_max = 5000;
 
 export type ServerProcess = {
   port: number;
@@ -21,7 +24,7 @@ export type ServerProcess = {
   pid(): number | undefined;
   /** Resolves when it listens. Throws with its output when it ends instead. */
   start(): Promise<void>;
-  /** kill -9. Resolves when it is gone. No-op while it does not run. */
+  /** kill -9. Resolves when it is gone, and its workers with it. No-op while it does not run. */
   kill(): Promise<void>;
   /** SIGTERM: resolves with the exit code. */
   stop(): Promise<number>;
@@ -33,6 +36,8 @@ export type ServerOptions = {
   /** See `sourceProgram`. */
   program: string[];
   env: Record<string, string>;
+  /** Instead of here, on the loopback. */
+  machine?: Machine | undefined;
   /** Told when it ends although nobody asked it to, or writes to standard error. */
   onProblem(problem: string): void;
 };
@@ -59,7 +64,8 @@ const guard = Bun.spawn(
 );
 guard.unref();
 
-function tellGuard(change: "+" | "-", pid: number): void {
+/** `+`: this process is killed when ours is gone. `-`: it has ended. */
+export function tellGuard(change: "+" | "-", pid: number): void {
   guard.stdin.write(`${change} ${pid}\n`);
   guard.stdin.flush();
 }
@@ -69,7 +75,7 @@ export function scratchDirectory(name: string): string {
   return mkdtempSync(path.join(scratch, `${name}-`));
 }
 
-/** Prepares a server on a free port of the loopback; it does not run yet. */
+/** Prepares a server on a free port; it does not run yet. */
 export async function createServer(options: ServerOptions): Promise<ServerProcess> {
   const port = await freePort();
   const metrics_port = await freePort();
@@ -78,7 +84,7 @@ export async function createServer(options: ServerOptions): Promise<ServerProces
     PATH: process.env["PATH"] ?? "",
     HOME: home,
     TMPDIR: tmpdir(),
-    PSQLQUEUE_SERVER_HOST: "127.0.0.1",
+    PSQLQUEUE_SERVER_HOST: options.machine?.address ?? "127.0.0.1",
     PSQLQUEUE_SERVER_PORT: String(port),
     PSQLQUEUE_METRICS_HOST: "127.0.0.1",
     PSQLQUEUE_METRICS_PORT: String(metrics_port),
@@ -101,7 +107,7 @@ export async function createServer(options: ServerOptions): Promise<ServerProces
 
   async function launch(): Promise<void> {
     output = "";
-    const child = Bun.spawn([...options.program, "server"], {
+    const child = Bun.spawn([...(options.machine?.enter ?? []), ...options.program, "server"], {
       cwd: home,
       env,
       stdin: "ignore",
@@ -139,11 +145,22 @@ export async function createServer(options: ServerOptions): Promise<ServerProces
     return await own.exited;
   }
 
+  async function kill(): Promise<void> {
+    const orphans = running === null || process.platform !== "linux" ? [] : childrenOf(running.pid);
+    const ended = end("SIGKILL");
+    const end_ms = performance.now() + orphan_ms_max;
+    while (orphans.some(isAlive) && performance.now() < end_ms) await Bun.sleep(5);
+    const left = orphans.filter(isAlive);
+    if (left.length > 0) options.onProblem(`${left.length} workers of a killed server had not ended after 5 s`);
+    for (const pid of left) process.kill(pid, "SIGKILL");
+    await ended;
+  }
+
   return {
     port,
     pid: () => running?.pid,
     start: launch,
-    kill: async () => void (await end("SIGKILL")),
+    kill,
     stop: () => end("SIGTERM"),
     output: () => output,
   };

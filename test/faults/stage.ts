@@ -4,11 +4,13 @@ import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import postgres from "postgres";
 import { type FaultProxy, startFaultProxy } from "../faultProxy.ts";
-import { type Cluster, type ClusterOptions, startCluster } from "../postgres.ts";
+import { type Cluster, type ClusterOptions, type Machine, startCluster } from "../postgres.ts";
 import type { Rules } from "./check.ts";
 import { type Client, createClient } from "./client.ts";
-import { type History, now_ms } from "./history.ts";
+import { type Creation, type Edge, queueEdge } from "./edges.ts";
+import { type History, historyFile, now_ms } from "./history.ts";
 import { createRandom, type Random } from "./random.ts";
+import { checkCap, checkRest, checkStored, depthsOf, heldIn } from "./rest.ts";
 import { createServer, type ServerProcess, sourceProgram } from "./servers.ts";
 import { exhume, type Load, quick_work, startLoad, type Work } from "./workload.ts";
 
@@ -36,10 +38,12 @@ export type Stage = {
   cluster(options?: ClusterOptions): Promise<Cluster>;
   /** The command that starts psqlqueue; `preload` is a module that it loads first. */
   program(preload?: string): string[];
-  /** A server that runs; `preload` is a module that it loads first. */
-  server(env: Record<string, string>, preload?: string): Promise<ServerProcess>;
+  /** A server that runs, here or on `machine`; `preload` is a module that it loads first. */
+  server(env: Record<string, string>, preload?: string, machine?: Machine): Promise<ServerProcess>;
   /** A proxy before a port of this machine. */
   proxy(port: number): Promise<FaultProxy>;
+  /** Where something is kept that helps to understand the history. */
+  file(name: string): string;
   /** Writes down that something was broken now. */
   fault(name: string): void;
   /** For what has no column of its own. */
@@ -56,6 +60,8 @@ export type PlayOptions = {
   url: string | null;
   /** Messages to be published at least, at dose 1. */
   messages: number;
+  /** How the load speaks to the servers; else to one queue of v1. */
+  edge?(ack_deadline_ms: number): Edge;
   work?: Work;
   rate_max?: number;
   backlog_max?: number;
@@ -88,17 +94,22 @@ function sharedCluster(): Promise<Cluster> {
 /** Where a 32-bit number would not do any more. */
 const beyond_32_bits = 3_000_000_000;
 
-async function makeTemplate(cluster: Cluster, name: string, program: string[]): Promise<string> {
-  const url = await cluster.createDatabase(name);
+/** Migrates the database that servers reach by `url`, and that is asked at `direct_url`. */
+export async function migrate(url: string, direct_url: string, program: string[]): Promise<void> {
   const env = { PATH: process.env["PATH"] ?? "", HOME: "/", PSQLQUEUE_DATABASE_URL: url };
   const child = Bun.spawn([...program, "migrate"], { cwd: "/", env, stdout: "pipe", stderr: "inherit" });
   const output = await new Response(child.stdout).text();
   if ((await child.exited) !== 0) throw new Error(`not migrated: ${output}`);
-  const sql = postgres(url, { max: 1, onnotice() {} });
+  const sql = postgres(direct_url, { max: 1, onnotice() {} });
   for (const sequence of ["ordering_seq", "outbox_seq_seq", "stale_keys_seq_seq"]) {
     await sql`select setval(${`psqlqueue.${sequence}`}, ${beyond_32_bits})`;
   }
   await sql.end();
+}
+
+async function makeTemplate(cluster: Cluster, name: string, program: string[]): Promise<string> {
+  const url = await cluster.createDatabase(name);
+  await migrate(url, url, program);
   return name;
 }
 
@@ -123,66 +134,23 @@ export async function waitUntil(
   }
 }
 
-async function createQueues(client: Client, port: number, options: PlayOptions): Promise<string> {
-  const create = async (body: object) => {
-    await waitUntil("a queue is created", 30_000, async () => {
-      const { status, text } = await client.call(port, "POST", "/v1/queues", body);
-      // 409: it was, by a request whose answer was lost.
-      if (status > 0 && ![201, 409, 503].includes(status)) throw new Error(`no queue: ${status} ${text}`);
-      return status === 201 || status === 409;
-    });
-  };
+async function create(client: Client, port: number, { target, body, lines }: Creation): Promise<void> {
+  await waitUntil("a queue is created", 30_000, async () => {
+    const { status, text } = await client.call(port, "POST", target, body, lines);
+    // 409: it was, by a request whose answer was lost.
+    if (status > 0 && ![200, 201, 409, 503].includes(status)) throw new Error(`no queue: ${status} ${text}`);
+    return [200, 201, 409].includes(status);
+  });
+}
+
+async function createQueues(client: Client, port: number, edge: Edge, options: PlayOptions): Promise<void> {
   const { ack_deadline_seconds = ack_deadline_seconds_usual, deliveries_max, in_flight_max } = options;
   const retention = { message_retention_seconds: 86_400 };
-  await create({ id: "dead", ack_deadline_seconds: 60, ...retention });
+  await create(client, port, { target: "/v1/queues", body: { id: "dead", ack_deadline_seconds: 60, ...retention } });
   const dying = deliveries_max === undefined ? {} : { dead_queue_id: "dead", message_max_deliveries: deliveries_max };
   const governed = in_flight_max === undefined ? {} : { max_in_flight: in_flight_max, priority_enabled: true };
-  await create({ id: "load", ack_deadline_seconds, ...retention, ...dying, ...governed });
-  return "load";
-}
-
-type Depths = { ready: number; delayed: number; leased: number; backing_off: number; blocked_keys: number };
-
-async function depthsOf(client: Client, port: number, queue: string): Promise<Depths | undefined> {
-  const { status, text } = await client.call(port, "GET", `/v1/queues/${queue}/stats`);
-  return status === 200 ? (JSON.parse(text) as Depths) : undefined;
-}
-
-/** At rest all places of a cap are free: what crashes had taken has been given back. */
-async function checkCap(stage: Pick<Stage, "client" | "history">, port: number, queue: string, in_flight_max: number) {
-  const { client, history } = stage;
-  const at = `/v1/queues/${queue}`;
-  const messages = Array.from({ length: in_flight_max + 1 }, (_, n) => ({ body: `cap ${n}` }));
-  await client.call(port, "POST", `${at}/messages/batch`, { messages });
-  const received: { id: string; lease_token: string }[] = [];
-  for (let count = -1; count !== received.length; ) {
-    count = received.length;
-    const { text } = await client.call(port, "GET", `${at}/messages?limit=100&ack_deadline_seconds=60`);
-    received.push(...(JSON.parse(text) as { data: typeof received }).data);
-  }
-  if (received.length !== in_flight_max) {
-    history.problems.push(`I16 ${received.length} messages can be leased at once where ${in_flight_max} may`);
-  }
-  await client.call(port, "POST", `${at}/ack`, { items: received.map(({ id, lease_token }) => ({ id, lease_token })) });
-  await client.call(port, "PUT", `${at}/purge`);
-}
-
-/** What the load left behind, when all is at rest: it must be nothing. */
-async function checkRest(stage: Pick<Stage, "client" | "history">, port: number, queue: string, url: string | null) {
-  const { client, history } = stage;
-  const repair = await client.call(port, "POST", `/v1/queues/${queue}/repair`);
-  if (repair.status !== 200 || JSON.parse(repair.text).repaired !== 0) {
-    history.problems.push(`I15 ordering keys were stuck: ${repair.status} ${repair.text}`);
-  }
-  const keys = await client.call(port, "GET", `/v1/queues/${queue}/keys?limit=10`);
-  if (keys.status !== 200 || JSON.parse(keys.text).data.length > 0) {
-    history.problems.push(`I15 ordering keys are left: ${keys.status} ${keys.text.slice(0, 300)}`);
-  }
-  if (url === null) return;
-  const sql = postgres(url, { max: 1, onnotice() {} });
-  const [row] = await sql<{ n: number }[]>`select count(*)::int as n from psqlqueue.messages`;
-  if (row?.n !== 0) history.problems.push(`I10 ${row?.n} messages are stored after all were acked`);
-  await sql.end({ timeout: 1 });
+  const settings = { ack_deadline_seconds, ...retention, ...dying, ...governed };
+  for (const creation of edge.creations(settings)) await create(client, port, creation);
 }
 
 type Held = { files: number; megabytes: number };
@@ -245,12 +213,13 @@ export async function onStage(
       drain_ms_max = 30_000,
     } = options;
     const port = ports[0] as number;
-    const queue = await createQueues(client, port, options);
+    const { edge: edgeOf = (ms) => queueEdge("load", ms) } = options;
+    const edge = edgeOf(ack_deadline_seconds * 1000);
+    await createQueues(client, port, edge, options);
     const held = heldBy(pids());
     const load = startLoad(history, client, random.fork("load"), {
       ports,
-      queue,
-      dead_queue: "dead",
+      edge,
       ack_deadline_ms: ack_deadline_seconds * 1000,
       rate_max: options.rate_max ?? 1500,
       backlog_max: options.backlog_max ?? 2000,
@@ -266,20 +235,21 @@ export async function onStage(
       const enough = stage.dose(options.messages, 200);
       await waitUntil(`${enough} messages are published`, 600_000, () => load.acknowledged() >= enough);
       await load.stopPublishing();
-      const is_empty = async () => {
-        const depths = await depthsOf(client, port, queue);
-        return depths !== undefined && depths.ready + depths.delayed + depths.leased + depths.backing_off === 0;
-      };
-      await waitUntil("I11 the queue is drained", drain_ms_max + ack_deadline_seconds * 1000, is_empty).catch(
-        async (error) => onProblem(`${error}: ${JSON.stringify(await depthsOf(client, port, queue))}`),
+      const depths = () => Promise.all(edge.queues.map((queue) => depthsOf(client, port, queue)));
+      const are_empty = async () => (await depths()).every((own) => own !== undefined && heldIn(own) === 0);
+      await waitUntil("I11 the queues are drained", drain_ms_max + ack_deadline_seconds * 1000, are_empty).catch(
+        async (error) => onProblem(`${error}: ${JSON.stringify(await depths())}`),
       );
     } finally {
       await load.stopPublishing();
       await load.stopConsuming();
     }
     await exhume(history, client, port, "dead");
-    if (options.in_flight_max !== undefined) await checkCap(stage, port, queue, options.in_flight_max);
-    await checkRest(stage, port, queue, options.url);
+    for (const queue of edge.queues) {
+      if (options.in_flight_max !== undefined) await checkCap(stage, port, queue, options.in_flight_max);
+      await checkRest(stage, port, queue);
+    }
+    if (options.url !== null) await checkStored(stage, options.url);
     client.close();
     notes.push(...(await checkHeld(held, () => heldBy(pids()), onProblem)));
     rules.deliveries_max = deliveries_max;
@@ -306,8 +276,9 @@ export async function onStage(
       if (settings.binary !== null) return [path.resolve(settings.binary)];
       return preload === undefined ? source : source.toSpliced(1, 0, "--preload", preload);
     },
-    async server(env, preload) {
-      const server = await createServer({ program: stage.program(preload), env, onProblem });
+    async server(env, preload, machine) {
+      const server = await createServer({ program: stage.program(preload), env, machine, onProblem });
+      if (machine !== undefined) client.locate(server.port, machine.address);
       servers.push(server);
       atEnd(() => server.kill());
       await server.start();
@@ -318,6 +289,7 @@ export async function onStage(
       atEnd(() => proxy.close());
       return proxy;
     },
+    file: (name) => historyFile(`${settings.seed}-${name}`),
     fault: (name) => void history.faults.push({ kind: "fault", name, at_ms: now_ms() }),
     note: (text) => void notes.push(text),
     atEnd,
@@ -326,7 +298,10 @@ export async function onStage(
   try {
     await perform(stage);
   } finally {
-    for (const end of ends.reverse()) await end();
+    // One that fails must not keep the others from ending what they have started.
+    const failed: unknown[] = [];
+    for (const end of ends.reverse()) await Promise.try(end).catch((error) => failed.push(error));
+    if (failed.length > 0) onProblem(`not everything could be ended: ${failed.join("; ")}`);
   }
   return { rules, notes, seconds: (performance.now() - started_ms) / 1000 };
 }

@@ -2,19 +2,9 @@
 // die. Every decision comes from the seed; every request and answer goes to the history.
 
 import type { Client, Reply } from "./client.ts";
-import {
-  type Delivery,
-  type History,
-  hashOf,
-  hung,
-  lost,
-  now_ms,
-  type PublishTry,
-  refused,
-  timeOf,
-} from "./history.ts";
+import { type Content, type Edge, nameIn } from "./edges.ts";
+import { type Delivery, type History, hashOf, hung, lost, now_ms, type PublishTry, refused } from "./history.ts";
 import type { Random } from "./random.ts";
-import { publishOne, settleOne } from "./requests.ts";
 
 const keys_count = 64;
 /** Publishes and settles that go through the routes for batches. */
@@ -27,9 +17,8 @@ const tries_max = 20;
 export type LoadOptions = {
   /** Whom requests go to, by turns. */
   ports: number[];
-  queue: string;
-  dead_queue: string;
-  /** As the queue was made with. */
+  edge: Edge;
+  /** As the queues were made with. */
   ack_deadline_ms: number;
   /** Messages a second, of all publishers. */
   rate_max: number;
@@ -84,14 +73,13 @@ const isUnknown = ({ status }: Reply) => status === lost || status === hung || s
 
 /** Starts publishers and consumers; they go on until they are stopped. */
 export function startLoad(history: History, client: Client, random: Random, options: LoadOptions): Load {
-  const { ports, queue } = options;
+  const { ports, edge } = options;
   let acknowledged = 0;
   let acked = 0;
   let is_publishing = true;
   let is_consuming = true;
   let begun = 0;
   const started_ms = performance.now();
-  const messages_path = `/v1/queues/${queue}/messages`;
   const acked_ids = new Set<string>();
 
   const mayPublish = () =>
@@ -103,21 +91,22 @@ export function startLoad(history: History, client: Client, random: Random, opti
     const filler = "x".repeat(60 + own.below(200));
     const sha = new Bun.CryptoHasher("sha256").update(`${seed} ${filler}`).digest("hex").slice(0, 32);
     const body = JSON.stringify({ p: lane, c: count, seed, sha, filler });
-    const label = own.chance(0.25) ? own.pick(["a", "b", "c"]) : null;
-    const attributes = own.chance(0.2) ? { seed: String(seed) } : null;
-    const ordering_key = own.chance(0.2) ? `k${own.below(keys_count)}` : null;
-    const delay_seconds = ordering_key === null && own.chance(0.02) ? 1 : 0;
-    const dedup_id = own.chance(0.3) ? `${lane}.${count}` : null;
-    const content = {
+    const message = `${lane}.${count}`;
+    // In this order: chance decides one after the other.
+    const chosen = {
+      ...(own.chance(0.25) && { label: own.pick(["a", "b", "c"]) }),
+      ...(own.chance(0.2) && { attributes: { seed: String(seed) } }),
+      ...(own.chance(0.2) && { ordering_key: `k${own.below(keys_count)}` }),
+    };
+    const made: Content = {
       body,
-      ...(label !== null && { label }),
-      ...(attributes !== null && { attributes }),
-      ...(ordering_key !== null && { ordering_key }),
-      ...(delay_seconds > 0 && { delay_seconds }),
-      ...(dedup_id !== null && { dedup_id }),
+      ...chosen,
+      ...(chosen.ordering_key === undefined && own.chance(0.02) && { delay_seconds: 1 }),
+      ...(own.chance(0.3) && { dedup_id: message }),
       ...(options.has_priorities && { priority: own.below(5) }),
     };
-    const message = `${lane}.${count}`;
+    const content = edge.adapt(made, message);
+    const { dedup_id = null, ordering_key = null, delay_seconds = 0, label, attributes } = content;
     const hash = hashOf({ body, label, attributes, ordering_key });
     const is_batch = own.chance(batch_part);
     let at = own.below(ports.length);
@@ -126,6 +115,7 @@ export function startLoad(history: History, client: Client, random: Random, opti
       const one: PublishTry = {
         kind: "publish",
         message,
+        copies: edge.queuesOf(content).map((queue) => ({ queue, id: "" })),
         hash,
         dedup_id,
         ordering_key,
@@ -133,13 +123,13 @@ export function startLoad(history: History, client: Client, random: Random, opti
         sent_ms: now_ms(),
         answered_ms: Number.POSITIVE_INFINITY,
         status: lost,
-        id: "",
       };
       history.tries.push(one);
-      const reply = await publishOne(client, ports[at++ % ports.length] as number, queue, content, is_batch);
-      const { status, id, is_first } = reply;
-      Object.assign(one, { answered_ms: now_ms(), status, id, ...(is_first && { is_first }) });
-      if (isDone(reply)) acknowledged++;
+      const reply = await edge.publish(client, ports[at++ % ports.length] as number, content, is_batch);
+      const { status, is_first, copies, delivered_queues } = reply;
+      Object.assign(one, { answered_ms: now_ms(), status, copies, ...(is_first && { is_first }) });
+      if (delivered_queues !== undefined) one.delivered_queues = delivered_queues;
+      if (isDone(reply)) acknowledged += copies.length;
       if (!isUnknown(reply)) return;
       if (reply.status !== refused) asked++;
       // Who has no key must choose between losing the message and having it twice.
@@ -162,7 +152,7 @@ export function startLoad(history: History, client: Client, random: Random, opti
   async function settle(
     own: Random,
     verb: "ack" | "nack" | "extend",
-    { id, token }: Pick<Delivery, "id" | "token">,
+    { id, token, queue }: Pick<Delivery, "id" | "token" | "queue">,
     port: number,
   ): Promise<Reply> {
     const seconds = verb === "nack" ? own.below(2) : 0;
@@ -174,7 +164,7 @@ export function startLoad(history: History, client: Client, random: Random, opti
     const record = { ...one, sent_ms: now_ms(), answered_ms: Number.POSITIVE_INFINITY, status: lost, until_ms: 0 };
     history.settles.push(record);
     const asked = { verb, id, lease_token: token, ...more };
-    const reply = await settleOne(client, port, queue, asked, own.chance(batch_part));
+    const reply = await edge.settle(client, port, queue, asked, own.chance(batch_part));
     const { status, until_ms, is_first } = reply;
     Object.assign(record, { answered_ms: now_ms(), status, until_ms, ...(is_first && { is_first }) });
     if (verb === "ack" && isDone(reply) && !acked_ids.has(id)) {
@@ -186,7 +176,8 @@ export function startLoad(history: History, client: Client, random: Random, opti
 
   const last_tokens = new Map<string, string>();
 
-  async function work(own: Random, delivery: Delivery): Promise<void> {
+  /** Answers when it was nacked; undefined: it was not. */
+  async function work(own: Random, delivery: Delivery): Promise<number | undefined> {
     const { work: habits } = options;
     const earlier = last_tokens.get(delivery.id);
     last_tokens.set(delivery.id, delivery.token);
@@ -197,10 +188,10 @@ export function startLoad(history: History, client: Client, random: Random, opti
     let at = own.below(ports.length);
     const port = () => ports[at++ % ports.length] as number;
     if (earlier !== undefined && is_stale) {
-      const stale = { id: delivery.id, token: earlier };
+      const stale = { id: delivery.id, token: earlier, queue: delivery.queue };
       await settle(own, own.pick(["ack", "nack", "extend"] as const), stale, port());
     }
-    if (fate < habits.abandoned) return;
+    if (fate < habits.abandoned) return undefined;
     if (work_ms > 0) {
       await Bun.sleep(is_extended ? work_ms / 2 : work_ms);
       if (is_extended) {
@@ -209,36 +200,25 @@ export function startLoad(history: History, client: Client, random: Random, opti
       }
     } else if (is_extended) await settle(own, "extend", delivery, port());
     if (fate < habits.abandoned + habits.nacked) {
+      const nacked_ms = now_ms();
       await settle(own, "nack", delivery, port());
-      return;
+      return nacked_ms;
     }
     for (let tries = 0; isUnknown(await settle(own, "ack", delivery, port())) && tries < 200 && is_consuming; tries++) {
       await Bun.sleep(pause_ms);
     }
     if (acked_ids.has(delivery.id)) last_tokens.delete(delivery.id);
+    return undefined;
   }
 
-  function deliver(text: string): Delivery[] {
-    const { data } = JSON.parse(text) as { data: Record<string, string>[] };
-    return data.map((given) => {
-      const { id = "", body = "", lease_token = "", lease_expires_at = "", created_at = "" } = given;
-      const until_ms = timeOf(lease_expires_at);
-      const { label, attributes, ordering_key } = given;
-      const delivery: Delivery = {
-        kind: "delivery",
-        message: nameIn(body),
-        hash: hashOf({ body, label, attributes, ordering_key }),
-        id,
-        token: lease_token,
-        attempts: Number(given["delivery_attempts"]),
-        ordering_key: ordering_key ?? null,
-        created_ms: timeOf(created_at),
-        leased_ms: until_ms - options.ack_deadline_ms,
-        until_ms,
-      };
-      history.deliveries.push(delivery);
-      return delivery;
-    });
+  /** One after the other, until one is nacked: those of a key that came together go together. */
+  async function workAll(own: Random, deliveries: Delivery[]): Promise<void> {
+    for (const [i, delivery] of deliveries.entries()) {
+      const nacked_ms = await work(own, delivery);
+      if (nacked_ms === undefined) continue;
+      for (const later of deliveries.slice(i + 1)) later.let_go_ms = nacked_ms;
+      return;
+    }
   }
 
   async function consume(own: Random): Promise<void> {
@@ -249,16 +229,19 @@ export function startLoad(history: History, client: Client, random: Random, opti
         await Promise.race(busy);
         continue;
       }
-      const target = `${messages_path}?limit=${Math.min(room, 50)}&wait_seconds=1`;
-      const reply = await client.call(ports[at % ports.length] as number, "GET", target);
+      const queue = edge.queues[Math.floor(at / ports.length) % edge.queues.length] as string;
+      const asked_ms = now_ms();
+      const reply = await edge.receive(client, ports[at % ports.length] as number, queue, Math.min(room, 50));
       if (reply.status !== 200) {
         if (!isUnknown(reply)) history.problems.push(`a receive was answered ${reply.status}: ${reply.text}`);
         if (reply.status === hung) history.problems.push("a receive was not answered");
         await Bun.sleep(pause_ms);
         continue;
       }
-      for (const delivery of deliver(reply.text)) {
-        const done: Promise<void> = work(own, delivery)
+      const deliveries = edge.read(reply.text, queue, asked_ms);
+      history.deliveries.push(...deliveries);
+      for (const together of Map.groupBy(deliveries, ({ id, ordering_key }) => ordering_key ?? id).values()) {
+        const done: Promise<void> = workAll(own, together)
           .catch((error) => void history.problems.push(`a consumer failed: ${error}`))
           .finally(() => busy.delete(done));
         busy.add(done);
@@ -288,15 +271,6 @@ export function startLoad(history: History, client: Client, random: Random, opti
   };
 }
 
-function nameIn(body: string): string {
-  try {
-    const { p, c } = JSON.parse(body) as { p: string; c: number };
-    return `${p}.${c}`;
-  } catch {
-    return "not ours";
-  }
-}
-
 /** Empties the dead-letter queue into the history. Call when nothing else goes on. */
 export async function exhume(history: History, client: Client, port: number, dead_queue: string): Promise<void> {
   while (true) {
@@ -309,7 +283,8 @@ export async function exhume(history: History, client: Client, port: number, dea
     for (const { body = "", label, attributes, ordering_key, dead } of data) {
       const hash = hashOf({ body, label, attributes, ordering_key });
       const [reason, attempts] = [String(dead?.["reason"]), Number(dead?.["attempts"])];
-      history.burials.push({ kind: "burial", message: nameIn(body), hash, reason, attempts });
+      const queue = String(dead?.["source_queue_id"]);
+      history.burials.push({ kind: "burial", message: nameIn(body), queue, hash, reason, attempts });
     }
     const items = data.map(({ id, lease_token }) => ({ id, lease_token }));
     const acks = await client.call(port, "POST", `/v1/queues/${dead_queue}/ack`, { items });

@@ -11,7 +11,7 @@ import type { LeaseRow } from "./lease.ts";
 export type Throttle = "in_flight" | "rate";
 
 /** The first row has no id, and says how it went. */
-export type GovernedRow = Omit<LeaseRow, "now"> & {
+export type GovernedRow = Omit<LeaseRow, "now" | "n"> & {
   /** A place or the rate is counted: messages that follow a head would pass by the count. */
   is_counted: boolean;
   throttled: Throttle | null;

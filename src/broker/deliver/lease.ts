@@ -1,4 +1,4 @@
-import { and, eq, gte, lte, type SQL, sql } from "drizzle-orm";
+import { and, eq, gte, lte, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { messages, queues } from "../../db/schema.ts";
 import { column, prepare, value } from "../statement.ts";
@@ -37,7 +37,10 @@ export type LeasedMessage = {
 /** What is to become of a leased row: only `ready` ones go to a consumer. */
 export type Verdict = "ready" | "expired" | "dead" | "dead_expired";
 
-/** `now` and the settings of the queue stand in the first row only. */
+/**
+ * A message under a lease, with its verdict; or, without an id, the row that says what the queue is like and how it
+ * went: the only one with `now` and the settings of the queue.
+ */
 export type LeaseRow = {
   wait_seconds: number;
   max_lease_seconds: number;
@@ -49,6 +52,8 @@ export type LeaseRow = {
   verdict: Verdict;
   /** Its last lease ran out: nobody acked, nacked or gave it back. */
   was_leased: boolean;
+  /** Its place among those that became ready, which is not always the place of its row. */
+  n: number;
   id: string | null;
   /** Null: this lease is the first. */
   first_leased_at: string | null;
@@ -139,9 +144,16 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
         attempts_before: sql<number>`${candidate.delivery_attempts}`.as("attempts_before"),
         was_leased: candidate.was_leased,
         bytes: candidate.bytes,
-        n: sql<number>`row_number() over ()`.as("n"),
-        // Those before it, and itself.
+        // Both over one window, which is one step. Those before it, and itself.
+        n: sql<number>`row_number() over (rows unbounded preceding)`.as("n"),
         bytes_so_far: sql<number>`sum(${candidate.bytes}) over (rows unbounded preceding)`.as("bytes_so_far"),
+        // What the update needs of the queue, so that it need not look at it again for every message.
+        deliveries_max: queue.deliveries_max,
+        is_dead_on_expiry: queue.is_dead_on_expiry,
+        retry_min_seconds: queue.retry_min_seconds,
+        retry_max_seconds: queue.retry_max_seconds,
+        retry_multiplier: queue.retry_multiplier,
+        retry_jitter: queue.retry_jitter,
         // What must not be delivered is held until it has been put away, also when the consumer hides nothing.
         lease_seconds: sql<number>`case
           when ${candidate.expires_at} > now() and ${candidate.delivery_attempts} < ${queue.deliveries_max}
@@ -167,10 +179,10 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
       first_leased_at = coalesce(message.first_leased_at, message.leased_at, now()),
       lease_expires_at = now() + pick.lease_seconds * interval '1 second',
       visible_at = case
-        when queue.retry_min_seconds = 0 then now() + pick.lease_seconds * interval '1 second'
+        when pick.retry_min_seconds = 0 then now() + pick.lease_seconds * interval '1 second'
         else least(
           now() + pick.lease_seconds * interval '1 second' + psqlqueue.backoff_seconds(message.delivery_attempts + 1,
-            queue.retry_min_seconds, queue.retry_max_seconds, queue.retry_multiplier, queue.retry_jitter,
+            pick.retry_min_seconds, pick.retry_max_seconds, pick.retry_multiplier, pick.retry_jitter,
             (select ${value("lease_tokens")}::text[]::bigint[])[pick.n]) * interval '1 second',
           -- Expired, the head of a key blocks it no longer.
           case
@@ -184,22 +196,21 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
         else psqlqueue.add_event(message.events, 'lease_expired', message.delivery_attempts, null)
       end,
       delivery_attempts = message.delivery_attempts
-        + (message.expires_at > now() and message.delivery_attempts < queue.deliveries_max)::int
-    from pick, queue
+        + (message.expires_at > now() and message.delivery_attempts < pick.deliveries_max)::int
+    from pick
     where message.ctid = pick.tid and ${is_within}
     returning message.id, message.label, message.body, message.attributes::text as attributes, message.delivery_attempts,
       message.created_at, message.lease_token, message.lease_expires_at, message.last_error, message.dead::text as dead,
       case when message.has_ttl then message.expires_at end as expires_at, message.ordering_key,
       message.ordering_seq::text as ordering_seq, nullif(message.first_leased_at, now()) as first_leased_at,
-      message.extras::text as extras, pick.ready_at, pick.was_leased, pick.bytes, pick.n,
+      message.extras::text as extras, pick.ready_at, pick.was_leased, pick.bytes, pick.n::int as n,
       case
-        when message.expires_at <= now() then case when queue.is_dead_on_expiry then 'dead_expired' else 'expired' end
-        when pick.attempts_before >= queue.deliveries_max then 'dead'
+        when message.expires_at <= now() then case when pick.is_dead_on_expiry then 'dead_expired' else 'expired' end
+        when pick.attempts_before >= pick.deliveries_max then 'dead'
         else 'ready'
       end as verdict`);
-  // One row without a message when there is none: the queue exists, and what time it is. What is the same for all is
-  // said in the first row only, for writing and reading a time costs as much as the rest of a row.
-  const once = (text: SQL) => sql`case when leased.n > first.n then null else ${text} end`;
+  // One row says that the queue exists, and what time it is: writing and reading a time costs as much as all else of a
+  // row.
   const answer = orm
     .$with("answer", {
       now: column<string>("now"),
@@ -227,16 +238,15 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
       ordering_seq: column<string | null>("ordering_seq"),
       first_leased_at: column<string | null>("first_leased_at"),
       extras: column<string | null>("extras"),
+      n: column<number>("n"),
     })
     .as(sql`
-      select ${once(sql`now()`)} as now, ${once(sql`queue.receive_wait_seconds`)} as wait_seconds,
-        ${once(sql`queue.max_lease_seconds`)} as max_lease_seconds, ${once(sql`queue.is_lease_too_long`)} as is_lease_too_long,
-        ${once(sql`queue.is_governed`)} as is_governed,
-        ${once(sql`(select coalesce(bool_or(not ${is_within}), false) from pick)`)} as is_cut, leased.*
+      select now() as now, queue.receive_wait_seconds as wait_seconds, queue.max_lease_seconds, queue.is_lease_too_long,
+        queue.is_governed, (select coalesce(bool_or(not ${is_within}), false) from pick) as is_cut, leased.*
       from queue
-      -- Not always 1: what somebody else has just changed is picked and not leased.
-      cross join (select min(leased.n) as n from leased) as first
-      left join leased on true
-      order by leased.ready_at, leased.id`);
+      left join leased on false   -- its columns, without a message
+      union all
+      select null, null, null, null, null, null, leased.*
+      from leased`);
   return prepare<LeaseRow>(orm.with(queue, pick, leased, answer).select().from(answer), name);
 }

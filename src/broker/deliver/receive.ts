@@ -68,7 +68,7 @@ export const bytesOf = (leased: LeasedMessage[]): number => leased.reduce((sum, 
 type Bound = { bytes_max: number; is_one_free: string };
 
 type Leased = {
-  rows: (LeaseRow & LeasedMessage)[];
+  rows: (LeasedMessage & Pick<LeaseRow, "verdict" | "was_leased">)[];
   wait_seconds: number;
   /** More may be ready: it ended with the last row or byte that it was allowed. */
   is_full: boolean;
@@ -169,8 +169,7 @@ export function createReceive(
       label === undefined
         ? await db.run("receive", () => statements.any.execute(values))
         : await db.run("receive_labelled", () => statements.labelled.execute({ ...values, label }));
-    // Of what is the same for all rows: it stands in one of them.
-    const first = rows.find(({ now }) => now !== null);
+    const first = rows.find(({ id }) => id === null);
     if (first === undefined) return new BrokerError("queue_not_found");
     if (first.is_lease_too_long) {
       return invalid("ack_deadline_seconds", "at_most", first.max_lease_seconds);
@@ -179,11 +178,12 @@ export function createReceive(
       const leased = await leaseGoverned(from, limit, bound);
       if (leased !== undefined) return leased;
     }
-    for (const row of rows) {
+    const messages = rows.filter((row) => row !== first).sort((a, b) => a.n - b.n);
+    for (const row of messages) {
       row.now = first.now;
       row.first_leased_at ??= first.now;
     }
-    const leased = noteLeased(queue_id, first.id === null ? [] : (rows as Leased["rows"]));
+    const leased = noteLeased(queue_id, messages as Leased["rows"]);
     const is_full = limit > 0 && (leased.length === limit || first.is_cut);
     if (scan) floors.done(queue_id, label, scan, { now: first.now, highest: leased.at(-1)?.ready_at, is_full });
     return { rows: leased, wait_seconds: first.wait_seconds, is_full, is_cut: first.is_cut };

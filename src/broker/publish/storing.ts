@@ -60,7 +60,14 @@ export function preparePlain(db: Db): Prepared<Tally[]> {
       ${value("queue_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
       ${value("attributes")}::text[], ${value("extras")}::text[]
     ) with ordinality as given (queue_id, id, body, label, attributes, extras, n)
-    cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
+    cross join lateral (
+      -- By name: carrying all fifty is a tenth of the statement for one message.
+      select no, delivery_delay_seconds, message_retention_seconds, fair_by, publish_paused, content_dedup, encrypt,
+        max_message_bytes, max_depth, max_bytes
+      from ${queues} as queue
+      where queue.id = given.queue_id
+      limit 1
+    ) as queue
     where not queue.publish_paused and not queue.content_dedup and not queue.encrypt
       and num_nonnulls(queue.max_message_bytes, queue.max_depth, queue.max_bytes) = 0`);
   const stored = db.orm.$with("stored", {}).as(sql`

@@ -1,14 +1,19 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { archived_messages, messages } from "../../db/schema.ts";
-import { column, type Tally, value } from "../statement.ts";
+import { column, prepare, type Tally, value } from "../statement.ts";
 import { fenced, is_unchanged } from "./fenced.ts";
+import { notesDone } from "./nack.ts";
+
+/** Somebody may ask what became of the statement. */
+export const is_noted = sql`${value("batch_id")}::text is not null`;
 
 /**
  * Ends messages: deletes, and archives unless the queue keeps no archive. Without `archives` it only deletes: for a
  * full disk, on which consumers must still be able to make room.
  */
 export function prepareAck(db: Db, name: string, archives: boolean): Prepared<Tally[]> {
+  const settings = sql`archive_retention_seconds, message_retention_seconds`;
   const kept = sql`coalesce(queue.archive_retention_seconds, queue.message_retention_seconds) as kept_seconds`;
   // An expired message whose lease is over has ended already: no token can still ack it. Only what ends it as expired
   // may.
@@ -17,12 +22,14 @@ export function prepareAck(db: Db, name: string, archives: boolean): Prepared<Ta
       message.expires_at <= now() and (given.lease_token is not null or coalesce(message.lease_expires_at <= now(), true))
     else given.lease_token is null or message.expires_at > now() or message.lease_expires_at > now()
   end`;
-  const found = db.orm.$with("fenced", {}).as(fenced({ names: sql``, arrays: sql``, columns: kept, where }));
+  const found = db.orm.$with("fenced", {}).as(fenced({ names: sql``, arrays: sql``, settings, columns: kept, where }));
   const gone = db.orm.$with("gone", {}).as(sql`
     delete from ${messages} as message
     using fenced
     where ${is_unchanged}
-    returning message.*, fenced.n, fenced.kept_seconds, fenced.lease_token as used_token`);
+    returning message.queue_no, message.id, message.body, message.label, message.attributes, message.priority,
+      message.delivery_attempts, message.created_at, message.last_error, message.dead, message.events,
+      fenced.n, fenced.kept_seconds, fenced.lease_token as used_token`);
   // The token that did it stays: a repeated ack with it is a success, with another one a lost lease.
   const archived = db.orm.$with("archived", {}).as(sql`
     insert into ${archived_messages} (
@@ -36,5 +43,14 @@ export function prepareAck(db: Db, name: string, archives: boolean): Prepared<Ta
   const answer = db.orm
     .$with("answer", { now: column<string>("now"), count: column<number>("count"), ns: column<string>("ns") })
     .as(sql`select now() as now, count(*)::int as count, string_agg(gone.n::text, ',') as ns from gone`);
-  return db.orm.with(found, gone, archived, answer).select().from(answer).prepare(name);
+  // Of an ack that is sent again nothing else tells what its first run did, where there is no archive.
+  const noted = notesDone(db, sql`select gone.n from gone where gone.kept_seconds <= 0 and ${is_noted}`);
+  const steps = archives ? [found, gone, archived, noted] : [found, gone, archived];
+  return prepare<Tally>(
+    db.orm
+      .with(...steps, answer)
+      .select()
+      .from(answer),
+    name,
+  );
 }

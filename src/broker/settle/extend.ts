@@ -20,6 +20,8 @@ export function prepareExtend(db: Db): Prepared<ExtendRow[]> {
     fenced({
       names: sql`seconds, keeps_token,`,
       arrays: sql`, ${value("seconds")}::int[], ${value("keeps_tokens")}::text[]::boolean[]`,
+      settings: sql`retry_min_seconds, retry_max_seconds, retry_multiplier, retry_jitter, max_lease_seconds,
+        allow_tokenless_extend`,
       columns: sql`queue.retry_min_seconds, queue.retry_max_seconds, queue.retry_multiplier, queue.retry_jitter,
         found.delivery_attempts,
         -- What a lease may still get, when that is less than was asked for.

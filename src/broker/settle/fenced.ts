@@ -25,13 +25,18 @@ export function storedToken(given: string | null): string | null {
 
 // n is the item's place in the call, from 1. `order by found.tid` gives all statements one lock order. A lease that
 // must hold (strict_leases) is current only until its deadline.
-/** The rows of the items that may be settled, as `fenced`. Without a token an item is found by its id alone. */
-export const fenced = (options: { names: SQL; arrays: SQL; columns: SQL; where?: SQL }) => sql`
+/**
+ * The rows of the items that may be settled, as `fenced`. Without a token an item is found by its id alone. `settings`:
+ * the columns of the queue that `columns` and `where` need; carrying all fifty costs a tenth of a small statement.
+ */
+export const fenced = (options: { names: SQL; arrays: SQL; settings: SQL; columns: SQL; where?: SQL }) => sql`
   select found.tid, found.queue_no, found.token as found_token, given.*, ${options.columns}
   from unnest(
     ${value("queue_ids")}::text[], ${value("ids")}::text[], ${value("lease_tokens")}::text[]::bigint[] ${options.arrays}
   ) with ordinality as given (queue_id, id, lease_token, ${options.names} n)
-  cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
+  cross join lateral (
+    select no, strict_leases, ${options.settings} from ${queues} as queue where queue.id = given.queue_id limit 1
+  ) as queue
   cross join lateral (
     select message.ctid as tid, message.queue_no, message.lease_token as token, message.delivery_attempts,
       message.leased_at, message.expires_at

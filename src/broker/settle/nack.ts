@@ -30,6 +30,8 @@ export function prepareNack(db: Db): Prepared<Nacked[]> {
       names: sql`seconds, error, dead_letter,`,
       arrays: sql`,
         ${value("seconds")}::int[], ${value("errors")}::text[], ${value("dead_letters")}::text[]::boolean[]`,
+      settings: sql`dead_queue_no, message_max_deliveries, retry_min_seconds, retry_max_seconds, retry_multiplier,
+        retry_jitter`,
       columns: sql`queue.dead_queue_no, queue.retry_min_seconds, queue.retry_max_seconds, queue.retry_multiplier,
         queue.retry_jitter, found.delivery_attempts, ${is_dead} as is_dead`,
       where: sql`
@@ -45,7 +47,9 @@ export function prepareNack(db: Db): Prepared<Nacked[]> {
   const dead = db.orm.$with("dead_queue", {}).as(sql`
     select fenced.n, queue.id, queue.message_retention_seconds
     from fenced
-    cross join lateral (select * from ${queues} as queue where queue.no = fenced.dead_queue_no limit 1) as queue
+    cross join lateral (
+      select id, message_retention_seconds from ${queues} as queue where queue.no = fenced.dead_queue_no limit 1
+    ) as queue
     where fenced.is_dead`);
   const released = db.orm
     .$with("released", {

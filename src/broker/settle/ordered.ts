@@ -1,10 +1,13 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { ordering_keys } from "../../db/orderingSchema.ts";
+import { queues } from "../../db/schema.ts";
 import type { NoteMessages } from "../../observe.ts";
 import type { OnReady } from "../onReady.ts";
 import { column, prepare, type Tally, value } from "../statement.ts";
+import { is_noted } from "./ack.ts";
 import type { DeadReason } from "./deadLetter.ts";
+import { notesDone } from "./nack.ts";
 
 // Ending and letting go of messages with an ordering key. Functions of the database, because the key's lock must be
 // taken in a statement of its own, before the one that looks at its messages (see ordering_keys).
@@ -32,7 +35,21 @@ const ids = sql`${value("queue_ids")}::text[], ${value("ids")}::text[], ${value(
 function prepareEnd(db: Db): Prepared<Ended[]> {
   const ended = db.orm.$with("ended", { n: column<string | null>("n"), ...head }).as(sql`
     select done.* from psqlqueue.settle_ordered(${ids}, ${value("outcome")}::text, ${value("archives")}::text::boolean) as done`);
-  return prepare<Ended>(db.orm.with(ended).select().from(ended), "end_ordered");
+  // As of other acks, where there is no archive.
+  const noted = notesDone(
+    db,
+    sql`
+      select done.n
+      from ended as done
+      cross join lateral (
+        select coalesce(archive_retention_seconds, message_retention_seconds) as kept_seconds
+        from ${queues} as queue
+        where queue.id = (${value("queue_ids")}::text[])[done.n::int]
+        limit 1
+      ) as queue
+      where queue.kept_seconds <= 0 and ${is_noted}`,
+  );
+  return prepare<Ended>(db.orm.with(ended, noted).select().from(ended), "end_ordered");
 }
 
 function prepareLetGo(db: Db): Prepared<LetGo[]> {
@@ -135,10 +152,19 @@ export function createOrdered(db: Db, onReady: OnReady, note: NoteMessages) {
   }
 
   return {
-    /** Ends messages: see prepareAck. `deleted`: leaves nothing, and spares what somebody else holds. */
-    async end(columns: Columns, outcome: "acked" | "expired" | "deleted", archives: boolean): Promise<Tally> {
-      const values = { ...columns, outcome, archives: String(archives) };
-      const rows = await db.run("end_ordered", () => end.execute(values), true);
+    /**
+     * Ends messages: see prepareAck. `deleted`: leaves nothing, and spares what somebody else holds. `batch_id`: so
+     * that what was done is known when it is sent again.
+     */
+    async end(
+      columns: Columns,
+      outcome: "acked" | "expired" | "deleted",
+      archives: boolean,
+      batch_id: string | null,
+    ): Promise<Tally> {
+      const values = { ...columns, outcome, archives: String(archives), batch_id: archives ? batch_id : null };
+      // A second run would not find what the first has deleted, and nothing tells that it did.
+      const rows = await db.run("end_ordered", () => end.execute(values), outcome !== "deleted");
       report(rows);
       const ns = rows.flatMap(({ n }) => (n === null ? [] : [n]));
       return { now: "", count: ns.length, ns: ns.join(",") };

@@ -6,7 +6,8 @@ import { fenced, is_unchanged } from "./fenced.ts";
 
 /** Gives back what nobody saw, as if it had not been delivered; hidden for some seconds where that is asked for. */
 export function prepareRelease(db: Db): Prepared<{ label: string | null; ready_at: string }[]> {
-  const found = db.orm.$with("fenced", {}).as(fenced({ names: sql``, arrays: sql``, columns: sql`null as nothing` }));
+  const none = sql`null as nothing`;
+  const found = db.orm.$with("fenced", {}).as(fenced({ names: sql``, arrays: sql``, settings: none, columns: none }));
   const released = db.orm
     .$with("released", { label: column<string | null>("label"), ready_at: column<string>("ready_at") })
     .as(sql`

@@ -77,8 +77,12 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
     }
   }
 
-  async function endAll(items: SettleItem[], outcome: "acked" | "expired"): Promise<Tally | undefined> {
-    const values = { ...columnsOf(items), outcome };
+  async function endAll(
+    items: SettleItem[],
+    outcome: "acked" | "expired",
+    batch_id: string | null = null,
+  ): Promise<Tally | undefined> {
+    const values = { ...columnsOf(items), outcome, batch_id };
     const [tally] = await archivedOrNot((archives) =>
       archives
         ? db.run("end_messages", () => end.execute(values), true)
@@ -87,8 +91,11 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
     return tally;
   }
 
-  const endOrdered = (items: SettleItem[], outcome: "acked" | "expired" | "deleted"): Promise<Tally> =>
-    archivedOrNot((archives) => ordered.end(columnsOf(items), outcome, archives));
+  const endOrdered = (
+    items: SettleItem[],
+    outcome: "acked" | "expired" | "deleted",
+    batch_id: string | null = null,
+  ): Promise<Tally> => archivedOrNot((archives) => ordered.end(columnsOf(items), outcome, archives, batch_id));
 
   /** Those that a statement for messages without an ordering key left out may have one. */
   async function withOrdered(
@@ -109,13 +116,13 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
 
   const acking: Change<SettleItem, undefined> = {
     verb: "ack",
-    async run(batch) {
-      const tally = await endAll(batch, "acked");
+    async run(batch, batch_id) {
+      const tally = await endAll(batch, "acked", batch_id);
       const isDone = isInTally(tally, batch.length);
       return (k) => (isDone(k) ? undefined : false);
     },
-    async runOrdered(batch) {
-      const isDone = isInTally(await endOrdered(batch, "acked"), batch.length);
+    async runOrdered(batch, batch_id) {
+      const isDone = isInTally(await endOrdered(batch, "acked", batch_id), batch.length);
       return (k) => (isDone(k) ? undefined : false);
     },
     doneBefore: () => undefined,
