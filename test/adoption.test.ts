@@ -8,7 +8,7 @@ import { sharedCluster } from "./postgres.ts";
 afterAll(killChildren);
 
 // Rows of the large adoption. With 1000000 the promise is the contract's: under two minutes.
-const rows_many = Number(process.env["PSQLQUEUE_TEST_ADOPTION_ROWS"] ?? 200_000);
+const rows_many = Number(process.env["PSQLQUEUE_TEST_ADOPTION_ROWS"] ?? 100_000);
 const ms_per_row_max = 120_000 / 1_000_000;
 
 // What psqlqueue 0.4.1 leaves behind (v1 contract, section 10).

@@ -220,11 +220,11 @@ describe("durability", () => {
     await embedded.close();
   });
 
-  test("twenty kills in the middle of writing lose no answered commit", async () => {
+  test("twelve kills in the middle of writing lose no answered commit", async () => {
     const data_dir = copy();
     await withDatabase(data_dir, (sql) => sql`create table rows (id text primary key)`);
     const answered: string[] = [];
-    for (let round = 0; round < 20; round++) {
+    for (let round = 0; round < 12; round++) {
       const child = spawn(
         data_dir,
         `const { connection } = await openEmbedded({ data_dir, fsync: true });
