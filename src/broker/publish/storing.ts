@@ -85,7 +85,7 @@ export function preparePlain(db: Db): Prepared<Tally[]> {
   const answer = db.orm
     .$with("answer", { now: column<string>("now"), count: column<number>("count"), ns: column<string>("ns") })
     .as(sql`select now() as now, count(*)::int as count, string_agg(item.n::text, ',') as ns from item`);
-  return db.orm.with(once, item, stored, answer).select().from(answer).prepare("publish");
+  return prepare<Tally>(db.orm.with(once, item, stored, answer).select().from(answer), "publish");
 }
 
 /** What a statement that stores with options has more than the usual: see ordered.ts. */

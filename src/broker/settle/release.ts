@@ -1,7 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { messages } from "../../db/schema.ts";
-import { column, value } from "../statement.ts";
+import { column, prepare, value } from "../statement.ts";
 import { fenced, is_unchanged } from "./fenced.ts";
 
 /** Gives back what nobody saw, as if it had not been delivered; hidden for some seconds where that is asked for. */
@@ -18,5 +18,8 @@ export function prepareRelease(db: Db): Prepared<{ label: string | null; ready_a
       from fenced
       where ${is_unchanged}
       returning message.label, message.visible_at as ready_at`);
-  return db.orm.with(found, released).select().from(released).prepare("unlease");
+  return prepare<{ label: string | null; ready_at: string }>(
+    db.orm.with(found, released).select().from(released),
+    "unlease",
+  );
 }
