@@ -301,6 +301,26 @@ describe("many waiters", () => {
     await until(async () => (await look(queue, id)).body.delivery_attempts === 0);
     expect((await look(queue, id)).body.state).toBe("ready");
   });
+
+  test("one that comes while the claim of another finds no queue is told of the queue that it knows", async () => {
+    const id = uniqueId();
+    const asked = { ...waitFor(id), wait_ms: 0 };
+    const later: Promise<unknown>[] = [];
+    const slow: Db = {
+      ...service.db,
+      async run(name, statement, is_repeatable) {
+        const rows = await service.db.run(name, statement, is_repeatable);
+        if (name === "receive" && later.length === 0) {
+          await createQueue(service, { id });
+          later.push(late.receive(asked));
+        }
+        return rows;
+      },
+    };
+    const late = createBroker(slow, limits);
+    expect(await late.receive(asked).catch(({ error }) => error)).toBe("queue_not_found");
+    expect(await Promise.all(later)).toEqual([[]]);
+  });
 });
 
 test("more waiters than allowed are told to come back; a stop answers all with nothing", async () => {

@@ -194,8 +194,10 @@ export function createConsumers(options: ConsumerOptions): Consumers {
     );
     observe({ kind: "batch", verb: "receive", items: consumers.length, duration_ms: performance.now() - started_ms });
     if (claimed instanceof BrokerError) {
-      refuse(group, group.consumers, claimed);
-      return false;
+      // Those who came meanwhile ask for themselves: the queue may have been made before they asked.
+      const before = [...group.consumers].filter(({ since_ms }) => since_ms <= started_ms);
+      refuse(group, before, claimed);
+      return group.consumers.size > 0;
     }
     for (const [i, consumer] of consumers.entries()) {
       const messages = claimed.shares[i] ?? [];
