@@ -5,9 +5,6 @@ import { column, prepare, type Tally, value } from "../statement.ts";
 import { fenced, is_unchanged } from "./fenced.ts";
 import { notesDone } from "./nack.ts";
 
-/** Somebody may ask what became of the statement. */
-export const is_noted = sql`${value("batch_id")}::text is not null`;
-
 /**
  * Ends messages: deletes, and archives unless the queue keeps no archive. Without `archives` it only deletes: for a
  * full disk, on which consumers must still be able to make room.
@@ -44,7 +41,7 @@ export function prepareAck(db: Db, name: string, archives: boolean): Prepared<Ta
     .$with("answer", { now: column<string>("now"), count: column<number>("count"), ns: column<string>("ns") })
     .as(sql`select now() as now, count(*)::int as count, string_agg(gone.n::text, ',') as ns from gone`);
   // Of an ack that is sent again nothing else tells what its first run did, where there is no archive.
-  const noted = notesDone(db, sql`select gone.n from gone where gone.kept_seconds <= 0 and ${is_noted}`);
+  const noted = notesDone(db, sql`select gone.n from gone where gone.kept_seconds <= 0`);
   const steps = archives ? [found, gone, archived, noted] : [found, gone, archived];
   return prepare<Tally>(
     db.orm

@@ -12,12 +12,14 @@ export const jitter_seed = sql`coalesce(message.lease_token, hashtextextended(me
 
 /**
  * Remembers which items a statement let go, in the row of its batch id. Their tokens are spent, so when the statement
- * is sent again after a lost connection, only this tells what its first run did from a lease that was lost.
+ * is sent again after a lost connection, only this tells what its first run did from a lease that was lost. Without a
+ * batch id nobody will ask.
  */
 export const notesDone = (db: Db, done: SQL) =>
   db.orm.$with("noted", {}).as(sql`
     insert into ${publish_batches} as batch (id, done)
-    select ${value("batch_id")}, string_agg(done.n::text, ',') from (${done}) as done having count(*) > 0
+    select ${value("batch_id")}, string_agg(done.n::text, ',') from (${done}) as done
+    having count(*) > 0 and ${value("batch_id")}::text is not null
     on conflict (id) do update set done = concat_ws(',', batch.done, excluded.done)`);
 
 /** Lets messages go: visible after a delay, or moved to the dead-letter queue when their deliveries are used up. */

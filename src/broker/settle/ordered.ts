@@ -5,7 +5,6 @@ import { queues } from "../../db/schema.ts";
 import type { NoteMessages } from "../../observe.ts";
 import type { OnReady } from "../onReady.ts";
 import { column, prepare, type Tally, value } from "../statement.ts";
-import { is_noted } from "./ack.ts";
 import type { DeadReason } from "./deadLetter.ts";
 import { notesDone } from "./nack.ts";
 
@@ -47,7 +46,7 @@ function prepareEnd(db: Db): Prepared<Ended[]> {
         where queue.id = (${value("queue_ids")}::text[])[done.n::int]
         limit 1
       ) as queue
-      where queue.kept_seconds <= 0 and ${is_noted}`,
+      where queue.kept_seconds <= 0`,
   );
   return prepare<Ended>(db.orm.with(ended, noted).select().from(ended), "end_ordered");
 }
