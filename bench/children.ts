@@ -26,6 +26,28 @@ export function endAll(): Promise<void> {
   return is_ending;
 }
 
+/**
+ * Runs a benchmark and answers its exit code: 1 when it throws, which is told by `explain`. What it started ends with
+ * it, and with a signal that ends it before.
+ */
+export async function runToEnd(run: () => Promise<number>, explain = (error: unknown) => error): Promise<number> {
+  for (const [signal, code] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+    ["SIGHUP", 129],
+  ] as const) {
+    process.on(signal, () => endAll().then(() => process.exit(code)));
+  }
+  try {
+    return await run();
+  } catch (error) {
+    console.error(explain(error));
+    return 1;
+  } finally {
+    await endAll();
+  }
+}
+
 // The pipe to the shell closes when this process is gone, also after kill -9, which no handler of ours would see.
 function guard(script: string, argument: string): void {
   const shell = Bun.spawn(["sh", "-c", `cat >/dev/null; ${script}`, "guard", argument], {

@@ -1,7 +1,7 @@
 // The benchmark: see README.md in this folder.
 
 import { measureTable } from "./cells.ts";
-import { endAll } from "./children.ts";
+import { runToEnd } from "./children.ts";
 import { measureFlat } from "./flat/flat.ts";
 import { runGate } from "./gate.ts";
 import { startLoad } from "./load.ts";
@@ -47,21 +47,11 @@ async function main(argv: string[]): Promise<number> {
     process.stdout.write(usage);
     return 0;
   }
-  for (const [signal, code] of [
-    ["SIGINT", 130],
-    ["SIGTERM", 143],
-    ["SIGHUP", 129],
-  ] as const) {
-    process.on(signal, () => endAll().then(() => process.exit(code)));
-  }
-  try {
-    return await measure(options);
-  } catch (error) {
-    console.error(error instanceof OptionsError ? error.message : error);
-    return 1;
-  } finally {
-    await endAll();
-  }
+  const asked = options;
+  return await runToEnd(
+    () => measure(asked),
+    (error) => (error instanceof OptionsError ? error.message : error),
+  );
 }
 
 process.exit(await main(Bun.argv.slice(2)));

@@ -15,6 +15,17 @@ export const childrenOf = (pid: number): number[] =>
     }
   });
 
+/** Sends a signal to each of them that is still there. */
+export function signalAll(pids: number[], signal: NodeJS.Signals): void {
+  for (const pid of pids) {
+    try {
+      process.kill(pid, signal);
+    } catch {
+      // It has ended meanwhile.
+    }
+  }
+}
+
 /** One that has ended may wait for long until whoever is its parent by then asks how. */
 export function isAlive(pid: number): boolean {
   try {

@@ -1,7 +1,7 @@
 // Other queues put through the shape of work that ours is put through: see "Rivals" in ../README.md.
 
 import { parseArgs } from "node:util";
-import { endAll } from "../children.ts";
+import { runToEnd } from "../children.ts";
 import { type Hands, openHands } from "./hands.ts";
 import { createBench, measureFlush, works } from "./measure.ts";
 import { type Rival, type RivalName, rival_names, startRival } from "./rivals.ts";
@@ -58,7 +58,7 @@ async function openRivals({ only, seconds }: { only: RivalName[]; seconds: numbe
   return { opened, missing };
 }
 
-async function measure({ only, seconds }: { only: RivalName[]; seconds: number }): Promise<void> {
+async function measure({ only, seconds }: { only: RivalName[]; seconds: number }): Promise<number> {
   const flush_ms = measureFlush();
   const { opened, missing } = await openRivals({ only, seconds });
   const rows: Rows = new Map(opened.map(({ rival }) => [rival, works.map(() => [])]));
@@ -77,6 +77,7 @@ async function measure({ only, seconds }: { only: RivalName[]; seconds: number }
     await hands.end();
   }
   console.log(`${printRows(rows)}\n\n${printConditions(rows, counts, { seconds, rounds, missing, flush_ms })}`);
+  return 0;
 }
 
 async function main(argv: string[]): Promise<number> {
@@ -91,22 +92,7 @@ async function main(argv: string[]): Promise<number> {
     process.stdout.write(usage);
     return 0;
   }
-  for (const [signal, code] of [
-    ["SIGINT", 130],
-    ["SIGTERM", 143],
-    ["SIGHUP", 129],
-  ] as const) {
-    process.on(signal, () => endAll().then(() => process.exit(code)));
-  }
-  try {
-    await measure(options);
-    return 0;
-  } catch (error) {
-    console.error(error);
-    return 1;
-  } finally {
-    await endAll();
-  }
+  return await runToEnd(() => measure(options));
 }
 
 process.exit(await main(Bun.argv.slice(2)));

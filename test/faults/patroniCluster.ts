@@ -4,6 +4,7 @@
 import { closeSync, copyFileSync, existsSync, openSync } from "node:fs";
 import path from "node:path";
 import { asServerUser, freePort, serverDirectory } from "../postgres.ts";
+import { isAlive, signalAll } from "../processes.ts";
 import { ask } from "./failover.ts";
 import type { Network, Place } from "./namespaces.ts";
 import { processesOf } from "./pressure.ts";
@@ -134,16 +135,6 @@ async function createMember(stage: Stage, name: string, place: Place | undefined
   let patroni: ReturnType<typeof launch> | undefined;
   let paused: number[] = [];
 
-  function send(pids: number[], signal: NodeJS.Signals): void {
-    for (const pid of pids) {
-      try {
-        process.kill(pid, signal);
-      } catch {
-        // It has ended meanwhile.
-      }
-    }
-  }
-
   function postgresPids(): number[] {
     try {
       return processesOf(home.data);
@@ -162,18 +153,18 @@ async function createMember(stage: Stage, name: string, place: Place | undefined
       // Patroni first: it would start PostgreSQL again.
       const ended = patroni?.end();
       const pids = postgresPids();
-      send(pids, "SIGKILL");
+      signalAll(pids, "SIGKILL");
       await ended;
       patroni = undefined;
-      await waitUntil("PostgreSQL is gone", 30_000, () => pids.every((pid) => !isThere(pid)));
+      await waitUntil("PostgreSQL is gone", 30_000, () => pids.every((pid) => !isAlive(pid)));
     },
     pause() {
       paused = [...(patroni ? [patroni.pid] : []), ...postgresPids()];
       for (const pid of paused) tellGuard("+", pid);
-      send(paused, "SIGSTOP");
+      signalAll(paused, "SIGSTOP");
     },
     resume() {
-      send(paused, "SIGCONT");
+      signalAll(paused, "SIGCONT");
       for (const pid of paused) if (pid !== patroni?.pid) tellGuard("-", pid);
       paused = [];
     },
@@ -206,14 +197,6 @@ async function createMember(stage: Stage, name: string, place: Place | undefined
     if (existsSync(log)) copyFileSync(log, stage.file(`patroni-${name}.log`));
   });
   return member;
-}
-
-function isThere(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
-  }
 }
 
 /** Starts them, and waits until two follow the third. They go with the stage. */

@@ -4,7 +4,7 @@ import { appendFileSync, chmodSync, mkdtempSync, readFileSync, rmSync, statfsSyn
 import path from "node:path";
 import postgres from "postgres";
 import { type Cluster, startCluster } from "../postgres.ts";
-import { childrenOf } from "../processes.ts";
+import { childrenOf, signalAll } from "../processes.ts";
 import type { Scenario } from "./scenario.ts";
 import { scratchDirectory } from "./servers.ts";
 import { migratedDatabase, waitUntil } from "./stage.ts";
@@ -131,20 +131,11 @@ export function processesOf(data_directory: string): number[] {
 /** Stops every process of a cluster, as a machine that hangs does, for so long. */
 export async function standStill(cluster: Cluster, ms: number): Promise<void> {
   const pids = processesOf(cluster.data_directory);
-  const tell = (signal: NodeJS.Signals) => {
-    for (const pid of pids) {
-      try {
-        process.kill(pid, signal);
-      } catch {
-        // It has ended meanwhile.
-      }
-    }
-  };
-  tell("SIGSTOP");
+  signalAll(pids, "SIGSTOP");
   try {
     await Bun.sleep(ms);
   } finally {
-    tell("SIGCONT");
+    signalAll(pids, "SIGCONT");
   }
 }
 
