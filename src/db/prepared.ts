@@ -1,5 +1,6 @@
 import { fillPlaceholders, type Query } from "drizzle-orm";
 import type postgres from "postgres";
+import { arrayText } from "./arrayText.ts";
 import type { Prepared } from "./db.ts";
 
 /** What the builder's `.prepare(name)` makes. */
@@ -14,6 +15,11 @@ export function sendDirectly<Row>(prepared: unknown): Prepared<Row[]> {
   const made = prepared as Made;
   const { client } = made;
   const { sql: text, params } = made.getQuery();
-  made.execute = (values = {}) => client.unsafe(text, fillPlaceholders(params, values) as never[], { prepare: true });
+  made.execute = (values = {}) => {
+    const filled = fillPlaceholders(params, values).map((given) =>
+      Array.isArray(given) ? (arrayText(given) ?? given) : given,
+    );
+    return client.unsafe(text, filled as never[], { prepare: true });
+  };
   return made as Prepared<Row[]>;
 }
