@@ -96,6 +96,8 @@ async function startServer(asked: SubjectOptions, settings: Record<string, strin
       PSQLQUEUE_METRICS_HOST: "127.0.0.1",
       PSQLQUEUE_METRICS_PORT: "0",
       PSQLQUEUE_DATA_DIR: path.join(directory, "data"),
+      // For receive+ack-100.
+      PSQLQUEUE_QUEUE_MAX_NUMBER_OF_MESSAGES: "100",
       ...settings,
     },
     stdin: "ignore",

@@ -13,6 +13,8 @@ export type BatcherOptions<Item, Result> = {
   lanes: number;
   /** Items of one flush at most. */
   items_max: number;
+  /** How many an item counts of them; absent: each is one. One that counts more than the maximum goes alone. */
+  count?: (item: Item) => number;
   /** What an item adds to `weight_max` of its flush: bytes, or rows. An item heavier than the maximum goes alone. */
   weight: (item: Item) => number;
   weight_max: number;
@@ -73,19 +75,22 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
   let patience: ReturnType<typeof setTimeout> | undefined;
   let regathering: ReturnType<typeof setTimeout> | undefined;
   let regathered_min = 0;
+  const { count = () => 1 } = options;
 
   /** Takes the next batch of those who wait, oldest first; refuses those who have waited too long. */
   function takeBatch(): OwnEntry[] {
     const batch: OwnEntry[] = [];
     const oldest_ms = performance.now() - options.waiting_ms_max;
     let weight = 0;
+    let items = 0;
     let taken = 0;
     for (const entry of waiting) {
       if (entry.since_ms < oldest_ms) {
         entry.reject(new BrokerError("unavailable", `${options.name} waited too long for the database`));
       } else {
         weight += entry.weight;
-        if (batch.length > 0 && (weight > options.weight_max || batch.length >= options.items_max)) break;
+        items += count(entry.item);
+        if (batch.length > 0 && (weight > options.weight_max || items > options.items_max)) break;
         batch.push(entry);
       }
       taken += 1;
@@ -149,7 +154,8 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
       void runBatch(batch).then(() => {
         lanes_busy -= 1;
         in_flight -= batch.length;
-        options.onFlush?.(batch.length, performance.now() - started_ms);
+        const items = batch.reduce((sum, { item }) => sum + count(item), 0);
+        options.onFlush?.(items, performance.now() - started_ms);
         regather(batch.length);
         dispatch();
       });

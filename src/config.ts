@@ -140,7 +140,7 @@ export const settings = {
     2,
     "statements in flight per verb; requests gather while one is, and many of them take another",
   ),
-  PSQLQUEUE_BATCH_MAX_ITEMS: whole(1, 10_000, 500, "requests that one statement carries"),
+  PSQLQUEUE_BATCH_MAX_ITEMS: whole(1, 10_000, 500, "requests, or items of batches, that one statement carries"),
   PSQLQUEUE_BATCH_MAX_BYTES: whole(1024, 268_435_456, 8_388_608, "bytes of message bodies that one statement carries"),
   PSQLQUEUE_BATCH_MAX_WAITING: whole(1, 1_000_000, 20_000, "requests that wait per verb; one more is answered 503"),
   PSQLQUEUE_CORS_ORIGINS: origins,

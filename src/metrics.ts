@@ -225,7 +225,7 @@ export function createMetrics(options: MetricsOptions): Metrics {
   });
   const batch_items = new Histogram({
     name: "psqlqueue_batch_items",
-    help: "Requests that one statement carried.",
+    help: "Requests, or items of batches, that one statement carried.",
     labelNames: ["verb"],
     buckets: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
     registers,

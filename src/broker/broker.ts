@@ -3,6 +3,7 @@ import { createBudget } from "../budget.ts";
 import type { Db } from "../db/db.ts";
 import type { Failure } from "../errors.ts";
 import { type NoteMessages, observe } from "../observe.ts";
+import { gatherCalls } from "./calls.ts";
 import { createCounted } from "./counted.ts";
 import { type Consumers, createConsumers } from "./deliver/consumers.ts";
 import { createKnownGoverned } from "./deliver/governed.ts";
@@ -36,8 +37,10 @@ import { createIds } from "./publish/ids.ts";
 import { createOutbox } from "./publish/outbox.ts";
 import { type Outgoing, weightOf } from "./publish/outgoing.ts";
 import {
+  type Batch,
   createPublish,
   isKeyed,
+  isPlain,
   no_options,
   type OptionedItem,
   type Published,
@@ -170,10 +173,22 @@ export function createBroker(
   const acks = byCount<SettleItem, undefined>("ack", ackAll, ack_regather_ms);
   const nacks = byCount<NackItem, undefined>("nack", nackAll);
   const extensions = byCount<ExtendItem, Extended>("extend", settle.extend);
+  const batches = createBatcher<Batch, (Published | Failure)[]>({
+    ...shared("publish_batch"),
+    count: ({ items }) => items.length,
+    weight: ({ items }) => items.reduce((sum, item) => sum + weightOf(item), 0),
+    weight_max: limits.bytes_max,
+    budget: bodies,
+    flush: publish.batches,
+  });
+  const together = <Item, Result>(name: string, flush: Flush<Item, Result>) =>
+    gatherCalls<Item, Result>({ ...shared(name), weight: () => 1, weight_max: limits.items_max }, flush);
+
+  const goesPlain = (queue_id: string) => !sealing.encrypts(queue_id) && !publish.isSelective(queue_id);
 
   function publishOne(message: Outgoing & { queue_id: string }, options?: PublishOptions): Promise<Published> {
     const item = { ...message, id: nextId() };
-    if (options === undefined && !sealing.encrypts(item.queue_id)) return publishes.call(item);
+    if (options === undefined && goesPlain(item.queue_id)) return publishes.call(item);
     const own = options ?? no_options;
     return (isKeyed(own) ? keyed : optioned).call({ ...item, ...own });
   }
@@ -203,8 +218,8 @@ export function createBroker(
       sealing.isLoaded() ? publishOne(message, options) : sealing.load().then(() => publishOne(message, options)),
 
     /**
-     * Stores messages of one queue in one statement, in order: all, or with `is_atomic` false those that can be. Item i
-     * of the answer is what was published, or why not.
+     * Stores messages of one queue in one transaction, in order: all, or with `is_atomic` false those that can be. Item
+     * i of the answer is what was published, or why not. Those of other callers may leave with them.
      */
     async publishBatch(
       queue_id: string,
@@ -213,7 +228,11 @@ export function createBroker(
     ): Promise<(Published | Failure)[]> {
       await sealing.load();
       const items = given.map((message) => ({ ...message, queue_id, id: nextId() }));
-      return await counted("published", (all: OptionedItem[]) => publish.optioned(all, is_atomic))(items);
+      const store = (all: OptionedItem[]) =>
+        goesPlain(queue_id) && all.every(isPlain)
+          ? batches.call({ queue_id, items: all, is_atomic })
+          : publish.optioned(all, is_atomic);
+      return await counted("published", store)(items);
     },
 
     /** Stores a copy for each subscription whose filter matches. Throws `topic_not_found`, `queue_closed`. */
@@ -282,9 +301,9 @@ export function createBroker(
     extend: (item: ExtendItem): Promise<Extended> => extensions.call(item),
 
     /** Many at once, in one statement; result i belongs to item i. */
-    ackBatch: ackAll,
-    nackBatch: nackAll,
-    extendBatch: (items: ExtendItem[]) => settle.extend(items),
+    ackBatch: together("ack_batch", ackAll),
+    nackBatch: together("nack_batch", nackAll),
+    extendBatch: together("extend_batch", settle.extend),
 
     /** Rejects with DatabaseError while the database does not answer or does not take writes. */
     ping: db.ping,

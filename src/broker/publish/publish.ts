@@ -1,5 +1,6 @@
 import type { Db } from "../../db/db.ts";
-import { BrokerError, completeResults, type Failure, invalid } from "../../errors.ts";
+import { BrokerError, completeResults, DatabaseError, type Failure, invalid } from "../../errors.ts";
+import { keepLatest } from "../keepLatest.ts";
 import type { OnReady } from "../onReady.ts";
 import { isInTally } from "../statement.ts";
 import { nextId } from "./ids.ts";
@@ -42,6 +43,15 @@ export type PublishOptions = {
   weight?: number | null;
 };
 
+/** Asks for nothing of its own: stored by the shortest statement. */
+export const isPlain = (options: PublishOptions): boolean =>
+  options.delay_seconds === null &&
+  options.deliver_at === null &&
+  options.ttl_seconds === null &&
+  options.expires_at === null &&
+  options.dedup_key === null &&
+  !isKeyed(options);
+
 /** Needs the statement for messages with a key of some kind, a priority or a weight. */
 export const isKeyed = ({ ordering_key, priority, fairness_key, weight }: Keyed): boolean =>
   ordering_key != null || (priority ?? 0) !== 0 || fairness_key != null || weight != null;
@@ -65,9 +75,16 @@ type Again = "uncounted" | "unsealed";
 
 type Result = Published | Failure;
 
+/** Messages without options that a caller publishes together to one queue; `is_atomic`: all or none. */
+export type Batch = { queue_id: string; items: OptionedItem[]; is_atomic: boolean };
+
 export type Publish = {
   /** Stores messages without options for any queues, in order. */
   plain(items: PublishItem[]): Promise<(Published | Failure)[]>;
+  /** The same for the batches of many callers; a batch that the database failed alone has its error. */
+  batches(all: Batch[]): Promise<((Published | Failure)[] | Failure)[]>;
+  /** The queue looks at messages, as a statement has found: what goes there saves a statement by `optioned`. */
+  isSelective(queue_id: string): boolean;
   /** The same with options. `is_atomic`: one item that is refused keeps all back. */
   optioned(items: OptionedItem[], is_atomic?: boolean): Promise<(Published | Failure)[]>;
 };
@@ -82,6 +99,10 @@ export const too_large = "the message is larger than the queue's max_message_byt
 /** Says which option does not go together with an ordering key. */
 export const isDelayed = ({ delay_seconds }: PublishOptions): BrokerError =>
   invalid("ordering_key", "not_together", delay_seconds === null ? "deliver_at" : "delay_seconds");
+
+const selective_max = 10_000;
+/** After that it is looked whether it still is. */
+const selective_ms = 60_000;
 
 /** Of a message that asks for nothing. */
 export const no_options: PublishOptions = {
@@ -105,6 +126,10 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
   const withKeys = prepareKeyed(db);
   const originals = prepareOriginals(db);
   const why = prepareWhy(db);
+  /** Until when. */
+  const selective = new Map<string, number>();
+  const noteSelective = (queue_id: string) =>
+    keepLatest(selective, queue_id, performance.now() + selective_ms, selective_max);
 
   const columns = (items: PublishItem[], bodies: string[]) => ({
     batch_id: nextId(),
@@ -127,6 +152,7 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
     for (const i of missed) results[i] = new BrokerError(known.get(i) ? "queue_closed" : "queue_not_found");
     const again = missed.filter((i) => known.get(i) === false);
     if (again.length === 0) return;
+    for (const i of again) noteSelective(items[i]?.queue_id ?? "");
     const optioned = await publishCounted(
       again.map((i) => ({ ...(items[i] as PublishItem), ...no_options })),
       false,
@@ -271,23 +297,53 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
     }
   }
 
+  /** Stores what needs no look, and tells for place i whether it was stored. */
+  async function storePlain(items: PublishItem[]): Promise<(i: number) => boolean> {
+    const values = columns(
+      items,
+      items.map((item) => escapeBody(item.body)),
+    );
+    const [tally] = await db.run("publish", () => plainly.execute(values), true);
+    const isStored = isInTally(tally, items.length);
+    for (const [i, item] of items.entries()) if (isStored(i)) onReady(item.queue_id, item.label, tally?.now ?? "");
+    return isStored;
+  }
+
+  /** A batch whose queue is not there, closed, or looks at messages. */
+  async function publishApart({ queue_id, items, is_atomic }: Batch): Promise<(Published | Failure)[] | Failure> {
+    try {
+      const results = await publishCounted(items, is_atomic);
+      if (results.some((result) => !(result instanceof Error))) noteSelective(queue_id);
+      return results;
+    } catch (error) {
+      if (error instanceof BrokerError || error instanceof DatabaseError) return error;
+      throw error;
+    }
+  }
+
   return {
     async plain(items) {
-      const values = columns(
-        items,
-        items.map((item) => escapeBody(item.body)),
-      );
-      const [tally] = await db.run("publish", () => plainly.execute(values), true);
-      const isStored = isInTally(tally, items.length);
+      const isStored = await storePlain(items);
       const missed: number[] = [];
       const results: (Published | Failure)[] = items.map((item, i) => {
         if (!isStored(i)) missed.push(i);
-        else onReady(item.queue_id, item.label, tally?.now ?? "");
         return { id: item.id, deduplicated: false };
       });
       if (missed.length > 0) await completeResults(results, missed, () => explain(items, results, missed));
       return results;
     },
+    async batches(all) {
+      const isStored = await storePlain(all.flatMap(({ items }) => items));
+      let at = 0;
+      const results = all.map((batch) => {
+        // Only its queue decides, so all of it is stored, or none.
+        const is_stored = isStored(at);
+        at += batch.items.length;
+        return is_stored ? batch.items.map(({ id }) => ({ id, deduplicated: false })) : publishApart(batch);
+      });
+      return await Promise.all(results);
+    },
+    isSelective: (queue_id) => (selective.get(queue_id) ?? 0) > performance.now(),
     optioned: (items, is_atomic = false) => publishCounted(items, is_atomic),
   };
 }
