@@ -173,7 +173,7 @@ export function createBroker(
   const acks = byCount<SettleItem, undefined>("ack", ackAll, ack_regather_ms);
   const nacks = byCount<NackItem, undefined>("nack", nackAll);
   const extensions = byCount<ExtendItem, Extended>("extend", settle.extend);
-  const batches = createBatcher<Batch, (Published | Failure)[]>({
+  const batches = createBatcher<Batch, Published[] | undefined>({
     ...shared("publish_batch"),
     count: ({ items }) => items.length,
     weight: ({ items }) => items.reduce((sum, item) => sum + weightOf(item), 0),
@@ -228,10 +228,12 @@ export function createBroker(
     ): Promise<(Published | Failure)[]> {
       await sealing.load();
       const items = given.map((message) => ({ ...message, queue_id, id: nextId() }));
-      const store = (all: OptionedItem[]) =>
-        goesPlain(queue_id) && all.every(isPlain)
-          ? batches.call({ queue_id, items: all, is_atomic })
-          : publish.optioned(all, is_atomic);
+      const store = async (all: OptionedItem[]) => {
+        const batch = { queue_id, items: all, is_atomic };
+        if (!goesPlain(queue_id) || !all.every(isPlain)) return await publish.optioned(all, is_atomic);
+        // What must go alone keeps nobody else waiting.
+        return (await batches.call(batch)) ?? (await publish.apart(batch));
+      };
       return await counted("published", store)(items);
     },
 

@@ -1,5 +1,5 @@
 import type { Db } from "../../db/db.ts";
-import { BrokerError, completeResults, DatabaseError, type Failure, invalid } from "../../errors.ts";
+import { BrokerError, completeResults, type Failure, invalid } from "../../errors.ts";
 import { keepLatest } from "../keepLatest.ts";
 import type { OnReady } from "../onReady.ts";
 import { isInTally } from "../statement.ts";
@@ -81,8 +81,12 @@ export type Batch = { queue_id: string; items: OptionedItem[]; is_atomic: boolea
 export type Publish = {
   /** Stores messages without options for any queues, in order. */
   plain(items: PublishItem[]): Promise<(Published | Failure)[]>;
-  /** The same for the batches of many callers; a batch that the database failed alone has its error. */
-  batches(all: Batch[]): Promise<((Published | Failure)[] | Failure)[]>;
+  /**
+   * The same for the batches of many callers. undefined: nothing of that batch was stored, because its queue is not
+   * there, is closed or looks at messages; `apart` says which, or stores it.
+   */
+  batches(all: Batch[]): Promise<(Published[] | undefined)[]>;
+  apart(batch: Batch): Promise<(Published | Failure)[]>;
   /** The queue looks at messages, as a statement has found: what goes there saves a statement by `optioned`. */
   isSelective(queue_id: string): boolean;
   /** The same with options. `is_atomic`: one item that is refused keeps all back. */
@@ -309,18 +313,6 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
     return isStored;
   }
 
-  /** A batch whose queue is not there, closed, or looks at messages. */
-  async function publishApart({ queue_id, items, is_atomic }: Batch): Promise<(Published | Failure)[] | Failure> {
-    try {
-      const results = await publishCounted(items, is_atomic);
-      if (results.some((result) => !(result instanceof Error))) noteSelective(queue_id);
-      return results;
-    } catch (error) {
-      if (error instanceof BrokerError || error instanceof DatabaseError) return error;
-      throw error;
-    }
-  }
-
   return {
     async plain(items) {
       const isStored = await storePlain(items);
@@ -335,13 +327,17 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
     async batches(all) {
       const isStored = await storePlain(all.flatMap(({ items }) => items));
       let at = 0;
-      const results = all.map((batch) => {
+      return all.map(({ items }) => {
         // Only its queue decides, so all of it is stored, or none.
         const is_stored = isStored(at);
-        at += batch.items.length;
-        return is_stored ? batch.items.map(({ id }) => ({ id, deduplicated: false })) : publishApart(batch);
+        at += items.length;
+        return is_stored ? items.map(({ id }) => ({ id, deduplicated: false })) : undefined;
       });
-      return await Promise.all(results);
+    },
+    async apart({ queue_id, items, is_atomic }) {
+      const results = await publishCounted(items, is_atomic);
+      if (results.some((result) => !(result instanceof Error))) noteSelective(queue_id);
+      return results;
     },
     isSelective: (queue_id) => (selective.get(queue_id) ?? 0) > performance.now(),
     optioned: (items, is_atomic = false) => publishCounted(items, is_atomic),
