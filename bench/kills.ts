@@ -1,17 +1,21 @@
 // Processes of a server are killed while it works: is anything lost that was answered, does anything come back that was
-// acked? Prints a line of markdown, and ends with 1 where it is so.
+// acked, does nobody answer for long? Prints a line of markdown, and ends with 1 where it is so.
 
 import { childrenOf } from "../test/processes.ts";
 import { endAll } from "./children.ts";
 import { openSubject, type Subject } from "./subject.ts";
 
 const kills = 20;
-const messages_min = 100_000;
+const messages_min = 300_000;
 const producers = 8;
 const consumers = 24;
 const batch = 20;
 const backlog_max = 3000;
-const pause_ms = 1500;
+const pause_ms_min = 500;
+const pause_ms_max = 3500;
+const probe_every_ms = 20;
+/** Nobody answers on a new connection for so long at most. */
+const silent_ms_max = 1000;
 const lease_seconds = 3;
 const quiet_ms = 12_000;
 
@@ -22,6 +26,8 @@ type Seen = {
   acked: Map<string, number>;
   returned: string[];
   failures: number;
+  /** The longest time in which no new connection was answered. */
+  silent_ms: number;
   is_publishing: boolean;
   is_over: boolean;
 };
@@ -74,6 +80,20 @@ async function consume(subject: Subject, seen: Seen): Promise<void> {
   }
 }
 
+/** Asks again and again, each time on a connection of its own. */
+async function probe(subject: Subject, seen: Seen): Promise<void> {
+  for (let answered_ms = performance.now(); !seen.is_over; ) {
+    const answer = await fetch(`${subject.url}/v1/info`, {
+      headers: { connection: "close" },
+      signal: AbortSignal.timeout(silent_ms_max / 2),
+    }).catch(() => undefined);
+    const now = performance.now();
+    seen.silent_ms = Math.max(seen.silent_ms, now - answered_ms);
+    if (answer?.ok) answered_ms = now;
+    await Bun.sleep(probe_every_ms);
+  }
+}
+
 async function run(): Promise<number> {
   const unknown = { url: undefined, database_url: undefined, server_pid: undefined, binary: undefined };
   const subject = await openSubject({ ...unknown, is_embedded: false, workers: 2 });
@@ -86,17 +106,19 @@ async function run(): Promise<number> {
     acked: new Map(),
     returned: [],
     failures: 0,
+    silent_ms: 0,
     is_publishing: true,
     is_over: false,
   };
   const producing = Array.from({ length: producers }, (_, own) => produce(subject, seen, own));
   const consuming = Array.from({ length: consumers }, () => consume(subject, seen));
+  const probing = probe(subject, seen);
   let killed = 0;
   while (killed < kills || seen.published.size < messages_min) {
-    await Bun.sleep(pause_ms);
+    await Bun.sleep(pause_ms_min + Math.random() * (pause_ms_max - pause_ms_min));
     if (killed === kills) continue;
     const all = childrenOf(server_pid);
-    const pid = all[killed % all.length];
+    const pid = all[Math.floor(Math.random() * all.length)];
     if (pid === undefined) continue;
     process.kill(pid, "SIGKILL");
     killed += 1;
@@ -112,7 +134,7 @@ async function run(): Promise<number> {
     await Bun.sleep(quiet_ms);
   }
   seen.is_over = true;
-  await Promise.all(consuming);
+  await Promise.all([...consuming, probing]);
   // An ack whose answer was cut off may have happened: what was published is then neither acked here nor left there.
   const left = await sql?.unsafe("select count(*)::int as count from psqlqueue.messages");
   const found = {
@@ -123,13 +145,15 @@ async function run(): Promise<number> {
     "acks without an answer": missing(),
     "left in the queue": Number(left?.[0]?.["count"] ?? -1),
     "came back after their ack": seen.returned.length,
+    "longest without an answer, ms": Math.round(seen.silent_ms),
   };
   console.log(
     Object.entries(found)
       .map(([name, value]) => `${name}: ${value}`)
       .join(" · "),
   );
-  return seen.returned.length === 0 && found["left in the queue"] === 0 ? 0 : 1;
+  const is_whole = seen.returned.length === 0 && found["left in the queue"] === 0;
+  return is_whole && seen.silent_ms <= silent_ms_max ? 0 : 1;
 }
 
 const code = await run().finally(endAll);
