@@ -17,7 +17,7 @@ const publish = "src/broker/publish/publish.ts";
 const storing = "src/broker/publish/storing.ts";
 const lease = "src/broker/deliver/lease.ts";
 const fenced = "src/broker/settle/fenced.ts";
-const sent = `      const [tally] = await db.run("publish", () => plainly.execute(values), true);\n`;
+const sent = `    const [tally] = await db.run("publish", () => plainly.execute(values), true);\n`;
 const again = "where exists (select from once)\n    order by item.n`);";
 
 /** m1 to m12 of the plan, and of what came after it. */
@@ -29,8 +29,8 @@ export const mutations: Mutation[] = [
       {
         file: publish,
         search: sent,
-        replace: `      db.run("publish", () => plainly.execute(values), true).catch(() => {});
-      const tally = { now: "", count: items.length, ns: items.map((_, i) => i + 1).join(",") };\n`,
+        replace: `    db.run("publish", () => plainly.execute(values), true).catch(() => {});
+    const tally = { now: "", count: items.length, ns: items.map((_, i) => i + 1).join(",") };\n`,
       },
     ],
     trial: { scenario: "F2", dose: 0.02 },
@@ -143,10 +143,10 @@ export const mutations: Mutation[] = [
       {
         file: publish,
         search: sent,
-        replace: `      let tries = 0;
-      const renewed = () => columns(items.map((item) => ({ ...item, id: nextId() })));
-      const statement = () => plainly.execute(tries++ === 0 ? values : renewed());
-      const [tally] = await db.run("publish", statement, true);\n`,
+        replace: `    let tries = 0;
+    const renewed = () => columns(items.map((item) => ({ ...item, id: nextId() })), values.bodies);
+    const statement = () => plainly.execute(tries++ === 0 ? values : renewed());
+    const [tally] = await db.run("publish", statement, true);\n`,
       },
     ],
     trial: { scenario: "F4", dose: 0.05 },
