@@ -19,8 +19,8 @@ import { type Ending, startProcess, type WorkerProcess } from "./workerProcess.t
 /** Pauses before a worker that ended is started again: each time twice as long, until one has lived for a while. */
 const pause_ms_min = 100;
 const pause_ms_max = 5000;
-/** The longest pause while no other worker serves, or is about to. */
-const alone_ms_max = 500;
+/** The longest pause while no other worker serves, or is about to: with the start itself, less than a second. */
+const alone_ms_max = 200;
 const lived_ms_min = 5000;
 
 type Failure = Extract<Report, { kind: "failed" }>;
