@@ -13,7 +13,7 @@ export function atEnd(cleanup: () => unknown): void {
 }
 
 /** Ends everything that was started. Repeatable. */
-export function endAll(): Promise<void> {
+function endAll(): Promise<void> {
   is_ending ??= (async () => {
     for (let cleanup = cleanups.pop(); cleanup !== undefined; cleanup = cleanups.pop()) {
       try {

@@ -2,7 +2,7 @@
 // acked, does nobody answer for long? Prints a line of markdown, and ends with 1 where it is so.
 
 import { childrenOf } from "../test/processes.ts";
-import { endAll } from "./children.ts";
+import { runToEnd } from "./children.ts";
 import { openSubject, type Subject } from "./subject.ts";
 
 const kills = 20;
@@ -156,5 +156,4 @@ async function run(): Promise<number> {
   return is_whole && seen.silent_ms <= silent_ms_max ? 0 : 1;
 }
 
-const code = await run().finally(endAll);
-process.exit(code);
+process.exit(await runToEnd(run));

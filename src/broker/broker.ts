@@ -37,7 +37,6 @@ import { createIds } from "./publish/ids.ts";
 import { createOutbox } from "./publish/outbox.ts";
 import { type Outgoing, weightOf } from "./publish/outgoing.ts";
 import {
-  type Batch,
   createPublish,
   isKeyed,
   isPlain,
@@ -173,16 +172,12 @@ export function createBroker(
   const acks = byCount<SettleItem, undefined>("ack", ackAll, ack_regather_ms);
   const nacks = byCount<NackItem, undefined>("nack", nackAll);
   const extensions = byCount<ExtendItem, Extended>("extend", settle.extend);
-  const batches = createBatcher<Batch, Published[] | undefined>({
-    ...shared("publish_batch"),
-    count: ({ items }) => items.length,
-    weight: ({ items }) => items.reduce((sum, item) => sum + weightOf(item), 0),
-    weight_max: limits.bytes_max,
-    budget: bodies,
-    flush: publish.batches,
-  });
+  const publishTogether = gatherCalls(
+    { ...shared("publish_batch"), weight: weightOf, weight_max: limits.bytes_max, budget: bodies },
+    publish.unlooked,
+  );
   const together = <Item, Result>(name: string, flush: Flush<Item, Result>) =>
-    gatherCalls<Item, Result>({ ...shared(name), weight: () => 1, weight_max: limits.items_max }, flush);
+    gatherCalls({ ...shared(name), weight: () => 1, weight_max: limits.items_max }, flush);
 
   const goesPlain = (queue_id: string) => !sealing.encrypts(queue_id) && !publish.isSelective(queue_id);
 
@@ -229,10 +224,12 @@ export function createBroker(
       await sealing.load();
       const items = given.map((message) => ({ ...message, queue_id, id: nextId() }));
       const store = async (all: OptionedItem[]) => {
-        const batch = { queue_id, items: all, is_atomic };
         if (!goesPlain(queue_id) || !all.every(isPlain)) return await publish.optioned(all, is_atomic);
+        const results = await publishTogether(all);
         // What must go alone keeps nobody else waiting.
-        return (await batches.call(batch)) ?? (await publish.apart(batch));
+        return results.includes(undefined)
+          ? await publish.apart(queue_id, all, is_atomic)
+          : (results as (Published | Failure)[]);
       };
       return await counted("published", store)(items);
     },

@@ -75,18 +75,16 @@ type Again = "uncounted" | "unsealed";
 
 type Result = Published | Failure;
 
-/** Messages without options that a caller publishes together to one queue; `is_atomic`: all or none. */
-export type Batch = { queue_id: string; items: OptionedItem[]; is_atomic: boolean };
-
 export type Publish = {
   /** Stores messages without options for any queues, in order. */
   plain(items: PublishItem[]): Promise<(Published | Failure)[]>;
   /**
-   * The same for the batches of many callers. undefined: nothing of that batch was stored, because its queue is not
-   * there, is closed or looks at messages; `apart` says which, or stores it.
+   * The same, without an answer for those whose queue is not there, is closed or looks at messages: undefined. Only the
+   * queue decides, so that a statement stores all messages of one or none.
    */
-  batches(all: Batch[]): Promise<(Published[] | undefined)[]>;
-  apart(batch: Batch): Promise<(Published | Failure)[]>;
+  unlooked(items: PublishItem[]): Promise<(Published | undefined)[]>;
+  /** Stores those of one queue that `unlooked` did not, or says why not. */
+  apart(queue_id: string, items: OptionedItem[], is_atomic: boolean): Promise<(Published | Failure)[]>;
   /** The queue looks at messages, as a statement has found: what goes there saves a statement by `optioned`. */
   isSelective(queue_id: string): boolean;
   /** The same with options. `is_atomic`: one item that is refused keeps all back. */
@@ -301,40 +299,29 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
     }
   }
 
-  /** Stores what needs no look, and tells for place i whether it was stored. */
-  async function storePlain(items: PublishItem[]): Promise<(i: number) => boolean> {
+  async function publishUnlooked(items: PublishItem[]): Promise<(Published | undefined)[]> {
     const values = columns(
       items,
       items.map((item) => escapeBody(item.body)),
     );
     const [tally] = await db.run("publish", () => plainly.execute(values), true);
     const isStored = isInTally(tally, items.length);
-    for (const [i, item] of items.entries()) if (isStored(i)) onReady(item.queue_id, item.label, tally?.now ?? "");
-    return isStored;
+    return items.map((item, i) => {
+      if (!isStored(i)) return undefined;
+      onReady(item.queue_id, item.label, tally?.now ?? "");
+      return { id: item.id, deduplicated: false };
+    });
   }
 
   return {
     async plain(items) {
-      const isStored = await storePlain(items);
-      const missed: number[] = [];
-      const results: (Published | Failure)[] = items.map((item, i) => {
-        if (!isStored(i)) missed.push(i);
-        return { id: item.id, deduplicated: false };
-      });
+      const results = (await publishUnlooked(items)) as (Published | Failure)[];
+      const missed = [...results.keys()].filter((i) => results[i] === undefined);
       if (missed.length > 0) await completeResults(results, missed, () => explain(items, results, missed));
       return results;
     },
-    async batches(all) {
-      const isStored = await storePlain(all.flatMap(({ items }) => items));
-      let at = 0;
-      return all.map(({ items }) => {
-        // Only its queue decides, so all of it is stored, or none.
-        const is_stored = isStored(at);
-        at += items.length;
-        return is_stored ? items.map(({ id }) => ({ id, deduplicated: false })) : undefined;
-      });
-    },
-    async apart({ queue_id, items, is_atomic }) {
+    unlooked: publishUnlooked,
+    async apart(queue_id, items, is_atomic) {
       const results = await publishCounted(items, is_atomic);
       if (results.some((result) => !(result instanceof Error))) noteSelective(queue_id);
       return results;
