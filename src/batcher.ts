@@ -72,6 +72,7 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
   let lanes_busy = 0;
   let in_flight = 0;
   let is_scheduled = false;
+  let last_size = 0;
   let patience: ReturnType<typeof setTimeout> | undefined;
   let regathering: ReturnType<typeof setTimeout> | undefined;
   let regathered_min = 0;
@@ -150,6 +151,7 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
       if (batch.length === 0) continue;
       lanes_busy += 1;
       in_flight += batch.length;
+      last_size = batch.length;
       const started_ms = performance.now();
       void runBatch(batch).then(() => {
         lanes_busy -= 1;
@@ -215,11 +217,15 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
         };
         waiting.push(entry);
         if (is_scheduled) return;
-        if (mayLeave()) {
-          // Once per turn of the event loop: requests that arrived in one read of the socket leave together.
+        if (!mayLeave()) holdBack();
+        else if (lanes_busy === 0 && last_size === 1) {
+          // The one before was alone, so this one most likely is: it does not wait for company.
+          dispatch();
+        } else {
+          // Once per turn of the event loop: requests that arrived in one read of the sockets leave together.
           is_scheduled = true;
           setImmediate(dispatch);
-        } else holdBack();
+        }
       });
     },
   };

@@ -46,6 +46,20 @@ describe("a call leaves", () => {
     expect(await outcomes(calls)).toEqual([2, 4, 6]);
   });
 
+  test("in the same turn when the one before was alone", async () => {
+    const { call, callAll, flight, flushes } = start();
+    const alone = call(1);
+    (await flight(0)).answer();
+    await alone;
+    await new Promise(setImmediate);
+    const calls = callAll([2, 3, 4]);
+    expect(flushes.map(({ items }) => items)).toEqual([[1], [2]]);
+    // And those who came with it leave together.
+    expect((await flight(2)).items).toEqual([3, 4]);
+    for (const { answer } of flushes.slice(1)) answer();
+    expect(await outcomes(calls)).toEqual([4, 6, 8]);
+  });
+
   test("together with all that gathered meanwhile, when the flush in flight comes back", async () => {
     const { call, callAll, flight, flushes, size } = start();
     const early = call(1);

@@ -192,7 +192,13 @@ test("a pool keeps nothing of the statements that it has run", async () => {
   const file = path.resolve(import.meta.dir, "../node_modules/postgres/src/queue.js");
   type Connection = { n: number };
   const { default: Queue } = (await import(file)) as {
-    default(): { length: number; push(x: Connection): void; shift(): Connection; remove(x: Connection): unknown };
+    default(): {
+      length: number;
+      push(x: Connection): void;
+      pop(): Connection;
+      shift(): Connection;
+      remove(x: Connection): unknown;
+    };
   };
   const queue = Queue();
   const connections = [{ n: 1 }, { n: 2 }, { n: 3 }];
@@ -208,5 +214,21 @@ test("a pool keeps nothing of the statements that it has run", async () => {
   // 10 µs for each would be a list of tens of thousands; as published it takes a millisecond.
   expect(performance.now() - started_ms).toBeLessThan(1000);
   expect(queue.remove(connections[2] as Connection)).toBe(connections[2]);
-  expect([queue.shift(), queue.shift(), queue.length]).toEqual([{ n: 2 }, { n: 1 }, 0]);
+  expect([queue.shift(), queue.pop(), queue.length]).toEqual([{ n: 2 }, { n: 1 }, 0]);
+  queue.push(connections[0] as Connection);
+  expect([queue.pop(), queue.length]).toEqual([{ n: 1 }, 0]);
+});
+
+// As published they go round all sessions, each of which has lost its memory from the processor's caches by then.
+test("statements one after the other are run by one session", async () => {
+  const pool = postgres(url, { max: 4, onnotice() {} });
+  const sessionsOf = async (rows: Promise<postgres.Row[]>[]) =>
+    new Set((await Promise.all(rows)).map(([row]) => row?.["pid"] as number));
+  const asked = Array.from({ length: 4 }, () => pool`select pg_backend_pid() as pid, pg_sleep(0.1)`);
+  expect((await sessionsOf(asked)).size).toBe(4);
+  const sessions = new Set<number>();
+  for (let i = 0; i < 20; i++)
+    for (const pid of await sessionsOf([pool`select pg_backend_pid() as pid`])) sessions.add(pid);
+  expect(sessions.size).toBe(1);
+  await pool.end({ timeout: 1 });
 });
