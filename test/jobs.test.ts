@@ -60,6 +60,50 @@ describe("a loop", () => {
     await until(() => shared > 0);
     await Promise.all(stops.map((stop) => stop()));
   });
+
+  test("runs a job that is woken at once, and once more when it is woken during a run", async () => {
+    let wake = () => {};
+    let runs = 0;
+    let end = Promise.withResolvers<void>();
+    const stop = startLoop(
+      {
+        name: "woken",
+        is_shared: false,
+        async run() {
+          runs += 1;
+          await end.promise;
+          return 3_600_000;
+        },
+        onStart(own) {
+          wake = own;
+        },
+      },
+      () => true,
+      3_600_000,
+    );
+    await Bun.sleep(20);
+    expect(runs).toBe(0);
+    for (const expected of [1, 2]) {
+      wake();
+      wake();
+      await until(() => runs === expected);
+      // Those that came with the first are its own.
+      const { resolve } = end;
+      end = Promise.withResolvers();
+      resolve();
+      await Bun.sleep(20);
+      expect(runs).toBe(expected);
+    }
+    wake();
+    await until(() => runs === 3);
+    wake();
+    end.resolve();
+    await until(() => runs === 4);
+    await stop();
+    wake();
+    await Bun.sleep(20);
+    expect(runs).toBe(4);
+  });
 });
 
 describe("the leadership", () => {

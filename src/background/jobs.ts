@@ -12,15 +12,18 @@ import { sweepJobs } from "./sweeps.ts";
 import { tasksJob } from "./tasks.ts";
 
 /** Every job of a server. A new one is a file beside this one, and a line here. */
-export const jobsOf = (broker: Broker): Job[] => [
-  tasksJob(broker),
-  outboxJob(broker),
-  archiveJob(broker),
-  overdueJob(broker),
-  orderingKeysJob(broker),
-  snapshotsJob(broker),
-  ratesJob(broker),
-  clockJob(broker),
-  historyJob(broker),
-  ...sweepJobs(broker),
-];
+export function jobsOf(broker: Broker): Job[] {
+  const tasks = tasksJob(broker);
+  return [
+    tasks,
+    outboxJob(broker, tasks.wake),
+    archiveJob(broker),
+    overdueJob(broker),
+    orderingKeysJob(broker),
+    snapshotsJob(broker),
+    ratesJob(broker),
+    clockJob(broker),
+    historyJob(broker),
+    ...sweepJobs(broker),
+  ];
+}

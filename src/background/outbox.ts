@@ -12,12 +12,14 @@ export async function moveOutbox(broker: Broker): Promise<void> {
   observe({ kind: "notice", level: "WARN", message: "messages published by SQL were dropped", details });
 }
 
-/** Finds what no notification told of. */
-export const outboxJob = (broker: Broker): Job => ({
+/** Looks for what no notification told of, and tells the tasks' job when there are any. */
+export const outboxJob = (broker: Broker, wakeTasks: () => void): Job => ({
   name: "outbox",
   is_shared: true,
   async run() {
-    await moveOutbox(broker);
+    const { has_outbox, has_tasks } = await broker.findWork();
+    if (has_tasks) wakeTasks();
+    if (has_outbox) await moveOutbox(broker);
     return every_ms;
   },
 });

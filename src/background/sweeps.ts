@@ -3,6 +3,8 @@ import { observe } from "../observe.ts";
 import type { Job } from "./loop.ts";
 
 const every_ms = 20_000;
+/** For what grows by a row a day. */
+const seldom_ms = 300_000;
 /** Far more than a statement takes: what the last run could not see yet is seen by this one. */
 const exhausted_every_ms = 4000;
 const exhausted_seconds = 60;
@@ -28,6 +30,6 @@ export const sweepJobs = (broker: Broker): Job[] => [
   sweep("publish batches", every_ms, broker.sweepBatches),
   sweep("keys that share no queue", every_ms, broker.sweepFairKeys),
   sweep("deleted queues", every_ms, broker.sweepDeletedQueues),
-  sweep("ended tasks", every_ms, broker.forgetTasks),
-  sweep("silent servers", every_ms, broker.sweepLeaders),
+  sweep("ended tasks", seldom_ms, broker.forgetTasks),
+  sweep("silent servers", seldom_ms, broker.sweepLeaders),
 ];

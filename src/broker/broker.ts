@@ -52,6 +52,7 @@ import type { SettleItem } from "./settle/rounds.ts";
 import { createSettle, type Extended, type ExtendItem, type NackItem } from "./settle/settle.ts";
 import { createLeadership } from "./sweep/leadership.ts";
 import { createSweeps } from "./sweep/sweeps.ts";
+import { createWork } from "./sweep/work.ts";
 
 export type ReceiveRequest = ReceiveFrom & {
   limit: number;
@@ -203,6 +204,7 @@ export function createBroker(
     findUnreachable: createFindUnreachable(db),
     findClosedQueues: sealing.findClosed,
     ...createOutbox(db, onReady, sealing),
+    ...createWork(db),
     ...createRedrives(db),
     ...createTasks(db, removals, onReady, limits.removal_ms_max),
     ...createLeadership(db),
