@@ -94,6 +94,7 @@ const waits_for_us = /(?:^|\W)100-continue(?:$|\W)/i;
 export async function startListener(options: ListenerOptions): Promise<Listener> {
   const { refusal, hostname, certificates } = options;
   let is_stopping = false;
+  let arrived: [Connection, Exchange][] = [];
 
   async function answer(connection: Connection, exchange: Exchange): Promise<void> {
     const { request } = exchange;
@@ -112,6 +113,16 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
       return;
     }
     await send(connection, exchange, response);
+  }
+
+  /**
+   * All requests that were read in one turn of the event loop, and not each when it is read: between two calls of the
+   * system a processor runs the same code for half as much again, for it has forgotten where its branches lead.
+   */
+  function answerArrived(): void {
+    const requests = arrived;
+    arrived = [];
+    for (const [connection, exchange] of requests) void answer(connection, exchange);
   }
 
   async function send(connection: Connection, exchange: Exchange, response: Response): Promise<void> {
@@ -136,7 +147,10 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
         askForBody: expectation === null ? undefined : () => connection.wire.write(continues),
       });
     },
-    onRequest: (connection, exchange) => void answer(connection, exchange),
+    onRequest(connection, exchange) {
+      arrived.push([connection, exchange]);
+      if (arrived.length === 1) setImmediate(answerArrived);
+    },
     onBroken(connection, error) {
       observe({ kind: "malformed_request", reason: `${error.code ?? error.message}`, request_id: "" });
       connection.break(rawResponse(refusal(parserError(error))));
