@@ -108,9 +108,9 @@ describe("a backend that dies", () => {
     const reserved = await sql.reserve();
     await kill(await pidOf(reserved));
     const codes: string[] = [];
-    for (let i = 0; i < 2; i++) {
+    for (const query of [() => reserved`select 1`, () => reserved`select ${1}::int`, () => reserved`select 1`]) {
       codes.push(
-        await reserved`select 1`.then(
+        await query().then(
           () => "ran",
           (error) => error.code,
         ),
