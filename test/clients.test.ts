@@ -169,6 +169,16 @@ test("a slow reader gets all of an answer after which the connection ends", asyn
 }, 20_000);
 
 describe("a client that leaves", () => {
+  test("right after it has sent a publish has published", async () => {
+    const queue = await createQueue(service);
+    for (let i = 0; i < 20; i++) {
+      const connection = open();
+      await until(() => !connection.socket.connecting);
+      connection.socket.write(publish(queue, "x"), () => connection.socket.destroy());
+    }
+    await until(async () => (await bodies(queue)).length === 20);
+  });
+
   test("in a long poll, in an upload, or with a broken body is counted as 499 or 400 and is no error of ours", async () => {
     const queue = await createQueue(service);
     const before = seen.length;
