@@ -1,9 +1,11 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import postgres from "postgres";
 import { migrateDatabase } from "../src/db/migrate.ts";
 import { killChildren, runChild, startChild } from "./child.ts";
 import { createMigratedDatabase, openService, type Service, until } from "./harness.ts";
 import { sharedCluster } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 afterAll(killChildren);
 

@@ -1,10 +1,12 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type Broker, createBroker } from "../src/broker/broker.ts";
 import type { Db } from "../src/db/db.ts";
 import { BrokerError, DatabaseError } from "../src/errors.ts";
 import { createApp } from "../src/http/app.ts";
 import { createQueue, is_embedded, limits, read, serviceForFile, uniqueId } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 // What happens between a statement's commit and its answer: the look-ups that explain refusals fail, or the answer is
 // lost and the statement is sent again. Both are made to happen at the one place through which every statement goes.

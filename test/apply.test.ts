@@ -1,8 +1,10 @@
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { emptyDirectory, killChildren, runChild } from "./child.ts";
 import { listen, serviceForFile } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 afterAll(killChildren);
 const service = await serviceForFile();

@@ -1,10 +1,12 @@
 // Lists as PostgreSQL reads them.
 
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import postgres from "postgres";
 import { arrayText } from "../src/db/arrayText.ts";
 import { sharedCluster } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 const cluster = await sharedCluster();
 const sql = postgres(await cluster.createDatabase(), { max: 1, onnotice() {} });

@@ -1,11 +1,13 @@
 // API keys: who may do what, over every route.
 
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { hashSecret } from "../src/broker/manage/keys.ts";
 import { needs } from "../src/http/actions.ts";
 import { type AuditObservation, addObserver } from "../src/observe.ts";
 import { type Action, createAuth, createIdentity } from "../src/web/auth.ts";
 import { openService, type Service, uniqueId, until } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 const root_key = "root-key-of-the-tests";
 const plain = await openService();

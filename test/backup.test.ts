@@ -1,7 +1,9 @@
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { emptyDirectory, killChildren, runChild, type ServerChild, startServerChild } from "./child.ts";
+
+setDefaultTimeout(30_000);
 
 afterAll(killChildren);
 

@@ -1,7 +1,9 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type BatcherOptions, createBatcher, full_lane_min, patience_ms } from "../src/batcher.ts";
 import { BrokerError, DatabaseError } from "../src/errors.ts";
 import { until } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 type Flush = { items: number[]; answer: (results?: (number | BrokerError)[]) => void; fail: (error: unknown) => void };
 

@@ -1,6 +1,8 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createQueue, serviceForFile, uniqueId } from "./harness.ts";
 import { type Delivered, refused, verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile({ receive_limit_max: 1000 });
 const { call, elapse } = service;

@@ -1,9 +1,11 @@
 // Batches of many callers that leave in one statement: each keeps its own fate.
 
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { addObserver } from "../src/observe.ts";
 import { createQueue, serviceForFile, uniqueId } from "./harness.ts";
 import { refused, verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile({ receive_limit_max: 1000, lanes: 1 });
 const { call } = service;

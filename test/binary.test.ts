@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -6,6 +6,8 @@ import { version } from "../package.json";
 import { buildBinary } from "./binary.ts";
 import { until } from "./harness.ts";
 import { freePort, sharedCluster } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 // The file that people download: in an empty environment, in a directory that is not ours.
 let binary = "";

@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { catalogue } from "../src/commandLine/catalogue.ts";
@@ -8,6 +8,8 @@ import { emptyDirectory, type Finished, killChildren, runChild, sourceProgram } 
 import { createQueue, listen, serviceForFile, uniqueId, until } from "./harness.ts";
 import { freePort } from "./postgres.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 afterAll(killChildren);
 const service = await serviceForFile();

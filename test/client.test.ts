@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   AlreadyExistsError,
   ConflictError,
@@ -18,6 +18,8 @@ import { operations } from "../client/src/operations.ts";
 import { createQueue, serviceForFile, uniqueId, until } from "./harness.ts";
 import { freePort } from "./postgres.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile();
 const { put, stats } = verbsOf(service);

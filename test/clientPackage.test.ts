@@ -1,8 +1,10 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createQueue, listen, serviceForFile } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 // What is published: packed, installed into a directory that is not ours, and used from there.
 const service = await serviceForFile();

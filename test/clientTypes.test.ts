@@ -1,9 +1,11 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { operationsText, shapesText } from "./clientTypes.ts";
 import type { Document } from "./document.ts";
 import { serviceForFile } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile();
 const root = path.resolve(import.meta.dir, "..");

@@ -1,10 +1,12 @@
 // What clients do on a connection besides one request after the other, over real sockets.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import net from "node:net";
 import { addObserver, type Observation } from "../src/observe.ts";
 import { createQueue, listen, serviceForFile, until } from "./harness.ts";
 import { exchange, request } from "./wire.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile();
 const listener = await listen(service.app, {

@@ -1,8 +1,10 @@
 // A server whose clock is an hour off, and one whose clock is set back.
 
-import { afterEach, expect, test } from "bun:test";
+import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
 import { createIds } from "../src/broker/publish/ids.ts";
 import { createQueue, is_embedded, openService, type Service } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 const hour_ms = 3_600_000;
 const realNow = Date.now;

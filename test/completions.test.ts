@@ -1,8 +1,10 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { catalogue } from "../src/commandLine/catalogue.ts";
 import { emptyDirectory, runChild } from "./child.ts";
+
+setDefaultTimeout(30_000);
 
 const directory = emptyDirectory();
 

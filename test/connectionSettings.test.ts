@@ -1,6 +1,6 @@
 // Connection strings as settings: where they come from, what of them is shown, and what a start says about them.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { openStore } from "../src/commands/store.ts";
@@ -8,6 +8,8 @@ import { readConfig } from "../src/config.ts";
 import { maskConnection } from "../src/connection/mask.ts";
 import { emptyDirectory, killChildren, runChild, startChild } from "./child.ts";
 import { freePort, sharedCluster } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 afterAll(killChildren);
 

@@ -1,7 +1,7 @@
 // Connection strings tried on a real PostgreSQL, which lets users in by TLS, certificate, password or socket only. The
 // certificates in test/certificates are for nothing else: an authority, a server named localhost, the client tls_user.
 
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, chownSync, copyFileSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -10,6 +10,8 @@ import { openPostgres } from "../src/db/db.ts";
 import { connectOnce } from "../src/db/migrate.ts";
 import { until } from "./harness.ts";
 import { type Cluster, freePort, startCluster } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 const certificates = path.join(import.meta.dir, "certificates");
 const file = (name: string) => path.join(certificates, `${name}.pem`);

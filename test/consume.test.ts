@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   type ConsumeOptions,
   type Consumer,
@@ -10,6 +10,8 @@ import {
 } from "../client/src/client.ts";
 import { createQueue, listen, serviceForFile, until } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile({ connections_max: 10 });
 const listener = await listen(service.app);

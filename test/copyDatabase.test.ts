@@ -1,6 +1,8 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { carryOver } from "../src/db/copyDatabase.ts";
 import { createMigratedDatabase, createQueue, openService, uniqueId } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 const everything = `
   select

@@ -1,11 +1,13 @@
 // The dashboard as people use it: a browser on a real server, with real consumers.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import postgres from "postgres";
 import { startServer } from "../src/commands/server.ts";
 import { readConfig } from "../src/config.ts";
 import { closeBrowser, expectClean, findObstacles, has_browser, openPage } from "./browser.ts";
 import { createMigratedDatabase, uniqueId, until } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 type Json = Record<string, unknown>;
 

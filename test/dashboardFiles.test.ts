@@ -1,6 +1,6 @@
 // The files of the dashboard, as they are served: packed, named by their content, without a request to anybody else.
 
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { brotliDecompressSync, gunzipSync } from "node:zlib";
 import { startServer } from "../src/commands/server.ts";
 import { readConfig } from "../src/config.ts";
@@ -9,6 +9,8 @@ import { migrateDatabase } from "../src/db/migrate.ts";
 import { serviceForFile } from "./harness.ts";
 import { sharedCluster } from "./postgres.ts";
 import { refused } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile({ beside: [dashboardRoutes()], home: "/ui" });
 const plain = await serviceForFile();

@@ -1,10 +1,12 @@
 // The dashboard of a server that asks for keys: it asks its reader, and can do what the key allows.
 
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { startServer } from "../src/commands/server.ts";
 import { readConfig } from "../src/config.ts";
 import { closeBrowser, expectClean, findObstacles, has_browser, openPage } from "./browser.ts";
 import { createMigratedDatabase, until } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 const root_key = "root-key-of-the-tests";
 const server = await startServer(

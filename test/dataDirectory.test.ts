@@ -1,8 +1,10 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { type Child, emptyDirectory, killChildren, runChild, sourceProgram, startChild } from "./child.ts";
+
+setDefaultTimeout(30_000);
 
 afterAll(killChildren);
 

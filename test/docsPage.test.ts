@@ -1,8 +1,10 @@
 // The docs page as a newcomer uses it: every body as it stands, in the order of a first walk.
 
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { closeBrowser, expectClean, has_browser, openPage } from "./browser.ts";
 import { listen, serviceForFile } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile();
 const listener = await listen(service.app);

@@ -1,9 +1,11 @@
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import net from "node:net";
 import { healthFindings } from "../src/commands/findings.ts";
 import { killChildren, runChild } from "./child.ts";
 import { createMigratedDatabase, is_embedded, listen, serviceForFile } from "./harness.ts";
 import { freePort, sharedCluster } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 afterAll(killChildren);
 const service = await serviceForFile();

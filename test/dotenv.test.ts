@@ -1,9 +1,11 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { buildBinary } from "./binary.ts";
 import { emptyDirectory, killChildren, runChild, sourceProgram } from "./child.ts";
+
+setDefaultTimeout(30_000);
 
 afterAll(killChildren);
 

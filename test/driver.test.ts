@@ -1,10 +1,12 @@
 // What our patch mends in postgres.js.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import path from "node:path";
 import postgres from "postgres";
 import { until } from "./harness.ts";
 import { sharedCluster } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 const cluster = await sharedCluster();
 const url = await cluster.createDatabase();

@@ -1,6 +1,6 @@
 // Another server becomes the primary, or the same one takes no writes for a while: by itself it works again, soon.
 
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import postgres from "postgres";
 import { readConfig } from "../src/config.ts";
 import { readConnection } from "../src/connection/connection.ts";
@@ -9,6 +9,8 @@ import { addObserver, type Observation } from "../src/observe.ts";
 import { type FaultProxy, startFaultProxy } from "./faultProxy.ts";
 import { createMigratedDatabase, createQueue, is_embedded, openService, type Service, until } from "./harness.ts";
 import { type Cluster, startCluster, startStandby } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 const statement_timeout_ms = 1000;
 const recovery_ms_max = 5000;

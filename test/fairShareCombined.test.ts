@@ -1,8 +1,10 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { fair, itemsOf, keyOf, putBatch } from "./fair.ts";
 import { createQueue, is_embedded, openService, serviceForFile, uniqueId, until } from "./harness.ts";
 import { all, keyedVerbsOf, textOf } from "./keyed.ts";
 import { type Delivered, verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, sql, broker, elapse } = service;

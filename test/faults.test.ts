@@ -1,12 +1,14 @@
 // The quick run of the fault suite; `bun run faults` has all of it. What it finds is in test/faults/histories.
 
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import path from "node:path";
 import { mutatedText } from "./faults/mutate.ts";
 import { mutations } from "./faults/mutations.ts";
 import { mergeRows } from "./faults/paper.ts";
 import { describeResult, runScenario } from "./faults/scenario.ts";
 import { scenarios } from "./faults/scenarios.ts";
+
+setDefaultTimeout(30_000);
 
 const root = path.resolve(import.meta.dir, "..");
 const seed = Number(process.env["PSQLQUEUE_TEST_SEED"] ?? 1 + Math.floor(Math.random() * 1_000_000_000));

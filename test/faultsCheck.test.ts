@@ -1,7 +1,7 @@
 // A checker that cannot fail proves nothing: each promise is broken once in a history made by hand, and only the
 // invariant that it breaks may say so.
 
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { emptyDirectory } from "./child.ts";
@@ -10,6 +10,8 @@ import { Disk, type Survival } from "./faults/crashImage.ts";
 import { createHistory, type Delivery, type History, hashOf, lost, timeOf, unsure } from "./faults/history.ts";
 import { createRandom } from "./faults/random.ts";
 import type { FileChange } from "./faults/recordedFs.ts";
+
+setDefaultTimeout(30_000);
 
 const lease_ms = 1000;
 const queue = "q";

@@ -1,10 +1,12 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { type Child, emptyDirectory, killChildren, startChild } from "./child.ts";
 import { createQueue, listen, serviceForFile, until } from "./harness.ts";
 import { openTerminal } from "./terminal.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 afterAll(killChildren);
 const service = await serviceForFile();

@@ -1,9 +1,11 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import postgres from "postgres";
 import { sessionSettings } from "../src/db/session.ts";
 import { createQueue, is_embedded, openService } from "./harness.ts";
 import { problemsOf } from "./planProblems.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 // What stands in functions of the database is planned as other statements are, and must depend as little on what the
 // planner believes of the tables (see plans.test.ts). Their plans are told by auto_explain.

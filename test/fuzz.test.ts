@@ -1,10 +1,12 @@
 // Requests made of the service's own document, most of them spoilt in one place. Whatever comes, the answer is one that
 // the document promises, is never our fault, and a refusal has changed nothing.
 
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { type Document, inlined, misfits, type Operation, type Schema } from "./document.ts";
 import { type Answer, is_embedded, serviceForFile } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 const requests = Number(process.env["PSQLQUEUE_TEST_FUZZ_REQUESTS"] ?? (is_embedded ? 1500 : 5000));
 /** One refusal in this many is checked against the tables' contents. */

@@ -1,6 +1,8 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import path from "node:path";
 import { listen, serviceForFile } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile();
 

@@ -1,10 +1,12 @@
 // Inputs that broke or bent the parts this service is made of, each by itself: over HTTP, on a server as it runs. What
 // every route answers to them: input.test.ts, fuzz.test.ts.
 
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { connect } from "node:net";
 import { openSecured, root_key } from "./secured.ts";
 import { chunked, exchange, request } from "./wire.ts";
+
+setDefaultTimeout(30_000);
 
 const { server, sql, logged, ask, queueOf, put, receive } = await openSecured({ PSQLQUEUE_MAX_BODY_BYTES: "4000000" });
 const auth = ["Host: x", `Authorization: Bearer ${root_key}`];

@@ -1,8 +1,10 @@
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, chownSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import path from "node:path";
 import { buildBinary } from "./binary.ts";
 import { freePort } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 // Docker does not run everywhere, so the image's root file system is assembled here from the Dockerfile's own COPY
 // lines.

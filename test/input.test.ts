@@ -1,12 +1,14 @@
 // What is legal on the wire (v1 contract, sections 1 and 2), asked of the server as it is started, over real sockets.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import postgres from "postgres";
 import { startServer } from "../src/commands/server.ts";
 import { readConfig } from "../src/config.ts";
 import { catalogue } from "../src/errors.ts";
 import { createMigratedDatabase, openService, read, uniqueId } from "./harness.ts";
 import { chunked, exchange, type RawAnswer, request } from "./wire.ts";
+
+setDefaultTimeout(30_000);
 
 const body_bytes_max = 4_194_304;
 const int32_max = 2_147_483_647;

@@ -1,10 +1,12 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { jobsOf } from "../src/background/jobs.ts";
 import { startLeadership } from "../src/background/leadership.ts";
 import { type Job, startLoop } from "../src/background/loop.ts";
 import { addObserver, type Observation } from "../src/observe.ts";
 import { createQueue, is_embedded, serviceForFile, until } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile();
 const { broker, elapse, sql } = service;

@@ -1,7 +1,9 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { killChildren, type ServerChild, startServerChild } from "./child.ts";
 import { createMigratedDatabase } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 // Bodies of many megabytes: what a receive leases is bounded in bytes as well as in messages, so that a queue of large
 // messages drains, little by little, and disturbs nobody.

@@ -1,7 +1,9 @@
 import { heapStats } from "bun:jsc";
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createQueue, openService, serviceForFile } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 // Everything that clients can make grow has a limit, in count and in bytes.
 

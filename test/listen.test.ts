@@ -1,11 +1,13 @@
 // LISTEN behind a pooler that takes it and delivers nothing, or fails it.
 
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { connect, createServer, type Socket } from "node:net";
 import { peersJob } from "../src/background/peers.ts";
 import { openPostgres } from "../src/db/db.ts";
 import { addObserver, type Observation } from "../src/observe.ts";
 import { createMigratedDatabase, openService, until } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 const recovery_ms_max = 20_000;
 const sockets = new Set<Socket>();

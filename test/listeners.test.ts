@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import path from "node:path";
@@ -7,6 +7,8 @@ import { readConfig } from "../src/config.ts";
 import { emptyDirectory, killChildren, runChild, sourceProgram, startServerChild } from "./child.ts";
 import { createMigratedDatabase } from "./harness.ts";
 import { freePort } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 afterAll(killChildren);
 

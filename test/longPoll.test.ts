@@ -1,8 +1,10 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createBroker, type ReceiveRequest } from "../src/broker/broker.ts";
 import type { Db } from "../src/db/db.ts";
 import { createQueue, limits, openService, serviceForFile, uniqueId, until } from "./harness.ts";
 import { refused, verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, broker } = service;

@@ -1,7 +1,9 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { killChildren, type ServerChild, startServerChild } from "./child.ts";
 import { createMigratedDatabase, createQueue, openService, type Service, until } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 // What needs a second server, or a second session on the database.
 

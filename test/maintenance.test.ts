@@ -1,8 +1,10 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createSnapshotWatch } from "../src/background/snapshots.ts";
 import { addObserver, type Observation } from "../src/observe.ts";
 import { createQueue, is_embedded, serviceForFile } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile();
 const { call, broker, sql } = service;

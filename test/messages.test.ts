@@ -1,5 +1,7 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createQueue, serviceForFile } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile();
 const { call } = service;

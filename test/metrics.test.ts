@@ -1,9 +1,11 @@
-import { afterAll, describe, expect, setSystemTime, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, setSystemTime, test } from "bun:test";
 import type { Broker } from "../src/broker/broker.ts";
 import { createMetrics } from "../src/metrics.ts";
 import { addObserver, observe } from "../src/observe.ts";
 import { createQueue, is_embedded, serviceForFile } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, elapse, broker } = service;

@@ -1,7 +1,9 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { createQueue, is_embedded, serviceForFile } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 // One queue against a model of it: a list and a clock. All times are multiples of ten seconds, and a run takes less
 // than that, so what the machine's own clock adds never decides anything but the order of what is equal: at a boundary

@@ -1,8 +1,10 @@
 // The networks that the fault suite cuts: what is said to be lost is lost, and nothing else. Only root can make them.
 
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createNetwork, type Network, type Place, whyNoNetwork } from "./faults/namespaces.ts";
 import { until } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 /** Answers each datagram with its own content, and says when it listens. */
 const echo = `

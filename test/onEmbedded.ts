@@ -32,7 +32,7 @@ export function onEmbedded(part: number, parts: number): void {
     test.each(own)(
       "%s",
       async (name) => {
-        const child = Bun.spawn([process.execPath, "test", "--timeout", "30000", `./test/${name}`], {
+        const child = Bun.spawn([process.execPath, "test", `./test/${name}`], {
           cwd: path.resolve(import.meta.dir, ".."),
           env: { ...process.env, PSQLQUEUE_TEST_STORE: "embedded", PSQLQUEUE_TEST_TEMPLATE: template },
           stdout: "pipe",

@@ -1,7 +1,9 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { createApp } from "../src/http/app.ts";
 import { type Document, inlined, misfits } from "./document.ts";
 import { createQueue, serviceForFile } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile();
 

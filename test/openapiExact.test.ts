@@ -1,9 +1,11 @@
 // Does the document say what the server does? Bodies and queries made of its schemas are taken, and those that break
 // them are refused, apart from what a schema cannot say.
 
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { createQueue, serviceForFile } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 type Json = { [name: string]: unknown };
 type Schema = Json & { type?: string; properties?: Record<string, Schema>; items?: Schema; required?: string[] };

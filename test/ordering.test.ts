@@ -1,7 +1,9 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createQueue, serviceForFile } from "./harness.ts";
 import { all, keyedVerbsOf, textOf, whole } from "./keyed.ts";
 import { type Delivered, refused, verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, elapse } = service;

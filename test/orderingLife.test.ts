@@ -1,7 +1,9 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createQueue, serviceForFile, uniqueId, until } from "./harness.ts";
 import { all, keyedVerbsOf, textOf } from "./keyed.ts";
 import { type Delivered, refused, verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 // Messages with ordering keys where they end, move, or come in by another way than a single publish.
 

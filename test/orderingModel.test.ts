@@ -1,8 +1,10 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { createQueue, is_embedded, serviceForFile } from "./harness.ts";
 import { command } from "./modelCommands.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 // A queue with ordering keys, priorities and a cap against a model of it. As in model.test.ts all times are multiples
 // of ten seconds, and a run takes less than that. Which of several messages of one priority comes first is left open

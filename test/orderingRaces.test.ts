@@ -1,7 +1,9 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createQueue, is_embedded, serviceForFile, until } from "./harness.ts";
 import { all, keyedVerbsOf } from "./keyed.ts";
 import { type Delivered, verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 // Pairs of operations on one ordering key at the same time. In every second round both find the key locked, so that
 // each has begun, and waits, before either can look: what an operation must not rely on is what it saw before its wait.

@@ -1,6 +1,6 @@
 // The database dies, hangs, and comes back while we work. Every answer is honest: 2xx, or 503 and come back later.
 
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import postgres from "postgres";
 import { openPostgres } from "../src/db/db.ts";
 import { migrateDatabase } from "../src/db/migrate.ts";
@@ -8,6 +8,8 @@ import type { DatabaseError } from "../src/errors.ts";
 import { type FaultProxy, startFaultProxy } from "./faultProxy.ts";
 import { type Answer, createQueue, openService, type Service, until } from "./harness.ts";
 import { type Cluster, startCluster } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 const statement_timeout_ms = 1000;
 // The watchdog gives a connection up 2 s after the statement timeout and looks four times a second.

@@ -1,7 +1,9 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { overdueJob } from "../src/background/overdue.ts";
 import { createQueue, serviceForFile } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { elapse, broker, call } = service;

@@ -2,10 +2,12 @@
 // six are here, the others in owaspSurface.test.ts; docs/security.md says how each control is switched on. Where one of
 // the other files proves the same in full, a comment names it.
 
-import { beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { bearer, openSecured, root_key, settings } from "./secured.ts";
 import { callSqs } from "./sqs.ts";
 import { chunked, exchange, request } from "./wire.ts";
+
+setDefaultTimeout(30_000);
 
 const body_bytes_max = 65_536;
 const { server, origin, sql, logged, ask, queueOf, keyOf, put, receive } = await openSecured({

@@ -1,6 +1,6 @@
 // The OWASP API Security Top 10 (2023), as in owasp.test.ts: the risks of how the server is run, and of what it trusts.
 
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createServer } from "node:net";
 import { startServer } from "../src/commands/server.ts";
 import { readConfig } from "../src/config.ts";
@@ -9,6 +9,8 @@ import { uniqueId } from "./harness.ts";
 import { bearer, openSecured, root_key } from "./secured.ts";
 import { callSqs } from "./sqs.ts";
 import { exchange, request } from "./wire.ts";
+
+setDefaultTimeout(30_000);
 
 const { server, origin, url, sql, logged, ask, queueOf, keyOf, put, receive } = await openSecured();
 const auth = ["Host: x", `Authorization: Bearer ${root_key}`];

@@ -1,10 +1,12 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import postgres from "postgres";
 import { createBroker } from "../src/broker/broker.ts";
 import { no_filter } from "../src/broker/manage/filter.ts";
 import { openPostgres } from "../src/db/db.ts";
 import { createMigratedDatabase, limits } from "./harness.ts";
 import { problemsOf } from "./planProblems.ts";
+
+setDefaultTimeout(30_000);
 
 // A queue is empty most of the time, so a generic plan is made for empty tables, and stays in its connection while the
 // backlog grows. So no plan may depend on how large the planner believes a table to be: each statement is explained in

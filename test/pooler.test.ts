@@ -1,7 +1,7 @@
 // A connection pooler before the database, as PgBouncer is: it knows few startup parameters. Those it does not know it
 // refuses, or drops when it is told to.
 
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { connect, createServer, type Socket } from "node:net";
 import postgres from "postgres";
 import { openPostgres } from "../src/db/db.ts";
@@ -10,6 +10,8 @@ import { sessionSettings } from "../src/db/session.ts";
 import { killChildren, type LogLine, runChild, startServerChild } from "./child.ts";
 import { createMigratedDatabase } from "./harness.ts";
 import { startTransactionPooler } from "./transactionPooler.ts";
+
+setDefaultTimeout(30_000);
 
 const known = new Set(["user", "database", "application_name", "TimeZone", "client_encoding"]);
 const sockets = new Set<Socket>();

@@ -1,12 +1,14 @@
 // The promises of the two tools the other tests stand on: the private PostgreSQL and the fault proxy.
 
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { type AddressInfo, connect, createServer } from "node:net";
 import path from "node:path";
 import postgres from "postgres";
 import { type FaultProxy, startFaultProxy } from "./faultProxy.ts";
 import { type Cluster, startCluster } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 const cluster_ms_max = 20_000;
 

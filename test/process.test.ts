@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import { createServer } from "node:net";
@@ -20,6 +20,8 @@ import {
 } from "./child.ts";
 import { createMigratedDatabase, read, until } from "./harness.ts";
 import { freePort, sharedCluster } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 afterAll(killChildren);
 

@@ -1,10 +1,12 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { settings } from "../src/config.ts";
 import { emptyDirectory, sourceProgram } from "./child.ts";
 import { is_embedded, listen, openService, uniqueId, until } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const file = path.resolve(import.meta.dir, "../README.md");
 const readme = readFileSync(file, "utf8");

@@ -1,7 +1,9 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createBroker } from "../src/broker/broker.ts";
 import { createQueue, limits, serviceForFile, uniqueId, until } from "./harness.ts";
 import { refused, verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, elapse, broker } = service;

@@ -1,10 +1,12 @@
 // A primary with a synchronous standby: what is answered 2xx is on both.
 
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import postgres from "postgres";
 import { migrateDatabase } from "../src/db/migrate.ts";
 import { createQueue, openService, type Service, uniqueId, until } from "./harness.ts";
 import { type Cluster, startCluster, startStandby } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 const statement_timeout_ms = 1000;
 

@@ -1,9 +1,11 @@
 // Databases and roles that are not as we would make them.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import postgres from "postgres";
 import { checkMigrated, migrateDatabase } from "../src/db/migrate.ts";
 import { sharedCluster } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 const cluster = await sharedCluster();
 const admin_url = await cluster.createDatabase();

@@ -1,10 +1,12 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import postgres from "postgres";
 import { readMigrationTimes } from "../src/db/folder.ts";
 import { createMigratedDatabase, openService } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 // Run with PSQLQUEUE_TEST_WRITE_SCHEMA=1 after a new migration, and read the difference before it is committed.
 const file = path.join(import.meta.dir, "schema.txt");

@@ -1,11 +1,13 @@
 // Bodies of queues with the setting `encrypt`: what is stored, who can read it, and what happens without the key.
 
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { decrypt, encrypt } from "../src/broker/masterKeys.ts";
 import { magic } from "../src/broker/publish/sealing.ts";
 import { addObserver } from "../src/observe.ts";
 import { createQueue, is_embedded, type Service, serveOn, serviceForFile, uniqueId } from "./harness.ts";
 import { refused, verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 // See onEmbedded.ts.
 if (is_embedded) await import("./sealingEntry.test.ts");

@@ -1,12 +1,14 @@
 // Every way into a queue that encrypts, and the moment at which it begins and stops: no body is stored in a wrong form.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { magic } from "../src/broker/publish/sealing.ts";
 import { exportLines } from "../src/db/transfer/exporting.ts";
 import { importLines } from "../src/db/transfer/importing.ts";
 import { createQueue, is_embedded, openService, type Service, serveOn, uniqueId, until } from "./harness.ts";
 import { openSqs } from "./sqs.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const old_key: [string, Buffer] = ["2025", Buffer.alloc(32, 1)];
 const master_keys = new Map([old_key]);

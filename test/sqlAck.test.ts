@@ -1,7 +1,9 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import type postgres from "postgres";
 import { createMigratedDatabase, createQueue, openService } from "./harness.ts";
 import { type Delivered, rollBack, verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 // Transactions of one's own need sessions of one's own, so this is for PostgreSQL only.
 const service = await openService({ url: await createMigratedDatabase() });

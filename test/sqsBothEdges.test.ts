@@ -1,9 +1,11 @@
 // v1 and SQS see the same queues and messages, both ways, and share a port.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { uniqueId } from "./harness.ts";
 import { openSqs } from "./sqs.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const sqs = await openSqs();
 afterAll(() => sqs.close());

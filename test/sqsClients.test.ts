@@ -1,6 +1,6 @@
 // Clients of Amazon SQS, unmodified.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   CancelMessageMoveTaskCommand,
   ChangeMessageVisibilityCommand,
@@ -23,6 +23,8 @@ import { Producer } from "sqs-producer";
 import { Squiss } from "squiss-ts";
 import { until } from "./harness.ts";
 import { openSqs } from "./sqs.ts";
+
+setDefaultTimeout(30_000);
 
 const sqs = await openSqs();
 afterAll(() => sqs.close());

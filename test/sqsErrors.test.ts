@@ -1,7 +1,9 @@
 // Every row of the table of errors and of the table of receipt handles, on both protocols.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { openSqs, protocols, refusedAs, resultOf, type SqsAnswer } from "./sqs.ts";
+
+setDefaultTimeout(30_000);
 
 const sqs = await openSqs();
 afterAll(() => sqs.close());

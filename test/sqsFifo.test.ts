@@ -1,8 +1,10 @@
 // FIFO queues: message groups, deduplication, sequence numbers, on both protocols.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { uniqueId } from "./harness.ts";
 import { openSqs, protocols, refusedAs, resultOf } from "./sqs.ts";
+
+setDefaultTimeout(30_000);
 
 const sqs = await openSqs();
 afterAll(() => sqs.close());

@@ -1,10 +1,12 @@
 // Requests from the grammar of the two protocols, right and wrong: no 5xx, and well-formed answers always.
 // PSQLQUEUE_TEST_SQS_FUZZ=5000 for many.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { inputs, type Shape } from "../src/sqs/shapes.ts";
 import { callSqs, openSqs, type Protocol, parseXml, protocols, toForm } from "./sqs.ts";
+
+setDefaultTimeout(30_000);
 
 const runs = Number(process.env["PSQLQUEUE_TEST_SQS_FUZZ"] ?? 300);
 

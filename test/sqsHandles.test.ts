@@ -1,7 +1,9 @@
 // What a receipt handle is worth: a row of the table a test, on both protocols.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { openSqs, protocols, refusedAs, resultOf } from "./sqs.ts";
+
+setDefaultTimeout(30_000);
 
 const sqs = await openSqs();
 const legacy = await openSqs({ PSQLQUEUE_SQS_LEGACY_HANDLES: "on" });

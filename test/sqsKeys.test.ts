@@ -1,6 +1,6 @@
 // API keys that sign: what they may do through SQS, and that they can be revoked.
 
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import {
   CreateQueueCommand,
   GetQueueAttributesCommand,
@@ -16,6 +16,8 @@ import { startServer } from "../src/commands/server.ts";
 import { readConfig } from "../src/config.ts";
 import { emptyDirectory } from "./child.ts";
 import { createMigratedDatabase, is_embedded, openService, until } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 const root_key = "root-key-of-the-tests";
 const master_key = Buffer.alloc(32, 7).toString("base64");

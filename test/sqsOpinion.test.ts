@@ -1,8 +1,10 @@
 // A second opinion: the same requests to ours and to fauxqs, another server that speaks SQS. What differs is explained.
 
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { startFauxqs } from "fauxqs";
 import { callSqs, openSqs, refusedAs } from "./sqs.ts";
+
+setDefaultTimeout(30_000);
 
 const ours = await openSqs();
 const theirs = await startFauxqs({ port: 0, logger: false });

@@ -1,9 +1,11 @@
 // The two protocols: what is legal in XML, how parameters are read, and what actions answer in either.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readConfig } from "../src/config.ts";
 import { element, escapeXml, isXmlText } from "../src/sqs/xml.ts";
 import { openSqs, parseXml, protocols, refusedAs, resultOf, type SqsAnswer } from "./sqs.ts";
+
+setDefaultTimeout(30_000);
 
 const sqs = await openSqs();
 afterAll(() => sqs.close());

@@ -1,11 +1,13 @@
 // AWS Signature Version 4, against the published vectors and the SDK's own signer.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash, createHmac } from "node:crypto";
 import { GetQueueUrlCommand, ListQueuesCommand, SendMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
 import { readConfig } from "../src/config.ts";
 import { type Claim, type Signed, signatureOf } from "../src/sqs/signature.ts";
 import { callSqs, openSqs, refusedAs, type SqsAnswer, toForm } from "./sqs.ts";
+
+setDefaultTimeout(30_000);
 
 const key_id = "AKIDEXAMPLE";
 const secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";

@@ -367,6 +367,20 @@ describe("the files", () => {
     expect(silent).toEqual([]);
   });
 
+  test("a test that may start something has the time for it, however the tests are run", () => {
+    // The limit of the test runner is for what computes only, and its own default holds for one file.
+    const hurried = sources
+      .filter(({ file, tree }) => {
+        const imports = tree.statements.filter(ts.isImportDeclaration).map(({ moduleSpecifier }) => moduleSpecifier);
+        const specifiers = imports.map((one) => (one as ts.StringLiteral).text);
+        return (
+          file.endsWith(".test.ts") && specifiers.includes("bun:test") && specifiers.some((one) => one.startsWith("./"))
+        );
+      })
+      .filter(({ text }) => !text.includes("\nsetDefaultTimeout("));
+    expect(hurried.map(({ file }) => file)).toEqual([]);
+  });
+
   test("nothing is left for later, and no test is passed over", () => {
     const later = new RegExp(["TO", "DO|FIX", "ME|X", "XX"].join(""));
     expect(sources.filter(({ text }) => later.test(text)).map(({ file }) => file)).toEqual([]);

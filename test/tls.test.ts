@@ -1,12 +1,14 @@
 // TLS on the main port: the server as a process, and its certificates replaced while it serves.
 
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import tls from "node:tls";
 import { runChild, startChild } from "./child.ts";
 import { createQueue, listen, serviceForFile, until } from "./harness.ts";
+
+setDefaultTimeout(30_000);
 
 const folder = path.join(import.meta.dir, "certificates");
 const read = (name: string) => readFileSync(path.join(folder, name), "utf8");

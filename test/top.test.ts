@@ -1,8 +1,10 @@
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { killChildren, runChild, startChild } from "./child.ts";
 import { createQueue, listen, serviceForFile, until } from "./harness.ts";
 import { openTerminal } from "./terminal.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 afterAll(killChildren);
 const service = await serviceForFile();

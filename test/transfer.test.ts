@@ -1,12 +1,14 @@
 // Export and import, as commands on a database and not through a server.
 
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { emptyDirectory, killChildren, runChild } from "./child.ts";
 import { createMigratedDatabase, openService, type Service } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
+
+setDefaultTimeout(30_000);
 
 const source_url = await createMigratedDatabase();
 const target_url = await createMigratedDatabase();

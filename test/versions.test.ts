@@ -1,10 +1,12 @@
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import postgres from "postgres";
 import { migrateDatabase } from "../src/db/migrate.ts";
 import { findKnownBug, knownBug } from "../src/db/versions.ts";
 import { killChildren, startServerChild } from "./child.ts";
 import { createMigratedDatabase } from "./harness.ts";
 import { startCluster } from "./postgres.ts";
+
+setDefaultTimeout(30_000);
 
 afterAll(killChildren);
 

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import http from "node:http";
 import postgres from "postgres";
 import { shareOf } from "../src/commands/share.ts";
@@ -7,6 +7,8 @@ import { killChildren, type LogLine, runChild, type ServerChild, startServerChil
 import { createMigratedDatabase, until } from "./harness.ts";
 import { sharedCluster } from "./postgres.ts";
 import { isAlive } from "./processes.ts";
+
+setDefaultTimeout(30_000);
 
 // One server of several processes. Which of them serves a connection is the system's choice, and the log says it.
 
