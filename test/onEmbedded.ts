@@ -11,8 +11,8 @@ const same_on_both = new Set(
     .split(" ")
     .map((name) => `${name}.test.ts`),
 );
-/** Another file runs it in its own process: the start of an embedded database takes longer than its tests. */
-const brought_along = new Set(["sealingEntry.test.ts"]);
+/** Another file does the same: the start of an embedded database takes longer than its tests, or the binary runs it. */
+const brought_along = new Set(["sealingEntry.test.ts", "golden.test.ts"]);
 const files = readdirSync(import.meta.dir)
   .toSorted()
   .filter((name) => {
