@@ -78,6 +78,17 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
   let regathered_min = 0;
   const { count = () => 1 } = options;
 
+  function settle({ weight, resolve, reject }: OwnEntry, result: Result | Failure): void {
+    options.budget?.release(weight);
+    if (result instanceof Error) reject(result);
+    else resolve(result);
+  }
+
+  function fail({ weight, reject }: OwnEntry, error: unknown): void {
+    options.budget?.release(weight);
+    reject(error);
+  }
+
   /** Takes the next batch of those who wait, oldest first; refuses those who have waited too long. */
   function takeBatch(): OwnEntry[] {
     const batch: OwnEntry[] = [];
@@ -87,7 +98,7 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
     let taken = 0;
     for (const entry of waiting) {
       if (entry.since_ms < oldest_ms) {
-        entry.reject(new BrokerError("unavailable", `${options.name} waited too long for the database`));
+        fail(entry, new BrokerError("unavailable", `${options.name} waited too long for the database`));
       } else {
         weight += entry.weight;
         items += count(entry.item);
@@ -103,11 +114,7 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
   async function runBatch(batch: OwnEntry[], tries = 1): Promise<void> {
     try {
       const results = await options.flush(batch.map((entry) => entry.item));
-      for (const [i, entry] of batch.entries()) {
-        const result = results[i] as Result | Failure;
-        if (result instanceof Error) entry.reject(result);
-        else entry.resolve(result);
-      }
+      for (let i = 0; i < batch.length; i++) settle(batch[i] as OwnEntry, results[i] as Result | Failure);
     } catch (error) {
       const failure = error instanceof DatabaseError ? error.failure : undefined;
       if (failure === "conflict" && tries < conflict_tries_max) return await runBatch(batch, tries + 1);
@@ -117,7 +124,7 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
         await runBatch(batch.slice(0, half));
         return await runBatch(batch.slice(half));
       }
-      for (const entry of batch) entry.reject(error);
+      for (const entry of batch) fail(entry, error);
       const is_down = error instanceof DatabaseError && (failure === "unavailable" || error.code === "DEADLINE");
       if (is_down) refuseWaiting(error);
     }
@@ -127,7 +134,7 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
   function refuseWaiting(error: DatabaseError): void {
     const refused = waiting;
     waiting = [];
-    for (const entry of refused) entry.reject(error);
+    for (const entry of refused) fail(entry, error);
   }
 
   /** Is there a lane, and are those who wait worth it? */
@@ -202,20 +209,7 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
       const weight = options.weight(item);
       budget?.hold(weight);
       return new Promise((resolve, reject) => {
-        const entry: OwnEntry = {
-          item,
-          weight,
-          resolve(result) {
-            budget?.release(weight);
-            resolve(result);
-          },
-          reject(error) {
-            budget?.release(weight);
-            reject(error);
-          },
-          since_ms: performance.now(),
-        };
-        waiting.push(entry);
+        waiting.push({ item, weight, resolve, reject, since_ms: performance.now() });
         if (is_scheduled) return;
         if (!mayLeave()) holdBack();
         else if (lanes_busy === 0 && last_size === 1) {

@@ -16,14 +16,14 @@ import type { IncomingRequest } from "./request.ts";
 
 export type ConnectionOptions = {
   /** A request whose headers have arrived; its body may still be coming. */
-  onRequest(connection: Connection, exchange: Exchange): void;
+  onRequest(exchange: Exchange): void;
   createRequest(head: Head, connection: Connection): IncomingRequest;
   /** What arrived is no HTTP. */
   onBroken(connection: Connection, error: ParserError): void;
   /** Handling what arrived has failed. */
   onError(error: unknown): void;
   /** A request took too long. It is to be answered so, in its turn. */
-  onLate(connection: Connection, exchange: Exchange): void;
+  onLate(exchange: Exchange): void;
   idle_seconds_max: number;
   header_seconds_max: number;
   body_rate_min: number;
@@ -45,6 +45,7 @@ const exchanges_max = 256;
 
 /** A request and its answer. */
 export type Exchange = {
+  readonly connection: Connection;
   readonly request: IncomingRequest;
   readonly is_modern: boolean;
   keeps_alive: boolean;
@@ -69,7 +70,7 @@ export class Connection implements WireEvents {
   readonly #parser: RequestParser;
   readonly #exchanges: Exchange[] = [];
   /** Their headers are there, and nobody was told yet. */
-  #arrived: Exchange[] = [];
+  readonly #arrived: Exchange[] = [];
   /** Whose body is arriving. */
   #incoming: Exchange | undefined;
   #is_broken = false;
@@ -171,7 +172,8 @@ export class Connection implements WireEvents {
   finish(exchange: Exchange): void {
     const at = this.#exchanges.indexOf(exchange);
     if (at < 0) return;
-    this.#exchanges.splice(at, 1);
+    if (at === 0) this.#exchanges.shift();
+    else this.#exchanges.splice(at, 1);
     this.#last_ms = performance.now();
     const { request } = exchange;
     if (!request.is_whole && !this.is_closed) {
@@ -243,6 +245,7 @@ export class Connection implements WireEvents {
     const now_ms = performance.now();
     this.#last_ms = now_ms;
     const exchange: Exchange = {
+      connection: this,
       request: this.#options.createRequest(head, this),
       is_modern: head.is_modern,
       keeps_alive: head.keeps_alive,
@@ -269,10 +272,8 @@ export class Connection implements WireEvents {
 
   /** Not from within the parser, so that a small body is there already. */
   #tellArrived(): void {
-    if (this.#arrived.length === 0) return;
-    const arrived = this.#arrived;
-    this.#arrived = [];
-    for (const exchange of arrived) this.#options.onRequest(this, exchange);
+    for (let next = this.#arrived.shift(); next !== undefined; next = this.#arrived.shift())
+      this.#options.onRequest(next);
   }
 
   #hasRoom(): boolean {
@@ -337,7 +338,7 @@ export class Connection implements WireEvents {
       if (now_ms - this.#last_ms > idle_seconds_max * 1000) this.wire.destroy();
     } else if (!own.is_cut && now_ms > own.deadline_ms + request.wait_ms) {
       own.is_cut = true;
-      this.#options.onLate(this, own);
+      this.#options.onLate(own);
     }
   }
 }

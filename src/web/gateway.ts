@@ -30,6 +30,7 @@ type Served = { routes: { method: string; path: string; hooks?: unknown }[] };
 
 type Route = { path: string; methods: Set<string>; is_page: boolean };
 type Marked = Request & { request_id?: string };
+type Fetch = (request: Request) => Promise<Response>;
 
 /** A GET that changes something: HEAD, which nobody expects to, is no method of its path. */
 export const has_effect = { "x-has-effect": true };
@@ -179,6 +180,14 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
     return response;
   }
 
+  async function answerHead(fetch: Fetch, asked: Request): Promise<Response> {
+    const as_get = withTarget(asked, "GET", asked.url);
+    const identity = identityOf(asked);
+    if (identity !== undefined) setIdentity(as_get, identity);
+    (as_get as Marked).request_id = requestId(asked);
+    return await withoutBody(await fetch(as_get));
+  }
+
   return {
     /** Learns the routes; before the first request. */
     open(app: Served): void {
@@ -196,7 +205,7 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
       }
     },
 
-    async enter(fetch: (request: Request) => Promise<Response>, request: Request): Promise<Response> {
+    async enter(fetch: Fetch, request: Request): Promise<Response> {
       const started_ms = performance.now();
       const { url } = request;
       const path_start = url.indexOf("/", url.indexOf("//") + 2);
@@ -215,14 +224,6 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
       const found = match?.store;
       const route = found?.path ?? "";
       observe({ kind: "request_started", route });
-      const answer = async (own: Request) => {
-        if (own.method !== "HEAD") return await fetch(own);
-        const as_get = withTarget(own, "GET", own.url);
-        const identity = identityOf(own);
-        if (identity !== undefined) setIdentity(as_get, identity);
-        (as_get as Marked).request_id = requestId(request);
-        return await withoutBody(await fetch(as_get));
-      };
       if (!request.headers.has("content-length")) limitBody(asked, options.body_bytes_max);
       const is_read = request.method === "GET" || request.method === "HEAD";
       const begin =
@@ -232,7 +233,7 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
         refuse(request, found) ??
         (options.auth && found ? await authorize(asked, found, decodeAll(match?.params)) : undefined) ??
         refuseSize(request) ??
-        (await answer(asked));
+        (await (asked.method === "HEAD" ? answerHead(fetch, asked) : fetch(asked)));
       audit(request, asked, route, response.status);
       return finish(request, response, route, started_ms);
     },

@@ -2,7 +2,7 @@ import tls from "node:tls";
 import { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
 import { takeUnsent } from "./answer.ts";
-import type { Connection, Exchange } from "./connection.ts";
+import type { Exchange } from "./connection.ts";
 import { createConnections } from "./connections.ts";
 import { type Head, header_bytes_max, type ParserError } from "./parser.ts";
 import { type Certificates, openPort, type Port } from "./port.ts";
@@ -90,14 +90,16 @@ function problemOf(
 
 const waits_for_us = /(?:^|\W)100-continue(?:$|\W)/i;
 
+const noteUnsent = (error: unknown) => observe({ kind: "internal_error", where: "listener", error });
+
 /** Serves HTTP/1.1. Rejects when it cannot listen. */
 export async function startListener(options: ListenerOptions): Promise<Listener> {
   const { refusal, hostname, certificates } = options;
   let is_stopping = false;
-  let arrived: [Connection, Exchange][] = [];
+  let arrived: Exchange[] = [];
 
-  async function answer(connection: Connection, exchange: Exchange): Promise<void> {
-    const { request } = exchange;
+  async function answer(exchange: Exchange): Promise<void> {
+    const { connection, request } = exchange;
     let response: Response;
     try {
       response = await options.fetch(request as unknown as Request);
@@ -112,7 +114,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
       if (!exchange.is_cut) connection.finish(exchange);
       return;
     }
-    await send(connection, exchange, response);
+    send(exchange, response);
   }
 
   /**
@@ -120,19 +122,25 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
    * system a processor runs the same code for half as much again, for it has forgotten where its branches lead.
    */
   function answerArrived(): void {
-    const requests = arrived;
+    const exchanges = arrived;
     arrived = [];
-    for (const [connection, exchange] of requests) void answer(connection, exchange);
+    for (const exchange of exchanges) void answer(exchange);
   }
 
-  async function send(connection: Connection, exchange: Exchange, response: Response): Promise<void> {
+  function send(exchange: Exchange, response: Response): void {
+    let sent: Promise<void> | undefined;
     try {
-      await sendResponse(connection, exchange, response);
+      sent = sendResponse(exchange, response);
     } catch (error) {
-      observe({ kind: "internal_error", where: "listener", error });
+      noteUnsent(error);
     }
-    connection.finish(exchange);
-    if (is_stopping) connection.closeWhenIdle();
+    if (sent === undefined) finish(exchange);
+    else void sent.catch(noteUnsent).then(() => finish(exchange));
+  }
+
+  function finish(exchange: Exchange): void {
+    exchange.connection.finish(exchange);
+    if (is_stopping) exchange.connection.closeWhenIdle();
   }
 
   const connections = createConnections({
@@ -147,8 +155,8 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
         askForBody: expectation === null ? undefined : () => connection.wire.write(continues),
       });
     },
-    onRequest(connection, exchange) {
-      arrived.push([connection, exchange]);
+    onRequest(exchange) {
+      arrived.push(exchange);
       if (arrived.length === 1) setImmediate(answerArrived);
     },
     onBroken(connection, error) {
@@ -156,11 +164,11 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
       connection.break(rawResponse(refusal(parserError(error))));
     },
     onError: (error) => observe({ kind: "internal_error", where: "connection", error }),
-    onLate(connection, exchange) {
+    onLate(exchange) {
       const why = `no answer within ${options.handler_seconds_max} s; it may still happen`;
       const response = refusal(new BrokerError("unavailable", why));
       exchange.request.cut(response.status);
-      void send(connection, exchange, response);
+      send(exchange, response);
     },
   });
 

@@ -42,7 +42,13 @@ export class RequestHeaders {
 
   /** How often the header was sent. */
   count(name: string): number {
-    return this.#raw.filter((own, i) => i % 2 === 0 && own.length === name.length && own.toLowerCase() === name).length;
+    const raw = this.#raw;
+    let count = 0;
+    for (let i = 0; i < raw.length; i += 2) {
+      const own = raw[i] ?? "";
+      if (own.length === name.length && own.toLowerCase() === name) count += 1;
+    }
+    return count;
   }
 
   toJSON(): Record<string, string> {
@@ -103,6 +109,9 @@ export class IncomingRequest {
   readonly headers: RequestHeaders;
   /** Why it is refused before anybody looks for its route. */
   readonly problem: BrokerError | undefined;
+  /** What its way marks it with: here from the start, for a member that comes later costs more. */
+  request_id: string | undefined = undefined;
+  body_bytes_max: number | undefined = undefined;
   readonly #shared: Shared;
 
   constructor(method: string, url: string, shared: Shared, problem: BrokerError | undefined) {

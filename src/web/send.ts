@@ -1,39 +1,32 @@
 import { STATUS_CODES } from "node:http";
 import { carriedText, isStream, takeUnsent } from "./answer.ts";
-import type { Connection, Exchange } from "./connection.ts";
+import type { Exchange } from "./connection.ts";
 import { headerLines } from "./textResponse.ts";
 
 /** An answer of so many bytes is not waited for: it fits into what the system keeps. */
 const small_bytes_max = 65_536;
 const second_ms = 1000;
 
-let dated = { until_ms: 0, text: "" };
+/** How an answer with this status begins, as of this second: with the status line, and the time as HTTP writes it. */
+let beginnings = { until_ms: 0, texts: new Map<number, string>() };
 
-/** The time as HTTP writes it, made once a second. */
-function dateText(): string {
+function beginningOf(status: number): string {
   const now_ms = Date.now();
   // A clock that was put back counts as well.
-  if (now_ms >= dated.until_ms || now_ms < dated.until_ms - second_ms) {
-    const start_ms = now_ms - (now_ms % second_ms);
-    dated = { until_ms: start_ms + second_ms, text: new Date(start_ms).toUTCString() };
+  if (now_ms >= beginnings.until_ms || now_ms < beginnings.until_ms - second_ms) {
+    beginnings = { until_ms: now_ms - (now_ms % second_ms) + second_ms, texts: new Map() };
   }
-  return dated.text;
-}
-
-const status_lines = new Map<number, string>();
-
-function statusLine(status: number): string {
-  let line = status_lines.get(status);
-  if (line === undefined) {
-    line = `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}\r\n`;
-    status_lines.set(status, line);
+  let text = beginnings.texts.get(status);
+  if (text === undefined) {
+    const date = new Date(beginnings.until_ms - second_ms).toUTCString();
+    text = `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}\r\ndate: ${date}\r\n`;
+    beginnings.texts.set(status, text);
   }
-  return line;
+  return text;
 }
 
 /** Status line and headers, without the empty line that ends them. */
-const headText = (response: Response): string =>
-  `${statusLine(response.status)}date: ${dateText()}\r\n${headerLines(response)}`;
+const headText = (response: Response): string => beginningOf(response.status) + headerLines(response);
 
 /** A whole response as bytes, for a connection that has no request; it is to be closed afterwards. */
 export const rawResponse = (response: Response): string =>
@@ -57,7 +50,8 @@ function framing({ keeps_alive, is_modern, request }: Exchange, response: Respon
 
 const chunk_end = Buffer.from("\r\n");
 
-async function sendStream(connection: Connection, exchange: Exchange, stream: ReadableStream<Uint8Array>) {
+async function sendStream(exchange: Exchange, stream: ReadableStream<Uint8Array>): Promise<void> {
+  const { connection } = exchange;
   const { wire } = connection;
   const reader = stream.getReader();
   const stop = () => void reader.cancel().catch(() => {});
@@ -84,34 +78,64 @@ async function sendStream(connection: Connection, exchange: Exchange, stream: Re
   }
 }
 
-/**
- * Writes a response, in its turn. Resolves when it is written or the client is gone; calls what the response has for
- * that case (see whenUnsent).
- */
-export async function sendResponse(connection: Connection, exchange: Exchange, response: Response): Promise<void> {
-  const onUnsent = takeUnsent(response);
-  const { wire } = connection;
-  const { request } = exchange;
-  const text = carriedText(response);
-  const is_stream = text === undefined && isStream(response) && response.body !== null;
-  const bytes = text === undefined && !is_stream && response.body !== null ? await response.bytes() : undefined;
-  if (!connection.isNext(exchange)) await connection.whenNext(exchange);
+/** Writes the head, and the body that is in one piece. Answers how many bytes that has. */
+function begin(
+  exchange: Exchange,
+  response: Response,
+  body: string | Uint8Array | undefined,
+  is_stream: boolean,
+): number {
+  const { wire } = exchange.connection;
   exchange.has_begun = true;
   // HTTP/1.0 knows no other end of a body of unknown length.
   if (response.headers.get("connection") === "close" || (is_stream && !exchange.is_modern))
     exchange.keeps_alive = false;
-  const length = is_stream ? undefined : (bytes?.length ?? Number(response.headers.get("content-length") ?? 0));
-  const head = headText(response) + framing(exchange, response, length);
-  if (request.method === "HEAD" || never_has_body(response.status)) wire.write(head);
-  else if (text !== undefined) wire.write(head + text);
+  const length = typeof body === "object" ? body.length : Number(response.headers.get("content-length") ?? 0);
+  const head = headText(response) + framing(exchange, response, is_stream ? undefined : length);
+  if (body === undefined || exchange.request.method === "HEAD" || never_has_body(response.status)) wire.write(head);
+  else if (typeof body === "string") wire.write(head + body);
   else {
     wire.write(head);
-    if (bytes !== undefined) wire.write(bytes);
-    else if (is_stream) await sendStream(connection, exchange, response.body as ReadableStream<Uint8Array>);
+    wire.write(body);
   }
+  return length;
+}
+
+/**
+ * Writes a response, in its turn. Undefined when that is done; else resolves when it is written or the client is gone,
+ * and calls what the response has for that case (see whenUnsent).
+ */
+export function sendResponse(exchange: Exchange, response: Response): Promise<void> | undefined {
+  const text = carriedText(response);
+  if (!exchange.connection.isNext(exchange) || (text === undefined && response.body !== null)) {
+    return sendLater(exchange, response);
+  }
+  const onUnsent = takeUnsent(response);
+  const length = begin(exchange, response, text, false);
+  // What nobody waits for costs no promise.
+  return onUnsent === undefined && length < small_bytes_max ? undefined : whenSent(exchange, onUnsent);
+}
+
+/** As sendResponse, what has to wait: for its turn, or for its body. */
+async function sendLater(exchange: Exchange, response: Response): Promise<void> {
+  const { connection } = exchange;
+  const text = carriedText(response);
+  const is_stream = text === undefined && isStream(response) && response.body !== null;
+  const body = text ?? (is_stream || response.body === null ? undefined : await response.bytes());
+  if (!connection.isNext(exchange)) await connection.whenNext(exchange);
+  const onUnsent = takeUnsent(response);
+  const length = begin(exchange, response, body, is_stream);
+  if (is_stream && exchange.request.method !== "HEAD" && !never_has_body(response.status)) {
+    await sendStream(exchange, response.body as ReadableStream<Uint8Array>);
+  } else if (onUnsent === undefined && length < small_bytes_max) return;
+  await whenSent(exchange, onUnsent);
+}
+
+/** Resolves when all that was written has left, or the client is gone: then what must be undone is. */
+async function whenSent(exchange: Exchange, onUnsent: (() => void) | undefined): Promise<void> {
+  const { connection } = exchange;
   // A client that is gone resets the connection now, which shows only while it is open.
-  if (onUnsent !== undefined && text !== undefined) await connection.whenProven(exchange);
-  else if (length !== undefined && length < small_bytes_max) return;
+  if (onUnsent !== undefined) await connection.whenProven(exchange);
   if (!connection.is_closed) await connection.whenFlushed();
   if (connection.is_closed) onUnsent?.();
 }

@@ -5,31 +5,29 @@ const not_a_value = /[\r\n\0]/;
 
 /** The part of `Headers` that is used of an answer. Names are kept in lower case. */
 class TextHeaders {
-  readonly #names: string[] = [];
-  readonly #values: string[] = [];
+  /** Names and values in turn. */
+  readonly #raw: string[] = [];
 
   constructor(given: Record<string, string>) {
     for (const name in given) this.set(name, given[name] ?? "");
   }
 
   get(name: string): string | null {
-    return this.#values[this.#names.indexOf(name.toLowerCase())] ?? null;
+    const at = this.#placeOf(name.toLowerCase());
+    return at < 0 ? null : (this.#raw[at + 1] ?? null);
   }
 
   has(name: string): boolean {
-    return this.#names.includes(name.toLowerCase());
+    return this.#placeOf(name.toLowerCase()) >= 0;
   }
 
   /** Throws TypeError for a value that would end the header. */
   set(name: string, value: string): void {
     if (not_a_value.test(value)) throw new TypeError(`the value of the header ${name} has a line break`);
     const own = name.toLowerCase();
-    const at = this.#names.indexOf(own);
-    if (at >= 0) this.#values[at] = value;
-    else {
-      this.#names.push(own);
-      this.#values.push(value);
-    }
+    const at = this.#placeOf(own);
+    if (at >= 0) this.#raw[at + 1] = value;
+    else this.#raw.push(own, value);
   }
 
   append(name: string, value: string): void {
@@ -38,10 +36,8 @@ class TextHeaders {
   }
 
   delete(name: string): void {
-    const at = this.#names.indexOf(name.toLowerCase());
-    if (at < 0) return;
-    this.#names.splice(at, 1);
-    this.#values.splice(at, 1);
+    const at = this.#placeOf(name.toLowerCase());
+    if (at >= 0) this.#raw.splice(at, 2);
   }
 
   forEach(each: (value: string, name: string) => void): void {
@@ -49,7 +45,7 @@ class TextHeaders {
   }
 
   *entries(): IterableIterator<[string, string]> {
-    for (let i = 0; i < this.#names.length; i++) yield [this.#names[i] ?? "", this.#values[i] ?? ""];
+    for (let i = 0; i < this.#raw.length; i += 2) yield [this.#raw[i] ?? "", this.#raw[i + 1] ?? ""];
   }
 
   [Symbol.iterator](): IterableIterator<[string, string]> {
@@ -59,8 +55,13 @@ class TextHeaders {
   /** As lines of a head. */
   lines(): string {
     let text = "";
-    for (let i = 0; i < this.#names.length; i++) text += `${this.#names[i]}: ${this.#values[i]}\r\n`;
+    for (let i = 0; i < this.#raw.length; i += 2) text += `${this.#raw[i]}: ${this.#raw[i + 1]}\r\n`;
     return text;
+  }
+
+  #placeOf(name: string): number {
+    for (let i = 0; i < this.#raw.length; i += 2) if (this.#raw[i] === name) return i;
+    return -1;
   }
 
   toJSON(): Record<string, string> {
