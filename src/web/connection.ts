@@ -172,8 +172,7 @@ export class Connection implements WireEvents {
   finish(exchange: Exchange): void {
     const at = this.#exchanges.indexOf(exchange);
     if (at < 0) return;
-    if (at === 0) this.#exchanges.shift();
-    else this.#exchanges.splice(at, 1);
+    this.#exchanges.splice(at, 1);
     this.#last_ms = performance.now();
     const { request } = exchange;
     if (!request.is_whole && !this.is_closed) {
@@ -253,7 +252,7 @@ export class Connection implements WireEvents {
       is_cut: false,
       onClose: undefined,
       onNext: undefined,
-      deadline_ms: now_ms + this.#options.handler_seconds_max * 1000,
+      deadline_ms: this.#deadline(now_ms),
       window_ms: now_ms,
       window_bytes: 0,
     };
@@ -265,9 +264,11 @@ export class Connection implements WireEvents {
   #complete(): void {
     const exchange = this.#incoming;
     this.#incoming = undefined;
-    exchange?.request.complete();
+    if (exchange === undefined) return;
+    exchange.request.complete();
+    exchange.deadline_ms = this.#deadline(performance.now());
     // What a refused client still had to send has come.
-    if (exchange !== undefined && !this.#exchanges.includes(exchange)) this.#end_ms = Number.POSITIVE_INFINITY;
+    if (!this.#exchanges.includes(exchange)) this.#end_ms = Number.POSITIVE_INFINITY;
   }
 
   /** Not from within the parser, so that a small body is there already. */
@@ -320,12 +321,17 @@ export class Connection implements WireEvents {
     this.#onGone();
   }
 
+  /** Of a request that arrives, or whose body is whole, now. */
+  #deadline(now_ms: number): number {
+    return now_ms + this.#options.handler_seconds_max * 1000;
+  }
+
   #checkExchange(own: Exchange, now_ms: number): void {
     const { request } = own;
     const { bytes_read } = request;
-    const { body_rate_min, rate_window_ms, handler_seconds_max, idle_seconds_max } = this.#options;
+    const { body_rate_min, rate_window_ms, idle_seconds_max } = this.#options;
     if (bytes_read !== undefined) {
-      own.deadline_ms = now_ms + handler_seconds_max * 1000;
+      own.deadline_ms = this.#deadline(now_ms);
       if (now_ms - own.window_ms < rate_window_ms) return;
       const bytes_min = (body_rate_min * (now_ms - own.window_ms)) / 1000;
       if (bytes_read - own.window_bytes < bytes_min) {
