@@ -78,15 +78,15 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
   let regathered_min = 0;
   const { count = () => 1 } = options;
 
-  function settle({ weight, resolve, reject }: OwnEntry, result: Result | Failure): void {
-    options.budget?.release(weight);
-    if (result instanceof Error) reject(result);
-    else resolve(result);
-  }
-
   function fail({ weight, reject }: OwnEntry, error: unknown): void {
     options.budget?.release(weight);
     reject(error);
+  }
+
+  function settle(entry: OwnEntry, result: Result | Failure): void {
+    if (result instanceof Error) return fail(entry, result);
+    options.budget?.release(entry.weight);
+    entry.resolve(result);
   }
 
   /** Takes the next batch of those who wait, oldest first; refuses those who have waited too long. */

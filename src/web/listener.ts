@@ -90,7 +90,7 @@ function problemOf(
 
 const waits_for_us = /(?:^|\W)100-continue(?:$|\W)/i;
 
-const noteUnsent = (error: unknown) => observe({ kind: "internal_error", where: "listener", error });
+const noteFailure = (error: unknown) => observe({ kind: "internal_error", where: "listener", error });
 
 /** Serves HTTP/1.1. Rejects when it cannot listen. */
 export async function startListener(options: ListenerOptions): Promise<Listener> {
@@ -104,7 +104,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     try {
       response = await options.fetch(request as unknown as Request);
     } catch (error) {
-      observe({ kind: "internal_error", where: "listener", error });
+      noteFailure(error);
       response = refusal(new BrokerError("internal"));
     }
     // Answered already, for it took too long; or there is nobody to be answered.
@@ -132,10 +132,10 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     try {
       sent = sendResponse(exchange, response);
     } catch (error) {
-      noteUnsent(error);
+      noteFailure(error);
     }
     if (sent === undefined) finish(exchange);
-    else void sent.catch(noteUnsent).then(() => finish(exchange));
+    else void sent.catch(noteFailure).then(() => finish(exchange));
   }
 
   function finish(exchange: Exchange): void {

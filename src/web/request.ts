@@ -11,6 +11,10 @@ const client_gone = 499;
 /** Of these a repeated header has the value of one: the parser has refused those that differ. */
 const single = new Set(["content-length", "host"]);
 
+/** `name` is in lower case. */
+const isNamed = (own: string, name: string) =>
+  own.length === name.length && (own === name || own.toLowerCase() === name);
+
 /**
  * The part of `Headers` that is read of a request; values of a repeated name are joined as `fetch` joins them. A few
  * names are looked up in a short list, which costs less than making a map of it.
@@ -29,7 +33,7 @@ export class RequestHeaders {
     let found: string | null = null;
     for (let i = 0; i < raw.length; i += 2) {
       const own = raw[i] ?? "";
-      if (own.length !== name.length || (own !== name && own.toLowerCase() !== name)) continue;
+      if (!isNamed(own, name)) continue;
       if (found === null) found = raw[i + 1] ?? "";
       else if (!single.has(name)) found += `, ${raw[i + 1]}`;
     }
@@ -44,10 +48,7 @@ export class RequestHeaders {
   count(name: string): number {
     const raw = this.#raw;
     let count = 0;
-    for (let i = 0; i < raw.length; i += 2) {
-      const own = raw[i] ?? "";
-      if (own.length === name.length && own.toLowerCase() === name) count += 1;
-    }
+    for (let i = 0; i < raw.length; i += 2) if (isNamed(raw[i] ?? "", name)) count += 1;
     return count;
   }
 

@@ -7,9 +7,10 @@ import { headerLines } from "./textResponse.ts";
 const small_bytes_max = 65_536;
 const second_ms = 1000;
 
-/** How an answer with this status begins, as of this second: with the status line, and the time as HTTP writes it. */
+/** Of this second, by status. */
 let beginnings = { until_ms: 0, texts: new Map<number, string>() };
 
+/** How an answer begins: with the status line, and the time as HTTP writes it. */
 function beginningOf(status: number): string {
   const now_ms = Date.now();
   // A clock that was put back counts as well.
