@@ -97,7 +97,7 @@ test("it serves with two processes, and stops both", async () => {
   // The first one serves before the second is there.
   await until(async () => (await scrape()).includes("\npsqlqueue_workers 2\n"));
   expect(await server.stop()).toBe(0);
-}, 30_000);
+});
 
 test("everything it serves is inside: the dashboard, the docs page, their scripts and styles, the migrations", async () => {
   const server = await serve({ PSQLQUEUE_DATA_DIR: "inside" });
@@ -114,7 +114,7 @@ test("everything it serves is inside: the dashboard, the docs page, their script
     expect([file, response.status, (await response.text()).length > 50]).toEqual([file, 200, true]);
   }
   expect(await server.stop()).toBe(0);
-}, 30_000);
+});
 
 test("an embedded data directory moves to a server", async () => {
   const env = { PSQLQUEUE_DATA_DIR: "moving" };

@@ -221,7 +221,7 @@ describe("queues", () => {
     expect((await json(["queue", "cleanup", id, "--async"]))[0]).toEqual({ task_id: expect.any(String) });
     expect(await cli(["queue", "delete", id, "-y", "--quiet"])).toMatchObject({ code: 0, stdout: "", stderr: "" });
     expect((await cli(["queue", "get", id])).code).toBe(1);
-  }, 30_000);
+  });
 
   test("are not made when a setting is misspelt", async () => {
     const id = uniqueId();
@@ -418,4 +418,4 @@ test("topics, subscriptions, redrives and tasks are worked with", async () => {
   expect((await cli(["task", "cancel", task])).code).toBe(0);
   expect((await cli(["subscription", "delete", subscription, "--yes"])).code).toBe(0);
   expect((await cli(["topic", "delete", topic, "--yes"])).code).toBe(0);
-}, 30_000);
+});

@@ -43,7 +43,7 @@ test("a key that was made on the command line may do what it was made for, until
   expect((await asRoot(["key", "delete", id, "--yes"])).stderr).toContain(
     "`psqlqueue key list` shows the keys there are",
   );
-}, 30_000);
+});
 
 test("rights that do not exist are refused with those that do", async () => {
   for (const [args, sentence] of [

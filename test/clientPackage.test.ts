@@ -107,4 +107,4 @@ const wrong: number = (await client.queues.get("q")).id;
   const compiled = Bun.spawn([compiler, ...options], { cwd: directory, stdout: "pipe" });
   const errors = (await new Response(compiled.stdout).text()).trim().split("\n");
   expect(errors).toEqual(["types.ts(6,7): error TS2322: Type 'string' is not assignable to type 'number'."]);
-}, 30_000);
+});

@@ -107,7 +107,7 @@ describe("pipelining", () => {
     expect(new Set(connection.answers())).toEqual(new Set([204]));
     connection.socket.destroy();
     expect(await bodies(queue)).toHaveLength(count);
-  }, 30_000);
+  });
 });
 
 describe("a client that ends its side after the request", () => {

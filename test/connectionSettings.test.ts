@@ -234,7 +234,7 @@ describe("at the start", () => {
         expect(stdout + stderr).not.toContain("s3cret");
       }
     }
-  }, 30_000);
+  });
 
   test("nothing of the environment but our own settings leads to a database", async () => {
     const url = new URL(await (await sharedCluster()).createDatabase());
@@ -264,5 +264,5 @@ describe("at the start", () => {
     });
     expect(await child.exited).toBe(0);
     expect(child.stdout()).not.toContain("s3cret");
-  }, 30_000);
+  });
 });

@@ -52,7 +52,7 @@ describe("a server without a database URL", () => {
       "server shutting down gracefully, press Ctrl+C again to force",
     );
     expect(child.stdout()).not.toContain("s3cret");
-  }, 30_000);
+  });
 
   test("says no more than that it opened the one that is there; under nohup a closed terminal changes nothing", async () => {
     const program = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", ...sourceProgram];
@@ -72,7 +72,7 @@ describe("a server without a database URL", () => {
     child.signal("SIGTERM");
     expect(await child.exited).toBe(0);
     expect(child.lines().filter(({ msg }) => msg.startsWith("server shutting down"))).toHaveLength(1);
-  }, 30_000);
+  });
 });
 
 describe("a data directory that is not ours is refused, and nothing in it is changed:", () => {

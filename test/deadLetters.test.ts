@@ -326,7 +326,7 @@ describe("under concurrency", () => {
     }
     expect(new Set(moved.map(({ id }) => id)).size).toBe(total);
     expect(moved.filter((one) => one.delivery_attempts !== 1 || one.dead?.["attempts"] !== 3)).toEqual([]);
-  }, 30_000);
+  });
 });
 
 test("a dead-letter queue cannot be deleted while it is one, unless forced", async () => {

@@ -103,7 +103,7 @@ describe("a backend that dies", () => {
       await sql.end({ timeout: 1 });
       expect([...(await admin`select trace from public.traces`)]).toEqual([]);
     }
-  }, 30_000);
+  });
 
   test("while it is reserved fails what is asked of it, and the pool lives on", async () => {
     const sql = postgres(url, { max: 1, onnotice() {} });

@@ -185,7 +185,7 @@ describe("starting", () => {
     }
     await withDatabase(data_dir, async (sql) => expect((await sql`select 1 as one`)[0]).toEqual({ one: 1 }));
     expect(existsSync(join(data_dir, "initializing"))).toBe(false);
-  }, 30_000);
+  });
 });
 
 describe("durability", () => {
@@ -368,4 +368,4 @@ test("the compiled binary carries everything: it starts in an empty directory wi
     const child = Bun.spawn([binary], { cwd, env: {}, stdout: "pipe" });
     expect(JSON.parse(await new Response(child.stdout).text())).toEqual([is_new, true]);
   }
-}, 30_000);
+});

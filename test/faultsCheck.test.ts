@@ -395,7 +395,7 @@ test("twenty thousand messages are checked at once", () => {
     told.settle(message, told.deliver(message, n + 10, { ordering_key: key }), n + 12);
   }
   expect(brokenIn(check(told.history, rules))).toEqual({});
-}, 30_000);
+});
 
 test("a time of an answer keeps its microseconds", () => {
   expect(timeOf("2026-01-31T12:00:00.123456Z") - Date.parse("2026-01-31T12:00:00.123Z")).toBeCloseTo(0.456, 2);

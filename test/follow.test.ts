@@ -71,7 +71,7 @@ describe("receive --follow -- command", () => {
       message.dead.error,
     ]);
     expect(dead.sort()).toEqual(bad.map((own) => [String(own), `no ${own}`]).sort());
-  }, 30_000);
+  });
 
   test("a second signal ends what runs, and its message is ready again at once", async () => {
     const queue = await createQueue(service);

@@ -350,4 +350,4 @@ test("at most one token of a message ever acks, and what was acked is never deli
   );
   await fc.assert(property, { numRuns: 30 });
   expect(acked).toBeGreaterThan(20);
-}, 30_000);
+});

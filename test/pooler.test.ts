@@ -134,4 +134,4 @@ test("a pooler that gives each transaction another session, without what is prep
   server.signal("SIGTERM");
   expect(await server.exited).toBe(0);
   between.close();
-}, 30_000);
+});

@@ -262,7 +262,7 @@ describe("migrate", () => {
       (sql) => sql`select created_at::text as time from psqlqueue.migrations order by created_at`,
     );
     expect(rows.map((row) => Number(row["time"]))).toEqual(readMigrationTimes());
-  }, 30_000);
+  });
 });
 
 describe("the server", () => {
@@ -302,7 +302,7 @@ describe("the server", () => {
     }
     const schemas = await withSql(empty, (sql) => sql`select from pg_namespace where nspname = 'psqlqueue'`);
     expect(schemas).toHaveLength(0);
-  }, 30_000);
+  });
 
   test("serves a database that a newer version has migrated without breaking with this one, and says so", async () => {
     const url = await createMigratedDatabase();
@@ -315,7 +315,7 @@ describe("the server", () => {
     expect((await publish(server, "q", "x")).status).toBe(204);
     server.signal("SIGTERM");
     expect(await server.exited).toBe(0);
-  }, 30_000);
+  });
 
   test("a port that is taken is named in the log, and the process ends with exit 1", async () => {
     const url = await createMigratedDatabase();
@@ -523,7 +523,7 @@ describe("a running server", () => {
       agent.destroy();
       expect({ stop, failures: [...failures] }).toEqual({ stop, failures: [] });
     }
-  }, 30_000);
+  });
 
   test("ends with exit 0 and its last line at SIGTERM", async () => {
     server.signal("SIGTERM");

@@ -143,7 +143,7 @@ describe.if(!is_embedded)("with two servers", () => {
     await Promise.all([fill(service), fill(other)]);
     expect(await depth(queue)).toBeWithin(1980, 2021);
     await Promise.all(ends.map((end) => end()));
-  }, 30_000);
+  });
 });
 
 describe.if(!is_embedded)("the numbers of queues", () => {

@@ -32,36 +32,32 @@ function readSteps(program: "curl" | "psqlqueue"): { command: string; printed: s
     });
 }
 
-test.if(Bun.which("curl") !== null)(
-  "the walk-through gives what the README shows",
-  async () => {
-    const service = await openService();
-    const listener = await listen(service.app);
-    const origin = `http://127.0.0.1:${listener.port}`;
-    const steps = readSteps("curl");
-    expect(steps.length).toBeGreaterThan(18);
-    let id = "";
-    for (const { command, printed } of steps) {
-      const [status = "", ...rest] = printed.split("\n");
-      const body = rest.join("\n");
-      const sleep = /^sleep (\d+)$/.exec(command);
-      if (sleep !== null) {
-        await service.elapse(Number(sleep[1]));
-        continue;
-      }
-      const line = command.replaceAll("http://localhost:8000", origin).replace(ulid, id);
-      const child = Bun.spawn(["sh", "-c", line.replace("curl -i", "curl -si")], { stdout: "pipe" });
-      const [head = "", answer = ""] = (await new Response(child.stdout).text()).split("\r\n\r\n");
-      expect({ command, status: head.split("\r\n")[0] }).toEqual({ command, status });
-      // Newer members come after those that are shown.
-      expect({ command, body: parse(answer) }).toMatchObject({ command, body: parse(body) });
-      id = answer.match(ulid)?.[0] ?? id;
+test.if(Bun.which("curl") !== null)("the walk-through gives what the README shows", async () => {
+  const service = await openService();
+  const listener = await listen(service.app);
+  const origin = `http://127.0.0.1:${listener.port}`;
+  const steps = readSteps("curl");
+  expect(steps.length).toBeGreaterThan(18);
+  let id = "";
+  for (const { command, printed } of steps) {
+    const [status = "", ...rest] = printed.split("\n");
+    const body = rest.join("\n");
+    const sleep = /^sleep (\d+)$/.exec(command);
+    if (sleep !== null) {
+      await service.elapse(Number(sleep[1]));
+      continue;
     }
-    await listener.stop(true);
-    await service.close();
-  },
-  30_000,
-);
+    const line = command.replaceAll("http://localhost:8000", origin).replace(ulid, id);
+    const child = Bun.spawn(["sh", "-c", line.replace("curl -i", "curl -si")], { stdout: "pipe" });
+    const [head = "", answer = ""] = (await new Response(child.stdout).text()).split("\r\n\r\n");
+    expect({ command, status: head.split("\r\n")[0] }).toEqual({ command, status });
+    // Newer members come after those that are shown.
+    expect({ command, body: parse(answer) }).toMatchObject({ command, body: parse(body) });
+    id = answer.match(ulid)?.[0] ?? id;
+  }
+  await listener.stop(true);
+  await service.close();
+});
 
 test("the same walk with the command line prints what the README shows", async () => {
   const service = await openService();
@@ -90,7 +86,7 @@ test("the same walk with the command line prints what the README shows", async (
   }
   await listener.stop(true);
   await service.close();
-}, 30_000);
+});
 
 test.if(!is_embedded)("the SQL does what the README says, as the role it is granted to", async () => {
   const service = await openService();

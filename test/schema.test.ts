@@ -149,7 +149,7 @@ describe("the schema", () => {
     } finally {
       rmSync(copy, { recursive: true, force: true });
     }
-  }, 30_000);
+  });
 });
 
 describe("the migrations", () => {

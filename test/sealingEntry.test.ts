@@ -185,7 +185,7 @@ describe("switching it", () => {
       expect(forms.sealed).toBeGreaterThan(20);
       expect(forms.plain + forms.sealed).toBeWithin(stored, sent + 1);
     }
-  }, 30_000);
+  });
 
   /** Does somebody wait for the lock of every statement that stores messages? */
   const isWaiting = async () =>

@@ -53,4 +53,4 @@ test("a server says at its start that PostgreSQL flushes nothing, and what to ru
   ]);
   await killChildren();
   await cluster.remove();
-}, 30_000);
+});

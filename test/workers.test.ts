@@ -105,7 +105,7 @@ describe("a server of two processes", () => {
     both = await connectToBoth(server);
     await both[0].ask("POST", "/v1/queues", { id: "woken", ...queue });
     await both[0].ask("POST", "/v1/queues", { id: "kept", ...queue });
-  }, 30_000);
+  });
 
   test("shares one port, says once that it started, and each line of a worker names it", async () => {
     expect(both.map(({ worker }) => worker)).toEqual([1, 2]);
@@ -123,7 +123,7 @@ describe("a server of two processes", () => {
     console.log(`publish to receive at the other process: p50 ${wake_ms.map((ms) => ms.toFixed(1)).join(" and ")} ms`);
     // A poll would be half a second in the middle. It is some milliseconds where the machine is not busy.
     expect(Math.min(...wake_ms)).toBeLessThan(200);
-  }, 30_000);
+  });
 
   test("adds up what its processes count, and tells once what the database holds", async () => {
     const before = await samplesOf(server);
@@ -190,7 +190,7 @@ describe("a server of two processes", () => {
     for (const connection of both) connection.close();
     both = await connectToBoth(server);
     expect(await wakeMs(both[0], both[1], server, 1)).toBeLessThan(1000);
-  }, 30_000);
+  });
 
   test("tells other servers, and is told by them, also after the process that did it has gone", async () => {
     const other = await startServerChild(url, { PSQLQUEUE_LOG_LEVEL: "debug" });
@@ -208,7 +208,7 @@ describe("a server of two processes", () => {
     away.close();
     other.signal("SIGTERM");
     expect(await other.exited).toBe(0);
-  }, 30_000);
+  });
 
   test("stops with all of its processes at SIGTERM, and answers who waits", async () => {
     const waits = both.map(({ ask }) => ask("GET", "/v1/queues/woken/messages?wait_seconds=20"));
@@ -221,7 +221,7 @@ describe("a server of two processes", () => {
     const ends = ["server shutting down gracefully, press Ctrl+C again to force", "server exiting"];
     expect(server.lines().flatMap(({ msg }) => (ends.includes(msg) ? [msg] : []))).toEqual(ends);
     expect(server.stderr()).toBe("");
-  }, 30_000);
+  });
 });
 
 test("a key that one process revokes is refused by the other at once; no process outlives a killed server", async () => {
@@ -238,7 +238,7 @@ test("a key that one process revokes is refused by the other at once; no process
   server.signal("SIGKILL");
   await server.exited;
   await until(() => !pidsOf(server).some(isAlive));
-}, 30_000);
+});
 
 describe("a server of two processes that cannot start", () => {
   const free = {
