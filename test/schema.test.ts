@@ -118,6 +118,16 @@ describe("the schema", () => {
     expect([...rows]).toEqual([]);
   });
 
+  // PostgreSQL searches the schema of temporary tables and types first where the path does not name it.
+  test("lets no caller put something of theirs in the place of what a function means", async () => {
+    const rows = await sql`
+      select oid::regprocedure::text as name from pg_proc
+      where pronamespace = 'psqlqueue'::regnamespace
+        and (prosecdef or array_to_string(proconfig, ' ') like '%search_path%')
+        and not coalesce('search_path=pg_catalog, pg_temp' = any (proconfig), false)`;
+    expect([...rows]).toEqual([]);
+  });
+
   test("is what the table definitions say: drizzle-kit finds nothing to generate", async () => {
     const copy = mkdtempSync(path.join(tmpdir(), "psqlqueue-drizzle-"));
     try {

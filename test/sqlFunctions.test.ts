@@ -255,6 +255,39 @@ describe("rights", () => {
     }
   });
 
+  test("temporary tables and types of a caller stand before nothing of ours", async () => {
+    const role = uniqueId("role").replaceAll("-", "_");
+    await sql`create role ${sql(role)}`;
+    const [mine, theirs] = [await createQueue(service), await createQueue(service)];
+    await sql`select psqlqueue.grant_publish(${role}, ${mine})`;
+    await sql`select psqlqueue.grant_ack(${role}, ${mine})`;
+    // Whatever the functions look up by a name without a schema, in their bodies and in the types of their variables.
+    const traps = [
+      "create temp table pg_roles (rolname name, oid oid)",
+      `create function pg_temp.spring(value anyelement) returns boolean language plpgsql as $$
+      begin raise exception 'sprung as %', current_user; end $$`,
+      ...["text", "jsonb", "bool", "int8", "name", "timestamptz"].map(
+        (type) => `create domain pg_temp.${type} as pg_catalog.${type} check (pg_temp.spring(value))`,
+      ),
+    ];
+    for (const statement of [
+      `publish('${theirs}', 'x')`,
+      `publish_batch('${theirs}', '[{"body":"y"}]')`,
+      `publish_topic('${theirs}', 'x')`,
+      `ack('${theirs}', 'i', '1')`,
+    ]) {
+      const query = sql.begin(async (session) => {
+        await session`set local role ${sql(role)}`;
+        for (const trap of traps) await session.unsafe(trap);
+        await session.unsafe(`select psqlqueue.${statement}`);
+      });
+      expect([statement, await query.catch(({ message }: Error) => message)]).toEqual([statement, "forbidden"]);
+    }
+    await sql`delete from psqlqueue.sql_rights where role = ${role}`;
+    await sql`drop owned by ${sql(role)}`;
+    await sql`drop role ${sql(role)}`;
+  });
+
   test("a role with EXECUTE and none on any table can publish and ack; one without cannot", async () => {
     const queue = await createQueue(service);
     const id = await put(queue);
