@@ -1,5 +1,6 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { Connection, type Exchange } from "../src/web/connection.ts";
+import { Connection } from "../src/web/connection.ts";
+import type { Exchange } from "../src/web/exchange.ts";
 import type { Wire } from "../src/web/port.ts";
 import { createRequest, RequestHeaders } from "../src/web/request.ts";
 import { until } from "./harness.ts";
@@ -15,7 +16,7 @@ function connect() {
   const wire: Wire = {
     remote_address: "",
     is_encrypted: false,
-    is_flushed: true,
+    unsent_bytes: 0,
     write() {},
     end() {},
     destroy() {},

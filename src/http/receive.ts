@@ -4,7 +4,7 @@ import type { Broker } from "../broker/broker.ts";
 import { throttleOf } from "../broker/deliver/consumers.ts";
 import type { LeasedMessage } from "../broker/deliver/lease.ts";
 import { bytesOf } from "../broker/deliver/receive.ts";
-import { whenUnsent } from "../web/answer.ts";
+import { whenSent, whenUnsent } from "../web/answer.ts";
 import { has_effect } from "../web/gateway.ts";
 import { mayWait } from "../web/request.ts";
 import { readsQuery } from "./input.ts";
@@ -104,23 +104,21 @@ function render(message: LeasedMessage, queue_id: string): string {
  */
 const streamed_bytes_min = 8_388_608;
 
-/**
- * The answer, and `onEnd` when it is written, or nobody reads it any more. A small one is handed over whole, which ends
- * it at once.
- */
+/** The answer, and `onEnd` when the client has read it, or nobody reads it any more. */
 function answerReceive(
+  request: Request,
   leased: LeasedMessage[],
   queue_id: string,
   limit: number,
-  signal: AbortSignal,
   onEnd: () => void,
-) {
+): Response {
   const bytes = bytesOf(leased);
   const end = `],"limit":${limit}}`;
   if (bytes < streamed_bytes_min) {
     const data = leased.map((message) => render(message, queue_id)).join(",");
-    onEnd();
-    return jsonText(200, `{"data":[${data}${end}`);
+    const response = jsonText(200, `{"data":[${data}${end}`);
+    if (leased.length > 0) whenSent(request, response, onEnd);
+    return response;
   }
   const left = [...leased];
   let start = '{"data":[';
@@ -133,7 +131,7 @@ function answerReceive(
     // What it held is many megabytes of text, which the runtime would keep until it happens to need memory.
     Bun.gc(true);
   };
-  signal.addEventListener("abort", finish, { once: true });
+  request.signal.addEventListener("abort", finish, { once: true });
   const encoder = new TextEncoder();
   const stream = new ReadableStream<Uint8Array>(
     {
@@ -200,7 +198,7 @@ export function receiveRoutes(broker: Broker, { receive_limit_max, wait_seconds_
       const queue_id = JSON.stringify(params.queue_id);
       const bytes = bytesOf(leased);
       const throttled = throttleOf(leased);
-      const response = answerReceive(leased, queue_id, limit, request.signal, () => broker.answered(bytes));
+      const response = answerReceive(request, leased, queue_id, limit, () => broker.answered(bytes));
       if (throttled !== undefined) response.headers.set("x-throttled", throttled);
       return leased.length === 0 ? response : whenUnsent(response, () => broker.takeBack(params.queue_id, leased));
     },

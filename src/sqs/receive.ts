@@ -158,10 +158,8 @@ export const receiveMessage: Act<"ReceiveMessage"> = async (service, input, call
   if (leased.length === 0) return nothing;
   service.in_flight.note(queue, leased.length);
   if (attempt !== undefined) service.attempts.remember(queue, attempt, leased);
+  const bytes = bytesOf(leased);
+  call.whenSent(() => broker.answered(bytes));
   call.whenUnsent(() => broker.takeBack(queue, leased));
-  try {
-    return { Messages: leased.map((message) => show(service, queue, message, names, asked)) };
-  } finally {
-    broker.answered(bytesOf(leased));
-  }
+  return { Messages: leased.map((message) => show(service, queue, message, names, asked)) };
 };

@@ -38,6 +38,8 @@ export type Call = {
   mayWait(ms: number): void;
   /** For what must be undone when the client is gone before it is answered. */
   whenUnsent(undo: () => void): void;
+  /** For what ends when nothing of the answer is kept any more, or there is none. */
+  whenSent(end: () => void): void;
 };
 
 /** One action: its input is of its shape, and its answer too. Throws SqsError and what the broker throws. */

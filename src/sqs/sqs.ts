@@ -2,7 +2,7 @@ import type { BlockList } from "node:net";
 import type { Broker } from "../broker/broker.ts";
 import type { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
-import { whenUnsent } from "../web/answer.ts";
+import { whenSent, whenUnsent } from "../web/answer.ts";
 import { readBody } from "../web/body.ts";
 import { createGateway, type GatewayOptions, has_effect, requestId } from "../web/gateway.ts";
 import { mayWait } from "../web/request.ts";
@@ -210,6 +210,7 @@ export function createSqs(broker: Broker, options: SqsOptions) {
     const asked = readAsked(request, protocol, path, query, bytes);
     if (asked === undefined) return account_path.test(path) ? noOperation(answerId(request)) : options.unknown();
     let onUnsent: (() => void) | undefined;
+    let onSent: (() => void) | undefined;
     const call: Call = {
       origin,
       sender: keyIdOf(headers, query),
@@ -222,16 +223,25 @@ export function createSqs(broker: Broker, options: SqsOptions) {
       whenUnsent: (undo) => {
         onUnsent = undo;
       },
+      whenSent: (end) => {
+        onSent = end;
+      },
     };
     const { action } = asked;
     const identity = key?.identity;
     if (identity !== undefined) checkAccess(identity, action, asked.input as object);
     const own = identity === undefined ? service : { ...service, broker: asSeenBy(broker, identity) };
-    const output = await acts[action](own, asked.input as never, call);
-    const id = answerId(request);
-    const text = protocol === "json" ? JSON.stringify(output) : writeResponse(action, outputs[action], output, id);
-    const response = respond(protocol, 200, text, id);
-    return onUnsent === undefined ? response : whenUnsent(response, onUnsent);
+    try {
+      const output = await acts[action](own, asked.input as never, call);
+      const id = answerId(request);
+      const text = protocol === "json" ? JSON.stringify(output) : writeResponse(action, outputs[action], output, id);
+      const response = respond(protocol, 200, text, id);
+      if (onSent !== undefined) whenSent(request, response, onSent);
+      return onUnsent === undefined ? response : whenUnsent(response, onUnsent);
+    } catch (thrown) {
+      onSent?.();
+      throw thrown;
+    }
   }
 
   async function answer(request: Request): Promise<Response> {

@@ -1,4 +1,11 @@
-type Carried = Response & { carried_text?: string; is_stream?: boolean; onUnsent?: (() => void) | undefined };
+import { isIncoming } from "./request.ts";
+
+type Carried = Response & {
+  carried_text?: string;
+  is_stream?: boolean;
+  onUnsent?: (() => void) | undefined;
+  onSent?: (() => void) | undefined;
+};
 
 /** The text of a response that carries it. */
 export const carriedText = (response: Response): string | undefined => (response as Carried).carried_text;
@@ -17,6 +24,22 @@ export function takeUnsent(response: Response): (() => void) | undefined {
   const { onUnsent } = response as Carried;
   if (onUnsent !== undefined) (response as Carried).onUnsent = undefined;
   return onUnsent;
+}
+
+/**
+ * `onSent` is called, once, when nothing of the response is kept here any more: the client has it, or nobody is
+ * there to be sent it. At once for a request that came by no connection.
+ */
+export function whenSent(request: Request, response: Response, onSent: () => void): void {
+  if (isIncoming(request)) (response as Carried).onSent = onSent;
+  else onSent();
+}
+
+/** What is to be told when nothing of this response is kept any more; at most once. */
+export function takeSent(response: Response): (() => void) | undefined {
+  const { onSent } = response as Carried;
+  if (onSent !== undefined) (response as Carried).onSent = undefined;
+  return onSent;
 }
 
 /** Says that the body is made while it is written, and is not to be gathered first. */

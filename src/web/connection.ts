@@ -1,4 +1,4 @@
-import { BrokerError } from "../errors.ts";
+import { type Answering, createExchange, type Exchange, type ExchangeLimits, isLate, startClock } from "./exchange.ts";
 import { type Head, type ParserError, RequestParser } from "./parser.ts";
 import type { Wire, WireEvents } from "./port.ts";
 import type { IncomingRequest } from "./request.ts";
@@ -26,11 +26,7 @@ export type ConnectionOptions = {
   onLate(exchange: Exchange): void;
   idle_seconds_max: number;
   header_seconds_max: number;
-  body_rate_min: number;
-  /** Over so many milliseconds the rate of a body is measured. */
-  rate_window_ms: number;
-  handler_seconds_max: number;
-};
+} & ExchangeLimits;
 
 /** How long a client that was sent messages gets at least and at most to show that it is gone. */
 const proof_ms_min = 50;
@@ -39,31 +35,17 @@ const proof_ms_max = 500;
 const discard_ms_max = 5000;
 /** How long a client that was refused is listened to, so that the closing does not destroy the answer. */
 const linger_ms = 1000;
-/** Bytes of bodies that nobody reads yet, and requests that are not answered yet, beyond which no more is read. */
+/**
+ * Bytes of bodies that nobody reads yet, bytes of answers that the client does not read, and requests that are not
+ * answered yet, beyond which no more is read.
+ */
 const kept_bytes_max = 1_048_576;
+const unsent_bytes_max = 1_048_576;
 const exchanges_max = 256;
-
-/** A request and its answer. */
-export type Exchange = {
-  readonly connection: Connection;
-  readonly request: IncomingRequest;
-  readonly is_modern: boolean;
-  keeps_alive: boolean;
-  /** Some of its answer is written. */
-  has_begun: boolean;
-  /** It was answered by somebody else than its handler. */
-  is_cut: boolean;
-  /** Called when the connection is closed meanwhile. */
-  onClose: (() => void) | undefined;
-  onNext: (() => void) | undefined;
-  /** When it is answered that it took too long. */
-  deadline_ms: number;
-  window_ms: number;
-  window_bytes: number;
-};
+const continues = "HTTP/1.1 100 Continue\r\n\r\n";
 
 /** One connection: what arrives on it, what is answered, and when it ends. */
-export class Connection implements WireEvents {
+export class Connection implements WireEvents, Answering {
   readonly wire: Wire;
   is_closed = false;
   readonly #options: ConnectionOptions;
@@ -112,7 +94,8 @@ export class Connection implements WireEvents {
     this.onData = (bytes) => this.#take(bytes);
     this.onDrain = () => {
       this.note();
-      if (wire.is_flushed) this.#flushed?.resolve();
+      if (wire.unsent_bytes === 0) this.#flushed?.resolve();
+      this.#goOn();
     };
     this.onEnd = () => this.#takeEnd();
     this.onClose = () => this.#close();
@@ -142,7 +125,7 @@ export class Connection implements WireEvents {
 
   /** Resolves when the system has taken all that was written, or the connection is closed. */
   async whenFlushed(): Promise<void> {
-    if (this.is_closed || this.wire.is_flushed) return;
+    if (this.is_closed || this.wire.unsent_bytes === 0) return;
     this.#flushed ??= Promise.withResolvers();
     await this.#flushed.promise;
     this.#flushed = undefined;
@@ -179,9 +162,9 @@ export class Connection implements WireEvents {
       request.discard();
       this.#end_ms = Math.min(this.#end_ms, this.#last_ms + discard_ms_max);
     }
-    if (this.#is_paused) this.#resumeWhenRoom();
     if (!exchange.keeps_alive) this.#endSoon();
-    else if (at === 0) this.#exchanges[0]?.onNext?.();
+    else if (at === 0) this.#giveTurn();
+    this.#goOn();
     if (this.#exchanges.length > 0) return;
     if (this.#refusal !== undefined) this.#refuse(this.#refusal);
     else if (this.#has_ended || this.#is_stopping) this.#endSoon();
@@ -192,8 +175,10 @@ export class Connection implements WireEvents {
     this.#is_broken = true;
     const broken = this.#incoming;
     // It may have been refused already, while its body still arrived.
-    const at = broken === undefined ? -1 : this.#exchanges.indexOf(broken);
-    if (at >= 0) this.#exchanges.splice(at, 1);
+    for (const list of [this.#exchanges, this.#arrived]) {
+      const at = broken === undefined ? -1 : list.indexOf(broken);
+      if (at >= 0) list.splice(at, 1);
+    }
     broken?.request.markGone();
     if (this.#exchanges.length === 0) this.#refuse(refusal);
     else this.#refusal = refusal;
@@ -241,21 +226,8 @@ export class Connection implements WireEvents {
   #begin(head: Head): void {
     this.#held?.release();
     this.#head_since_ms = undefined;
-    const now_ms = performance.now();
-    this.#last_ms = now_ms;
-    const exchange: Exchange = {
-      connection: this,
-      request: this.#options.createRequest(head, this),
-      is_modern: head.is_modern,
-      keeps_alive: head.keeps_alive,
-      has_begun: false,
-      is_cut: false,
-      onClose: undefined,
-      onNext: undefined,
-      deadline_ms: this.#deadline(now_ms),
-      window_ms: now_ms,
-      window_bytes: 0,
-    };
+    this.#last_ms = performance.now();
+    const exchange = createExchange(this, this.#options.createRequest(head, this), head);
     this.#incoming = exchange;
     this.#exchanges.push(exchange);
     this.#arrived.push(exchange);
@@ -266,19 +238,44 @@ export class Connection implements WireEvents {
     this.#incoming = undefined;
     if (exchange === undefined) return;
     exchange.request.complete();
-    exchange.deadline_ms = this.#deadline(performance.now());
+    if (exchange.is_told) startClock(exchange, this.#options);
     // What a refused client still had to send has come.
     if (!this.#exchanges.includes(exchange)) this.#end_ms = Number.POSITIVE_INFINITY;
   }
 
-  /** Not from within the parser, so that a small body is there already. */
+  /** Not from within the parser, so that a small body is there already; and no more than one connection may have. */
   #tellArrived(): void {
-    for (let next = this.#arrived.shift(); next !== undefined; next = this.#arrived.shift())
+    while (this.#arrived.length > 0 && !this.#is_ending) {
+      if (this.#exchanges.length - this.#arrived.length >= exchanges_max) return;
+      if (this.wire.unsent_bytes > unsent_bytes_max) return;
+      const next = this.#arrived.shift() as Exchange;
+      next.is_told = true;
+      startClock(next, this.#options);
       this.#options.onRequest(next);
+    }
+  }
+
+  /** Something was answered, or the client has read some of an answer: there may be room for more. */
+  #goOn(): void {
+    if (this.#arrived.length > 0) this.#tellArrived();
+    if (this.#is_paused) this.#resumeWhenRoom();
+  }
+
+  /** The first of the exchanges may be answered now. */
+  #giveTurn(): void {
+    const [next] = this.#exchanges;
+    if (next === undefined) return;
+    if (next.asks_for_body) this.#continue(next);
+    next.onNext?.();
+  }
+
+  #continue(exchange: Exchange): void {
+    exchange.asks_for_body = false;
+    if (!exchange.request.is_whole) this.wire.write(continues);
   }
 
   #hasRoom(): boolean {
-    if (this.#exchanges.length > exchanges_max) return false;
+    if (this.#exchanges.length > exchanges_max || this.wire.unsent_bytes > unsent_bytes_max) return false;
     let kept = 0;
     for (const { request } of this.#exchanges) kept += request.bytes_kept;
     return kept < kept_bytes_max;
@@ -288,6 +285,14 @@ export class Connection implements WireEvents {
     if (!this.#hasRoom()) return;
     this.#is_paused = false;
     this.wire.resume();
+  }
+
+  /** Tells a client that waits for it to send its body: in the turn of its request, for it looks like an answer. */
+  askForBody(request: IncomingRequest): void {
+    const exchange = this.#exchanges.find((own) => own.request === request);
+    if (exchange === undefined) return;
+    exchange.asks_for_body = true;
+    if (this.isNext(exchange)) this.#continue(exchange);
   }
 
   /** A body is wanted now. */
@@ -311,6 +316,7 @@ export class Connection implements WireEvents {
 
   #close(): void {
     this.is_closed = true;
+    this.#arrived.length = 0;
     this.#flushed?.resolve();
     this.#held?.release();
     for (const { request, onClose, onNext } of [...this.#exchanges]) {
@@ -321,28 +327,10 @@ export class Connection implements WireEvents {
     this.#onGone();
   }
 
-  /** Of a request that arrives, or whose body is whole, now. */
-  #deadline(now_ms: number): number {
-    return now_ms + this.#options.handler_seconds_max * 1000;
-  }
-
   #checkExchange(own: Exchange, now_ms: number): void {
-    const { request } = own;
-    const { bytes_read } = request;
-    const { body_rate_min, rate_window_ms, idle_seconds_max } = this.#options;
-    if (bytes_read !== undefined) {
-      own.deadline_ms = this.#deadline(now_ms);
-      if (now_ms - own.window_ms < rate_window_ms) return;
-      const bytes_min = (body_rate_min * (now_ms - own.window_ms)) / 1000;
-      if (bytes_read - own.window_bytes < bytes_min) {
-        const why = `the body came slower than ${body_rate_min} bytes per second`;
-        request.fail(new BrokerError("request_timeout", why));
-      }
-      own.window_ms = now_ms;
-      own.window_bytes = bytes_read;
-    } else if (own.has_begun) {
-      if (now_ms - this.#last_ms > idle_seconds_max * 1000) this.wire.destroy();
-    } else if (!own.is_cut && now_ms > own.deadline_ms + request.wait_ms) {
+    if (own.has_begun) {
+      if (now_ms - this.#last_ms > this.#options.idle_seconds_max * 1000) this.wire.destroy();
+    } else if (isLate(own, now_ms, this.#options)) {
       own.is_cut = true;
       this.#options.onLate(own);
     }

@@ -1,9 +1,9 @@
 import tls from "node:tls";
 import { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
-import { takeUnsent } from "./answer.ts";
-import type { Exchange } from "./connection.ts";
+import { takeSent, takeUnsent } from "./answer.ts";
 import { createConnections } from "./connections.ts";
+import type { Exchange } from "./exchange.ts";
 import { type Head, header_bytes_max, type ParserError } from "./parser.ts";
 import { type Certificates, openPort, type Port } from "./port.ts";
 import { createRequest, RequestHeaders } from "./request.ts";
@@ -50,7 +50,6 @@ const host_name = /^(?:\[[\da-f:.%\w]*\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?$/i;
 /** How often what takes too long is looked for. */
 const check_ms = 1000;
 const headers_max = 200;
-const continues = "HTTP/1.1 100 Continue\r\n\r\n";
 
 /** What the parser found, in the words of this service. */
 function parserError(error: ParserError): BrokerError {
@@ -110,6 +109,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     // Answered already, for it took too long; or there is nobody to be answered.
     if (exchange.is_cut || request.is_gone) {
       takeUnsent(response)?.();
+      takeSent(response)?.();
       await response.body?.cancel();
       if (!exchange.is_cut) connection.finish(exchange);
       return;
@@ -149,11 +149,12 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
       const target = readTarget(head.target);
       const headers = new RequestHeaders(head.headers);
       const expectation = head.is_modern ? headers.get("expect") : null;
-      return createRequest(head.method, headers, connection, {
+      const request = createRequest(head.method, headers, connection, {
         url: `http://localhost${target ?? "/"}`,
         problem: problemOf(head, headers, target, expectation),
-        askForBody: expectation === null ? undefined : () => connection.wire.write(continues),
+        askForBody: expectation === null ? undefined : () => connection.askForBody(request),
       });
+      return request;
     },
     onRequest(exchange) {
       arrived.push(exchange);

@@ -10,8 +10,8 @@ export type Wire = {
   readonly is_encrypted: boolean;
   /** Sends in order, text as UTF-8; what the system does not take at once is kept. Does nothing on a closed one. */
   write(data: string | Uint8Array): void;
-  /** Has the system taken all that was written? */
-  readonly is_flushed: boolean;
+  /** Bytes that were written and that the system has not taken yet. */
+  readonly unsent_bytes: number;
   /** Ends our side after what was written. */
   end(): void;
   /** Closes it now, both ways; `onClose` follows. */
@@ -61,6 +61,7 @@ class SocketWire implements Wire {
   readonly #socket: Socket;
   /** What the system has not taken yet. */
   readonly #unsent: Uint8Array[] = [];
+  unsent_bytes = 0;
   #is_ending = false;
   #is_closed = false;
 
@@ -76,25 +77,26 @@ class SocketWire implements Wire {
     return isIP(bare) === 4 ? bare : address;
   }
 
-  get is_flushed(): boolean {
-    return this.#unsent.length === 0;
-  }
-
   write(data: string | Uint8Array): void {
     if (this.#is_closed || data.length === 0) return;
     if (this.#unsent.length > 0) {
-      this.#unsent.push(bytesOf(data));
+      this.#keep(bytesOf(data));
       return;
     }
     const length = typeof data === "string" ? Buffer.byteLength(data) : data.length;
     const written = Math.max(0, this.#socket.write(data));
     if (written >= length) return;
-    this.#unsent.push(bytesOf(data).subarray(written));
+    this.#keep(bytesOf(data).subarray(written));
+  }
+
+  #keep(bytes: Uint8Array): void {
+    this.#unsent.push(bytes);
+    this.unsent_bytes += bytes.length;
   }
 
   end(): void {
     this.#is_ending = true;
-    if (!this.#is_closed && this.is_flushed) this.#socket.end();
+    if (!this.#is_closed && this.unsent_bytes === 0) this.#socket.end();
   }
 
   destroy(): void {
@@ -114,6 +116,7 @@ class SocketWire implements Wire {
     while (this.#unsent.length > 0) {
       const [next] = this.#unsent as [Uint8Array];
       const written = Math.max(0, this.#socket.write(next));
+      this.unsent_bytes -= written;
       if (written < next.length) {
         this.#unsent[0] = next.subarray(written);
         return;
@@ -126,6 +129,7 @@ class SocketWire implements Wire {
   markClosed(): void {
     this.#is_closed = true;
     this.#unsent.length = 0;
+    this.unsent_bytes = 0;
   }
 }
 
@@ -163,6 +167,10 @@ export function openPort(options: PortOptions, accept: (wire: Wire) => WireEvent
     ...(certificates !== undefined && { tls: tlsOptions(certificates) }),
     socket: {
       open: hold,
+      // Where this is left out a connection is told of only after its handshake, which may never come.
+      handshake(socket, is_done) {
+        if (!is_done) socket.terminate();
+      },
       data: (socket, bytes) => socket.data.onData(bytes),
       drain: (socket) => socket.data.onDrain(),
       end: (socket) => socket.data.onEnd(),

@@ -1,4 +1,5 @@
 import { BrokerError } from "../errors.ts";
+import { Gathered } from "./gathered.ts";
 
 /** The client went away, or its request ended before it was whole: nobody is there to be answered. */
 export class ClientGoneError extends Error {
@@ -82,8 +83,8 @@ type Shared = {
   headers: RequestHeaders;
   /** Asks for the body where the client waits to be asked. */
   askForBody: (() => void) | undefined;
-  /** Of the body, until it is read. */
-  chunks: Buffer[];
+  /** What has arrived of the body, until it is read. */
+  gathered: Gathered | undefined;
   bytes: number;
   is_whole: boolean;
   /** Nobody wants the rest of the body. */
@@ -195,7 +196,10 @@ export class IncomingRequest {
     shared.bytes += bytes.length;
     const { reading } = shared;
     if (reading !== undefined && shared.bytes > reading.bytes_max) this.fail(tooLarge(reading.bytes_max));
-    else shared.chunks.push(Buffer.from(bytes));
+    else {
+      shared.gathered ??= new Gathered();
+      shared.gathered.push(bytes);
+    }
   }
 
   /** The body has arrived. */
@@ -204,13 +208,13 @@ export class IncomingRequest {
     shared.is_whole = true;
     const { reading } = shared;
     shared.reading = undefined;
-    reading?.resolve(joined(shared));
+    reading?.resolve(taken(shared));
   }
 
   /** Nobody will read what still comes. */
   discard(): void {
     this.#shared.is_discarded = true;
-    this.#shared.chunks.length = 0;
+    this.#shared.gathered?.clear();
   }
 
   /** Ends the reading of the body, if anybody still reads it. */
@@ -239,15 +243,11 @@ export class IncomingRequest {
 
 const tooLarge = (bytes_max: number) => new BrokerError("payload_too_large", `at most ${bytes_max} bytes`);
 
-function joined({ chunks }: Shared): Uint8Array {
-  const bytes = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
-  chunks.length = 0;
-  return bytes;
-}
+const taken = ({ gathered }: Shared): Uint8Array => gathered?.take() ?? no_bytes;
 
 function readAll(shared: Shared, bytes_max: number): Promise<Uint8Array> {
   if (shared.bytes > bytes_max) return Promise.reject(tooLarge(bytes_max));
-  if (shared.is_whole) return Promise.resolve(shared.bytes === 0 ? no_bytes : joined(shared));
+  if (shared.is_whole) return Promise.resolve(taken(shared));
   if (shared.is_gone) return Promise.reject(new ClientGoneError("the client went away"));
   shared.askForBody?.();
   return new Promise((resolve, reject) => {
@@ -304,7 +304,7 @@ export function createRequest(
     source,
     headers,
     askForBody,
-    chunks: [],
+    gathered: undefined,
     bytes: 0,
     is_whole: false,
     is_discarded: false,

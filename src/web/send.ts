@@ -1,6 +1,6 @@
 import { STATUS_CODES } from "node:http";
-import { carriedText, isStream, takeUnsent } from "./answer.ts";
-import type { Exchange } from "./connection.ts";
+import { carriedText, isStream, takeSent, takeUnsent } from "./answer.ts";
+import type { Exchange } from "./exchange.ts";
 import { headerLines } from "./textResponse.ts";
 
 /** An answer of so many bytes is not waited for: it fits into what the system keeps. */
@@ -107,14 +107,13 @@ function begin(
  * and calls what the response has for that case (see whenUnsent).
  */
 export function sendResponse(exchange: Exchange, response: Response): Promise<void> | undefined {
+  exchange.is_answered = true;
   const text = carriedText(response);
   if (!exchange.connection.isNext(exchange) || (text === undefined && response.body !== null)) {
     return sendLater(exchange, response);
   }
-  const onUnsent = takeUnsent(response);
   const length = begin(exchange, response, text, false);
-  // What nobody waits for costs no promise.
-  return onUnsent === undefined && length < small_bytes_max ? undefined : whenSent(exchange, onUnsent);
+  return whenGone(exchange, response, length);
 }
 
 /** As sendResponse, what has to wait: for its turn, or for its body. */
@@ -124,19 +123,33 @@ async function sendLater(exchange: Exchange, response: Response): Promise<void> 
   const is_stream = text === undefined && isStream(response) && response.body !== null;
   const body = text ?? (is_stream || response.body === null ? undefined : await response.bytes());
   if (!connection.isNext(exchange)) await connection.whenNext(exchange);
-  const onUnsent = takeUnsent(response);
   const length = begin(exchange, response, body, is_stream);
   if (is_stream && exchange.request.method !== "HEAD" && !never_has_body(response.status)) {
     await sendStream(exchange, response.body as ReadableStream<Uint8Array>);
-  } else if (onUnsent === undefined && length < small_bytes_max) return;
-  await whenSent(exchange, onUnsent);
+  }
+  await whenGone(exchange, response, length);
 }
 
-/** Resolves when all that was written has left, or the client is gone: then what must be undone is. */
-async function whenSent(exchange: Exchange, onUnsent: (() => void) | undefined): Promise<void> {
+/**
+ * Resolves when all that was written has left, or the client is gone: then what must be undone is. Undefined for what
+ * nobody waits for, which costs no promise.
+ */
+function whenGone(exchange: Exchange, response: Response, length: number): Promise<void> | undefined {
+  const onUnsent = takeUnsent(response);
+  const onSent = takeSent(response);
+  if (onUnsent === undefined && onSent === undefined && length < small_bytes_max) return undefined;
+  return awaitGone(exchange, onUnsent, onSent);
+}
+
+async function awaitGone(
+  exchange: Exchange,
+  onUnsent: (() => void) | undefined,
+  onSent: (() => void) | undefined,
+): Promise<void> {
   const { connection } = exchange;
+  await connection.whenFlushed();
+  onSent?.();
   // A client that is gone resets the connection now, which shows only while it is open.
   if (onUnsent !== undefined) await connection.whenProven(exchange);
-  if (!connection.is_closed) await connection.whenFlushed();
   if (connection.is_closed) onUnsent?.();
 }
