@@ -87,3 +87,14 @@ describe("the walk round the table", () => {
     expect(row).toEqual({ outcome: "expired" });
   });
 });
+
+test("an expired message that somebody holds is counted when it ends, and not before", async () => {
+  const queue = await createQueue(service, settings);
+  await put(queue, { body: "x", ttl_seconds: 5 });
+  await take(queue, "?ack_deadline_seconds=100");
+  await put(queue, { body: "y", ttl_seconds: 5 });
+  await elapse(6);
+  expect([await broker.sweepExpired(), await broker.sweepExpired()]).toEqual([1, 0]);
+  await elapse(100);
+  expect([await broker.sweepExpired(), await broker.sweepExpired()]).toEqual([1, 0]);
+});

@@ -45,6 +45,17 @@ describe.each(kinds)("the past of a message %s", (_, { settings, isKeyed }) => {
     expect(row?.["count"]).toBe(0);
   });
 
+  test("is kept when its time is over, whether a receive meets it or a sweep", async () => {
+    const queue = await createQueue(service, { ...settings, message_retention_seconds: 100 });
+    const id = await put(queue);
+    await take(queue);
+    await nack(queue, id, { error: "why" });
+    await elapse(101);
+    expect((await look(queue, id)).body.state).toBe("expired");
+    expect(await broker.sweepExpired()).toBe(1);
+    expect(brief(await eventsOf(queue, id))).toEqual([["nacked", 1, "why"]]);
+  });
+
   test("tells nacks with what the consumer said, leases that ran out, the death and the redrive", async () => {
     const { queue, dead } = await pair();
     const id = await put(queue);

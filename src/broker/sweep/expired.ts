@@ -15,7 +15,8 @@ function prepareArchivePage(db: Db) {
   const seen = orm
     .$with("seen", {
       last_id: column<string | null>("last_id"),
-      count: column<number>("count"),
+      expired: column<number>("expired"),
+      ended: column<number>("ended"),
       is_last: column<boolean>("is_last"),
       ordered_ids: column<string | null>("ordered_ids"),
     })
@@ -27,7 +28,9 @@ function prepareArchivePage(db: Db) {
         order by message.id
         limit ${value("limit")}
       )
-      select max(page.id) as last_id, (count(*) filter (where page.expires_at <= now()))::int as count,
+      select max(page.id) as last_id, (count(*) filter (where page.expires_at <= now()))::int as expired,
+        (count(*) filter (where page.expires_at <= now() and coalesce(page.lease_expires_at <= now(), true)
+          and page.ordering_seq is null))::int as ended,
         count(*) < ${value("limit")}::int as is_last,
         -- Those with an ordering key are ended one by one: the next of the key is to be seen then.
         string_agg(page.id, ',') filter (where page.ordering_seq is not null and page.expires_at <= now()
@@ -42,9 +45,10 @@ function prepareArchivePage(db: Db) {
     returning message.*`);
   const archived = orm.$with("archived", {}).as(sql`
     insert into ${archived_messages} (
-      queue_no, id, body, label, attributes, priority, delivery_attempts, created_at, last_error, dead, outcome, expires_at)
+      queue_no, id, body, label, attributes, priority, delivery_attempts, created_at, last_error, dead, events, outcome,
+      expires_at)
     select ended.queue_no, ended.id, ended.body, ended.label, ended.attributes, ended.priority, ended.delivery_attempts,
-      ended.created_at, ended.last_error, ended.dead, 'expired', now() + queue.kept_seconds * interval '1 second'
+      ended.created_at, ended.last_error, ended.dead, ended.events, 'expired', now() + queue.kept_seconds * interval '1 second'
     from ended
     cross join lateral (
       select coalesce(queue.archive_retention_seconds, queue.message_retention_seconds) as kept_seconds
@@ -94,19 +98,19 @@ export function createExpiredSweep(db: Db, settle: Settle, note: NoteMessages) {
   const findUnclaimed = prepareFindUnclaimed(db);
 
   async function archiveOldest(queue_no: number, queue_id: string): Promise<number> {
-    let count = 0;
-    let ordered_count = 0;
+    let ended = 0;
+    let ordered_ended = 0;
     for (let after = ""; ; ) {
       const values = { queue_no, after, limit: page_rows };
       const [page] = await db.run("archive_expired_page", () => archivePage.execute(values), true);
-      count += page?.count ?? 0;
+      ended += page?.ended ?? 0;
       const ordered = page?.ordered_ids?.split(",").map((id) => ({ id, lease_token: null })) ?? [];
-      if (ordered.length > 0) ordered_count += await settle.expire(queue_id, ordered);
+      if (ordered.length > 0) ordered_ended += await settle.expire(queue_id, ordered);
       // Retention makes the expired ones the oldest: a page without any is the end.
-      if (page?.last_id == null || page.is_last || page.count === 0) {
+      if (page?.last_id == null || page.is_last || page.expired === 0) {
         // The others have been noted as expired.
-        if (count > ordered_count) note("expired", queue_id, count - ordered_count);
-        return count;
+        if (ended > 0) note("expired", queue_id, ended);
+        return ended + ordered_ended;
       }
       after = page.last_id;
     }
