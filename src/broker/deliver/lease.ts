@@ -179,7 +179,9 @@ export function prepareLease(db: Db, name: string, is_labelled: boolean): Prepar
       first_leased_at = coalesce(message.first_leased_at, message.leased_at, now()),
       lease_expires_at = now() + pick.lease_seconds * interval '1 second',
       visible_at = case
-        when pick.retry_min_seconds = 0 then now() + pick.lease_seconds * interval '1 second'
+        -- After its last lease it waits for no other.
+        when pick.retry_min_seconds = 0 or message.delivery_attempts + 1 >= pick.deliveries_max
+          then now() + pick.lease_seconds * interval '1 second'
         else least(
           now() + pick.lease_seconds * interval '1 second' + psqlqueue.backoff_seconds(message.delivery_attempts + 1,
             pick.retry_min_seconds, pick.retry_max_seconds, pick.retry_multiplier, pick.retry_jitter,

@@ -21,9 +21,9 @@ export function prepareExtend(db: Db): Prepared<ExtendRow[]> {
       names: sql`seconds, keeps_token,`,
       arrays: sql`, ${value("seconds")}::int[], ${value("keeps_tokens")}::text[]::boolean[]`,
       settings: sql`retry_min_seconds, retry_max_seconds, retry_multiplier, retry_jitter, max_lease_seconds,
-        allow_tokenless_extend`,
+        allow_tokenless_extend, message_max_deliveries`,
       columns: sql`queue.retry_min_seconds, queue.retry_max_seconds, queue.retry_multiplier, queue.retry_jitter,
-        found.delivery_attempts,
+        queue.message_max_deliveries, found.delivery_attempts,
         -- What a lease may still get, when that is less than was asked for.
         case
           when given.seconds > 0 and queue.max_lease_seconds > 0 and found.leased_at is not null
@@ -47,7 +47,8 @@ export function prepareExtend(db: Db): Prepared<ExtendRow[]> {
       lease_token = case when fenced.seconds > 0 or fenced.keeps_token then message.lease_token end,
       leased_at = case when fenced.seconds > 0 or fenced.keeps_token then message.leased_at end,
       visible_at = now() + fenced.seconds * interval '1 second' + case
-        when fenced.seconds = 0 or fenced.retry_min_seconds = 0 then interval '0'
+        when fenced.seconds = 0 or fenced.retry_min_seconds = 0
+          or fenced.delivery_attempts >= fenced.message_max_deliveries then interval '0'
         else psqlqueue.backoff_seconds(fenced.delivery_attempts, fenced.retry_min_seconds, fenced.retry_max_seconds,
           fenced.retry_multiplier, fenced.retry_jitter, ${jitter_seed}) * interval '1 second'
       end

@@ -22,7 +22,7 @@ export type Reason =
 /** `n`: the place among the misses, from 1. */
 export type Miss = { n: string; reason: Reason; now: string };
 
-/** Why a call left an item out. */
+/** Why a call left an item out; `is_ordered`: the call for those with an ordering key, or a place of a capped queue. */
 export function prepareExplain(db: Db): Prepared<Miss[]> {
   const misses = db.orm
     .$with("misses", {
@@ -43,10 +43,13 @@ export function prepareExplain(db: Db): Prepared<Miss[]> {
             when given.lease_token is not null and queue.strict_leases and message.lease_expires_at <= now()
               then 'lease_lost'
             when message.expires_at <= now() and coalesce(message.lease_expires_at <= now(), true) then 'archived'
+            when not ${value("is_ordered")}::text::boolean and (message.ordering_seq is not null
+              or message.slot_key is not null and ${value("is_extend")}::text::boolean) then 'ordered'
             -- Without a token only a live lease can be extended, and there is none.
             when given.lease_token is null and ${value("is_extend")}::text::boolean then 'lease_lost'
-            when message.ordering_seq is not null
-              or message.slot_key is not null and ${value("is_extend")}::text::boolean then 'ordered'
+            -- The token of a message with an ordering key, which this is not.
+            when ${value("is_ordered")}::text::boolean and message.ordering_seq is null
+              and (message.slot_key is null or not ${value("is_extend")}::text::boolean) then 'lease_lost'
             else 'again'
           end
           from ${messages} as message

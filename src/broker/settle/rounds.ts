@@ -77,11 +77,13 @@ export function createRounds(db: Db, ordered: Ordered) {
     batch_id: string,
     results: Results<Done>,
     keyed: Set<number>,
+    is_ordered: boolean,
   ): Promise<number[]> {
     const asked = {
       ...columnsOf(missed.map(({ i }) => items[i] as Item)),
       places: missed.map(({ place }) => place),
       is_extend: String(verb === "extend"),
+      is_ordered: String(is_ordered),
       batch_id,
     };
     const again: number[] = [];
@@ -135,7 +137,7 @@ export function createRounds(db: Db, ordered: Ordered) {
     // The statement has committed: what fails from here on fails the missed ones only.
     const places = missed.map(({ i }) => i);
     await completeResults(results, places, async () => {
-      again = await explainMisses(change, items, missed, batch_id, results, keyed);
+      again = await explainMisses(change, items, missed, batch_id, results, keyed, is_ordered);
     });
     return again;
   }
