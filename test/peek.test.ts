@@ -269,3 +269,16 @@ describe("a delete of a message", () => {
     expect((await remove(queue, id)).status).toBe(204);
   });
 });
+
+test("what is past its time in the archive is there for nobody, whether or not it was swept", async () => {
+  const queue = await createQueue(service, { archive_retention_seconds: 5 });
+  const id = await put(queue);
+  await take(queue);
+  await ack(queue, id);
+  const count = async () => (await call("GET", `/v1/queues/${queue}/messages/count?state=acked`)).body.count;
+  expect([(await peek(queue, "?state=acked")).data.length, await count()]).toEqual([1, 1]);
+  await elapse(6);
+  expect([(await peek(queue, "?state=acked")).data.length, await count()]).toEqual([0, 0]);
+  expect((await look(queue, id)).body).toEqual(not_found);
+  expect((await remove(queue, id)).body).toEqual(not_found);
+});

@@ -1,6 +1,7 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { archived_messages, messages, tasks } from "../../db/schema.ts";
+import { is_held } from "../heldRows.ts";
 import { column, prepare, value } from "../statement.ts";
 import { type Filter, isNamed, matches } from "./filter.ts";
 import { live_state, type State } from "./seen.ts";
@@ -91,13 +92,12 @@ export function prepareMatching(db: Db): Record<"remove" | "free" | "forget", Pr
     after: sql`task.position`,
     prefix: sql`''`,
   };
-  const isHeld = sql`(message.lease_token is not null and message.lease_expires_at > now())`;
   return {
     remove: prepareStep(db, {
       ...live,
       name: "delete_matching",
       // Whoever holds a live lease may still ack.
-      where: sql`not coalesce(${isHeld}, false)`,
+      where: sql`not ${is_held}`,
       change: sql`delete from ${messages} as message using pick where message.ctid = pick.tid returning message.id`,
     }),
     free: prepareStep(db, {
@@ -123,7 +123,7 @@ export function prepareMatching(db: Db): Record<"remove" | "free" | "forget", Pr
       locks: sql``,
       after: sql`substr(task.position, 2)`,
       prefix: sql`'a'`,
-      where: sql`true`,
+      where: sql`message.expires_at > now()`,
       change: sql`
         delete from ${archived_messages} as message
         using pick

@@ -2,6 +2,7 @@ import { type SQL, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { archived_messages, messages, queues } from "../../db/schema.ts";
 import { BrokerError, invalid } from "../../errors.ts";
+import { is_held } from "../heldRows.ts";
 import type { OnReady } from "../onReady.ts";
 import { storedToken } from "../settle/fenced.ts";
 import type { Settle } from "../settle/settle.ts";
@@ -21,7 +22,7 @@ function prepareGet(db: Db): Prepared<(SeenRow & { known_queue: string })[]> {
     found(sql`
       (${live_rows} where message.queue_no = queue.no and message.id = ${value("id")})
       union all
-      (${past_rows} where past.queue_no = queue.no and past.id = ${value("id")} and past.expires_at > now())
+      (${past_rows} where past.queue_no = queue.no and past.id = ${value("id")})
       limit 1`),
   );
   return prepare<SeenRow & { known_queue: string }>(db.orm.with(one).select().from(one), "get_message");
@@ -31,7 +32,6 @@ function prepareGet(db: Db): Prepared<(SeenRow & { known_queue: string })[]> {
 export function createMessages(db: Db, onReady: OnReady, settle: Settle, open: Open) {
   const get = prepareGet(db);
 
-  const isLeased = sql`message.lease_token is not null and message.lease_expires_at > now()`;
   // Rows never become ready in the past: receives do not scan what lies before their hint, and a label has a hint of
   // its own. So a message that changes its label comes after the others with that label.
   const changed = db.orm
@@ -57,7 +57,7 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle, open: O
         else message.visible_at
       end
     where message.queue_no = (select queue.no from ${queues} as queue where queue.id = ${value("queue_id")})
-      and message.id = ${value("id")} and not (${isLeased}) and message.expires_at > now()
+      and message.id = ${value("id")} and not ${is_held} and message.expires_at > now()
       and (
         select (message.ordering_seq is null or ${value("deliver_at")}::text is null or queue.allow_delayed_ordering)
           and (coalesce(${value("priority")}::int, 0) = 0 or queue.priority_enabled)
@@ -79,11 +79,11 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle, open: O
   const removed = db.orm.$with("removed", {}).as(sql`
     delete from ${messages} as message
     where message.queue_no = ${queue_no} and message.id = ${value("id")} and message.ordering_seq is null
-      and (not (${isLeased}) or message.lease_token = ${value("lease_token")}::text::bigint)
+      and (not ${is_held} or message.lease_token = ${value("lease_token")}::text::bigint)
     returning message.id`);
   const forgotten = db.orm.$with("forgotten", {}).as(sql`
     delete from ${archived_messages} as past
-    where past.queue_no = ${queue_no} and past.id = ${value("id")}
+    where past.queue_no = ${queue_no} and past.id = ${value("id")} and past.expires_at > now()
     returning past.id`);
   const gone = db.orm
     .$with("gone", { count: column<number>("count") })

@@ -1,5 +1,6 @@
 import { sql } from "drizzle-orm";
 import { archived_messages, messages } from "../../db/schema.ts";
+import { due_at, is_held } from "../heldRows.ts";
 import { DecryptionError } from "../masterKeys.ts";
 import { magic } from "../publish/sealing.ts";
 import { column, rfc3339 } from "../statement.ts";
@@ -60,17 +61,10 @@ export type SeenRow = {
   weight: number | null;
 };
 
-/** Of a message that waits behind another of its ordering key: when it could be delivered if it did not. */
-const due_at = sql`case
-  when message.visible_at < 'infinity' then message.visible_at
-  when message.lease_token is not null then message.lease_expires_at
-  else message.due_at
-end`;
-
 /** The state of a row of the table of messages. */
 export const live_state = sql`case
   when message.expires_at <= now() and coalesce(message.lease_expires_at <= now(), true) then 'expired'
-  when message.lease_token is not null and message.lease_expires_at > now() then 'leased'
+  when ${is_held} then 'leased'
   when ${due_at} <= now() then 'ready'
   when message.delivery_attempts = 0 then 'delayed'
   else 'backing_off'
@@ -85,13 +79,13 @@ export const live_rows = sql`
     message.events::text as events
   from ${messages} as message`;
 
-/** Archived ones. */
+/** Archived ones, for as long as they are kept: how long they are there besides is another matter. */
 export const past_rows = sql`
   select past.id, past.label, past.body, past.attributes::text as attributes, past.delivery_attempts, past.created_at,
     null::timestamptz as lease_expires_at, null::timestamptz as expires_at, past.dead::text as dead, past.last_error,
     past.outcome as state, null::timestamptz as visible_at, past.ordering_key, past.priority,
     null::text as fairness_key, null::int as weight, past.events::text as events
-  from ${archived_messages} as past`;
+  from (select * from ${archived_messages} as kept where kept.expires_at > now()) as past`;
 
 /** The columns of those rows. */
 export const shape = {

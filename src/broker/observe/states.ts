@@ -1,6 +1,7 @@
 import { type SQL, sql } from "drizzle-orm";
 import { ordering_keys } from "../../db/orderingSchema.ts";
 import { messages } from "../../db/schema.ts";
+import { due_at, is_held } from "../heldRows.ts";
 import { levels } from "../levels.ts";
 import { value } from "../statement.ts";
 
@@ -8,13 +9,6 @@ import { value } from "../statement.ts";
 const sample_pages = 4000;
 
 // How the states of messages are counted: parts of the statements of stats.ts.
-
-/** Of a message that waits behind another of its ordering key: when it could be delivered if it did not. */
-const due_at = sql`case
-  when message.visible_at < 'infinity' then message.visible_at
-  when message.lease_token is not null then message.lease_expires_at
-  else message.due_at
-end`;
 
 /** Leased, delayed and backing off, but for those that wait behind another of their ordering key. */
 export const hidden_rows = sql`
@@ -39,7 +33,7 @@ export const hidden_rows = sql`
       limit ${value("cap")}
     ) as message
     cross join lateral (
-      select coalesce(message.lease_token is not null and message.lease_expires_at > now(), false) as is_held
+      select ${is_held} as is_held
     ) as lease
     limit ${value("cap")}
   ) as seen`;
@@ -76,7 +70,7 @@ export const parked_rows = sql`
       limit ${value("cap")}
     ) as message
     cross join lateral (
-      select coalesce(message.lease_token is not null and message.lease_expires_at > now(), false) as is_held
+      select ${is_held} as is_held
     ) as lease
     limit ${value("cap")}
   ) as seen`;

@@ -1,6 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { messages, queues } from "../../db/schema.ts";
+import { is_held } from "../heldRows.ts";
 import { column, prepare, value } from "../statement.ts";
 import { is_unchanged } from "./fenced.ts";
 
@@ -29,7 +30,7 @@ export function prepareDeadLetter(db: Db): Prepared<Buried[]> {
       where message.queue_no = source.no and message.id = given.id and message.ordering_seq is null
         and case
           when given.lease_token is not null then message.lease_token = given.lease_token
-          when message.lease_token is not null and message.lease_expires_at > now() then false
+          when ${is_held} then false
           when ${value("reason")}::text = 'expired' then message.expires_at <= now()
           else message.delivery_attempts >= source.message_max_deliveries and message.expires_at > now()
         end

@@ -1,6 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { messages } from "../../db/schema.ts";
+import { is_held } from "../heldRows.ts";
 import { column, prepare, value } from "../statement.ts";
 import { fenced, is_unchanged } from "./fenced.ts";
 import { jitter_seed, notesDone } from "./nack.ts";
@@ -33,7 +34,7 @@ export function prepareExtend(db: Db): Prepared<ExtendRow[]> {
       // Late is fine with the token of the last delivery, unless the message has expired meanwhile.
       where: sql`and (message.slot_key is null or given.seconds = 0) and case   -- the others: extend_slots
         when given.lease_token is not null then message.expires_at > now() or message.lease_expires_at > now()
-        else queue.allow_tokenless_extend and message.lease_token is not null and message.lease_expires_at > now()
+        else queue.allow_tokenless_extend and ${is_held}
       end`,
     }),
   );

@@ -1,6 +1,7 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { messages, publish_batches, queues } from "../../db/schema.ts";
+import { is_held } from "../heldRows.ts";
 import { column, prepare, value } from "../statement.ts";
 import { fenced, is_unchanged } from "./fenced.ts";
 
@@ -37,7 +38,7 @@ export function prepareNack(db: Db): Prepared<Nacked[]> {
       columns: sql`queue.dead_queue_no, queue.retry_min_seconds, queue.retry_max_seconds, queue.retry_multiplier,
         queue.retry_jitter, found.delivery_attempts, ${is_dead} as is_dead`,
       where: sql`
-        and (message.expires_at > now() or message.lease_token is not null and message.lease_expires_at > now())`,
+        and (message.expires_at > now() or ${is_held})`,
     }),
   );
   // A message that nobody holds has not failed.
