@@ -81,9 +81,13 @@ export const settings = {
   PSQLQUEUE_LOG_LEVEL: oneOf(["debug", "info", "warn", "error"], "info", "least level that is logged"),
   PSQLQUEUE_SERVER_HOST: host("0.0.0.0", "address of the API"),
   PSQLQUEUE_SERVER_PORT: whole(0, 65535, 8000, "port of the API; 0: any free one"),
-  PSQLQUEUE_TLS_CERT: optionalText("path of the API's certificate, with its chain, in PEM; empty: no TLS"),
+  PSQLQUEUE_TLS_CERT: optionalText(
+    "path of the certificate of the API and of SQS clients' port, with its chain, in PEM; empty: no TLS",
+  ),
   PSQLQUEUE_TLS_KEY: optionalText("path of its key"),
-  PSQLQUEUE_TLS_CLIENT_CA: optionalText("path of an authority: only clients with a certificate of it are let in"),
+  PSQLQUEUE_TLS_CLIENT_CA: optionalText(
+    "path of an authority: only clients with a certificate of it are let in, at both ports; the metrics port has no TLS",
+  ),
   PSQLQUEUE_SERVER_READ_HEADER_TIMEOUT_SECONDS: whole(
     1,
     3600,

@@ -137,6 +137,51 @@ test("the server reads its files again when they change and at SIGHUP, and its h
   expect(await child.exited).toBe(0);
 }, 40_000);
 
+test("the port of SQS clients has the TLS of the main port, client certificates too; open metrics are told", async () => {
+  const directory = mkdtempSync(path.join(tmpdir(), "psqlqueue-tls-"));
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+  const [cert, key] = [path.join(directory, "cert.pem"), path.join(directory, "key.pem")];
+  copyFileSync(path.join(folder, "server.pem"), cert);
+  copyFileSync(path.join(folder, "server-key.pem"), key);
+  const child = startChild(["server"], {
+    env: {
+      PSQLQUEUE_TLS_CERT: cert,
+      PSQLQUEUE_TLS_KEY: key,
+      PSQLQUEUE_TLS_CLIENT_CA: path.join(folder, "authority.pem"),
+      PSQLQUEUE_DATA_DIR: path.join(directory, "data"),
+      PSQLQUEUE_SERVER_PORT: "0",
+      PSQLQUEUE_METRICS_PORT: "0",
+      PSQLQUEUE_SQS_PORT: "0",
+    },
+  });
+  const line = await child.waitFor("sqs server starting");
+  const port = Number(line["port"]);
+  expect(line["url"]).toBe(`https://localhost:${port}`);
+  await child.waitFor(
+    "the metrics port asks for no client certificate: whoever reaches this address may read the metrics",
+  );
+
+  // Neither without TLS nor without a certificate; with one, QueueUrls lead back to this port.
+  expect(await fetch(`http://127.0.0.1:${port}/?Action=ListQueues`).catch(() => "refused")).toBe("refused");
+  const before = await ask(port);
+  expect(before.statuses).toEqual([]);
+  const allowed = { tls: { ...others, rejectUnauthorized: false } };
+  const made = await fetch(`https://127.0.0.1:${port}/?Action=CreateQueue&QueueName=q`, allowed);
+  expect(await made.text()).toContain(`<QueueUrl>https://127.0.0.1:${port}/000000000000/q<`);
+
+  const { subject } = await ask(port, others);
+  copyFileSync(path.join(folder, "client.pem"), cert);
+  copyFileSync(path.join(folder, "client-key.pem"), key);
+  child.signal("SIGHUP");
+  await child.waitFor("certificates reloaded");
+  const after = await ask(port, others);
+  expect(after.statuses).toEqual([404]);
+  expect(after.subject).not.toBe(subject);
+  expect((await ask(port)).statuses).toEqual([]);
+  child.signal("SIGTERM");
+  expect(await child.exited).toBe(0);
+}, 40_000);
+
 test("a certificate without its key, of another key, or that is not there stops the start in words", async () => {
   const cases: [Record<string, string>, string][] = [
     [{ PSQLQUEUE_TLS_CERT: path.join(folder, "server.pem") }, "PSQLQUEUE_TLS_KEY"],

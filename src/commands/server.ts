@@ -94,13 +94,21 @@ async function sayGoodbye(lastRequestMs: () => number, idle_ms_max: number, ms_m
 const isLoopback = (address: string) => address === "::1" || address.startsWith("127.");
 
 /** Said at every start, so that nobody serves the world without knowing. */
-function warnOfOpenness(config: Config, log: Log, address: string): void {
-  if (config.PSQLQUEUE_AUTH === "on" || config.PSQLQUEUE_TLS_CLIENT_CA !== "" || isLoopback(address)) return;
-  log("warn", "no key is asked for: whoever reaches this address may do everything", {
-    host: config.PSQLQUEUE_SERVER_HOST,
-    remedy:
-      "set PSQLQUEUE_AUTH=on and PSQLQUEUE_ROOT_KEY, or PSQLQUEUE_SERVER_HOST=127.0.0.1, or keep others off by a firewall",
-  });
+function warnOfOpenness(config: Config, log: Log, addresses: Record<ListenerName, string>): void {
+  const has_client_ca = config.PSQLQUEUE_TLS_CLIENT_CA !== "";
+  if (config.PSQLQUEUE_AUTH !== "on" && !has_client_ca && !isLoopback(addresses.http)) {
+    log("warn", "no key is asked for: whoever reaches this address may do everything", {
+      host: config.PSQLQUEUE_SERVER_HOST,
+      remedy:
+        "set PSQLQUEUE_AUTH=on and PSQLQUEUE_ROOT_KEY, or PSQLQUEUE_SERVER_HOST=127.0.0.1, or keep others off by a firewall",
+    });
+  }
+  if (has_client_ca && config.PSQLQUEUE_METRICS_AUTH !== "on" && !isLoopback(addresses.metrics)) {
+    log("warn", "the metrics port asks for no client certificate: whoever reaches this address may read the metrics", {
+      host: config.PSQLQUEUE_METRICS_HOST,
+      remedy: "set PSQLQUEUE_METRICS_AUTH=on, or PSQLQUEUE_METRICS_HOST=127.0.0.1, or keep others off by a firewall",
+    });
+  }
 }
 
 async function checkVersion(store: Store, is_first: boolean): Promise<void> {
@@ -223,13 +231,14 @@ async function serve(
       rate_window_ms,
       handler_seconds_max: config.PSQLQUEUE_SERVER_HANDLER_TIMEOUT_SECONDS,
       is_shared: link !== undefined,
+      // Of the port of SQS clients too: it would be a way round the certificates that the other one asks for.
+      certificates,
     };
     const listener = await listen("http", config, () =>
       startListener({
         ...serving,
         hostname: addresses.http,
         port: ports.http ?? config.PSQLQUEUE_SERVER_PORT,
-        certificates,
         fetch: edges.main,
       }),
     );
@@ -241,13 +250,19 @@ async function serve(
         : await listen("sqs", config, () =>
             startListener({ ...serving, hostname: addresses.sqs, port: sqs_asked, fetch: sqs_fetch }),
           );
-    if (sqs_listener) say("info", "sqs server starting", { host, port: sqs_listener.port });
+    const urlAt = (port: number) => urlOf(host, port, certificates !== undefined);
+    if (sqs_listener) {
+      say("info", "sqs server starting", { host, port: sqs_listener.port, url: urlAt(sqs_listener.port) });
+    }
     const { port } = listener;
-    const url = urlOf(host, port, certificates !== undefined);
+    const url = urlAt(port);
     const pages = { ...(config.PSQLQUEUE_UI === "on" && { ui: `${url}/ui` }), docs: `${url}/v1/swagger/index.html` };
     say("info", "http server starting", { host, port, url, ...pages });
-    const endWatch = watchCertificates(config, log, listener.reload);
-    warnOfOpenness(config, say, addresses.http);
+    const endWatch = watchCertificates(config, log, async (renewed) => {
+      await listener.reload(renewed);
+      await sqs_listener?.reload(renewed);
+    });
+    warnOfOpenness(config, say, addresses);
 
     const jobs = [...jobsOf(broker), ...store.jobs(db)];
     const own = [...jobs.filter(({ is_shared }) => !is_shared), ...(keys ? [keysJob(broker, keys)] : [])];
