@@ -14,6 +14,7 @@ const plain = await openService();
 const createKeys = (asked: () => Service) =>
   createAuth({
     find: (id) => asked().broker.findKey(id),
+    findSigning: (id) => asked().broker.findSigningKey(id),
     hash: hashSecret,
     claim: (id, wanted) => asked().broker.claimRate(id, wanted),
     root_key,

@@ -2,7 +2,7 @@ import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import net from "node:net";
 import { healthFindings } from "../src/commands/findings.ts";
 import { killChildren, runChild } from "./child.ts";
-import { createMigratedDatabase, is_embedded, listen, serviceForFile } from "./harness.ts";
+import { createMigratedDatabase, is_embedded, listen, openService, serviceForFile } from "./harness.ts";
 import { freePort, sharedCluster } from "./postgres.ts";
 
 setDefaultTimeout(30_000);
@@ -93,6 +93,33 @@ test.if(!is_embedded)(
     expect(of("snapshots")).toMatchObject([{ state: "ok" }]);
     expect(of("bloat")).toMatchObject([{ state: "ok", what: expect.stringContaining("none") }]);
     for (const own of findings.filter(({ state }) => state !== "ok")) expect(own.remedy?.length).toBeGreaterThan(5);
+  },
+  20_000,
+);
+
+test.if(!is_embedded)(
+  "names API keys that sign requests and that the master keys of the settings do not decrypt",
+  async () => {
+    const database = await createMigratedDatabase();
+    const own = await openService({ url: database, master_keys: new Map([["2025", Buffer.alloc(32, 1)]]) });
+    const rest = { scopes: [{ actions: ["*"] }], namespace: null, expires_at: null, rate_limit: null };
+    const { id } = await own.broker.createKey({ name: "signs", sigv4: true, ...rest });
+    await own.broker.createKey({ name: "plain", sigv4: false, ...rest });
+    await own.broker.createKey({ name: "over", sigv4: true, ...rest, expires_at: "2001-01-01T00:00:00Z" });
+    await own.close();
+    const [before, now] = [1, 2].map((byte) => Buffer.alloc(32, byte).toString("base64"));
+    const check = async (PSQLQUEUE_MASTER_KEY: string) =>
+      (await doctor({ PSQLQUEUE_DATABASE_URL: database, PSQLQUEUE_MASTER_KEY })).of("signing keys");
+    expect(await check(`2026:${now}`)).toEqual([
+      {
+        check: "signing keys",
+        state: "warning",
+        what: `PSQLQUEUE_MASTER_KEY does not decrypt the secrets of ${id}: what they sign is refused`,
+        remedy: expect.stringContaining("add the master key"),
+      },
+    ]);
+    const well = { check: "signing keys", state: "ok", what: "none is without its master key" };
+    expect(await check(`2026:${now},2025:${before}`)).toEqual([well]);
   },
   20_000,
 );

@@ -14,6 +14,8 @@ import {
 import { decrypt, encrypt } from "../src/broker/masterKeys.ts";
 import { startServer } from "../src/commands/server.ts";
 import { readConfig } from "../src/config.ts";
+import { type Log, logObserver } from "../src/log.ts";
+import { addObserver } from "../src/observe.ts";
 import { emptyDirectory } from "./child.ts";
 import { createMigratedDatabase, is_embedded, openService, until } from "./harness.ts";
 
@@ -112,6 +114,64 @@ test("a key that is revoked signs nothing any more; a wrong secret and one that 
   clients.push(plain, wrong);
   expect(await outcome(plain.send(new ListQueuesCommand({})))).toBe("InvalidClientTokenId");
   expect(await outcome(wrong.send(new ListQueuesCommand({})))).toBe("SignatureDoesNotMatch");
+});
+
+test("a key whose master key is gone is a Bearer key still, signs nothing, and is named once", async () => {
+  const given = {
+    PSQLQUEUE_DATABASE_URL: is_embedded ? "" : await createMigratedDatabase(),
+    PSQLQUEUE_DATA_DIR: emptyDirectory(),
+    PSQLQUEUE_SERVER_HOST: "127.0.0.1",
+    PSQLQUEUE_SERVER_PORT: "0",
+    PSQLQUEUE_METRICS_HOST: "127.0.0.1",
+    PSQLQUEUE_METRICS_PORT: "0",
+    PSQLQUEUE_AUTH: "on",
+    PSQLQUEUE_ROOT_KEY: root_key,
+  };
+  const before = await startServer(readConfig({ ...given, PSQLQUEUE_MASTER_KEY: `2025:${master_key}` }), () => {});
+  const made = await fetch(`http://127.0.0.1:${before.port}/v1/keys`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${root_key}` },
+    body: JSON.stringify({ name: "old", scopes: [{ actions: ["peek"] }], sigv4: true }),
+  });
+  const { id, key } = (await made.json()) as { id: string; key: string };
+  await before.stop();
+
+  const logged: Record<string, unknown>[] = [];
+  const log: Log = (level, msg, details) => void (level === "info" || logged.push({ level, msg, ...details }));
+  const removeObserver = addObserver(logObserver(log, "warn"));
+  const rotated = `2026:${Buffer.alloc(32, 9).toString("base64")}`;
+  const after = await startServer(readConfig({ ...given, PSQLQUEUE_MASTER_KEY: rotated }), log);
+  const own = `http://127.0.0.1:${after.port}`;
+  const list = async (authorization: string) => {
+    const response = await fetch(`${own}/v1/queues`, { headers: { authorization } });
+    return [response.status, await response.text()];
+  };
+  const unknown = await list(`Bearer ${key.replace(id, "A".repeat(12))}`);
+  expect(unknown[0]).toBe(401);
+  const wrong = `${key.slice(0, -1)}${key.endsWith("a") ? "b" : "a"}`;
+  for (let i = 0; i < 3; i += 1) expect(await list(`Bearer ${wrong}`)).toEqual(unknown);
+  expect((await list(`Bearer ${key}`))[0]).toBe(200);
+  const credentials = { accessKeyId: id, secretAccessKey: key.split("_")[2] ?? "" };
+  const client = new SQSClient({ endpoint: own, region: "us-east-1", credentials, maxAttempts: 1 });
+  clients.push(client);
+  for (let i = 0; i < 3; i += 1) {
+    expect(await outcome(client.send(new ListQueuesCommand({})))).toBe("InvalidClientTokenId");
+  }
+  await after.stop();
+  removeObserver();
+  const remedy = expect.stringContaining("PSQLQUEUE_MASTER_KEY");
+  const effect = expect.stringContaining("refused");
+  expect(logged).toEqual([
+    { level: "warn", msg: "keys sign requests, and their secrets cannot be decrypted", keys: id, effect, remedy },
+    {
+      level: "warn",
+      msg: "a key signs requests, and its secret cannot be decrypted",
+      key_id: id,
+      reason: 'the master key "2025" is not in PSQLQUEUE_MASTER_KEY',
+      effect,
+      remedy,
+    },
+  ]);
 });
 
 test("without a master key there are none; with it the secret is stored encrypted", async () => {

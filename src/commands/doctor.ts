@@ -1,6 +1,7 @@
 import { access, constants, statfs } from "node:fs/promises";
 import path from "node:path";
 import { type Client, UnreachableError } from "../../client/src/client.ts";
+import { createKeys } from "../broker/manage/keys.ts";
 import { createTableHealth } from "../broker/observe/tableHealth.ts";
 import { type Config, findUnknown, readConfig } from "../config.ts";
 import { type Db, openPostgres } from "../db/db.ts";
@@ -11,7 +12,16 @@ import { readDotenv } from "../dotenv.ts";
 import { describeError } from "../log.ts";
 import { version } from "../version.ts";
 import type { Context, Runner } from "./context.ts";
-import { clockFinding, diagnosisFindings, type Finding, healthFindings, ok, problem, warning } from "./findings.ts";
+import {
+  clockFinding,
+  diagnosisFindings,
+  type Finding,
+  healthFindings,
+  ok,
+  problem,
+  signingKeysFinding,
+  warning,
+} from "./findings.ts";
 import { checkListeners, healthUrl } from "./listeners.ts";
 import { readServer } from "./store.ts";
 
@@ -104,10 +114,11 @@ async function checkListen(db: Db): Promise<Finding> {
 async function checkDatabase(config: Config): Promise<Finding[]> {
   const server = readServer(config);
   const statement_timeout_ms = config.PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS;
-  let is_newer = false;
+  let is_migrated = false;
   const findings: Finding[] = [];
   try {
-    is_newer = (await checkMigrated(server)).is_newer;
+    const { is_newer } = await checkMigrated(server);
+    is_migrated = true;
     const note = is_newer ? ", and by a newer version, which this one can live with" : "";
     findings.push(ok("database", `${server.shown} is reached, and migrated${note}`));
   } catch (error) {
@@ -129,6 +140,9 @@ async function checkDatabase(config: Config): Promise<Finding[]> {
     }
     findings.push(await checkListen(db));
     findings.push(...healthFindings(await createTableHealth(db).getTableHealth()));
+    if (is_migrated) {
+      findings.push(signingKeysFinding(await createKeys(db, config.PSQLQUEUE_MASTER_KEY).findClosedKeys()));
+    }
   } catch (error) {
     findings.push(problem("database", describeError(error), "look into PostgreSQL's log"));
   } finally {

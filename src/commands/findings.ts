@@ -111,3 +111,11 @@ export function healthFindings({ oldest_snapshot: held, tables }: TableHealth): 
   if (bloated.length === 0) found.push(ok("bloat", `none; all tables together ${Math.ceil(bytes / 1_048_576)} MB`));
   return found;
 }
+
+/** Keys that sign and whose secrets the master keys of these settings do not decrypt. */
+export function signingKeysFinding(closed_ids: string[]): Finding {
+  const check = "signing keys";
+  if (closed_ids.length === 0) return ok(check, "none is without its master key");
+  const what = `PSQLQUEUE_MASTER_KEY does not decrypt the secrets of ${closed_ids.join(", ")}: what they sign is refused`;
+  return warning(check, what, "add the master key that encrypted them, behind the others, or make these keys anew");
+}

@@ -40,3 +40,19 @@ export async function noteOddities(db: Db, broker: Broker, is_embedded: boolean)
     });
   }
 }
+
+/** Says at the start which keys cannot sign requests any more. Rejects with what its query rejects with. */
+export async function noteClosedKeys(broker: Broker): Promise<void> {
+  const ids = await broker.findClosedKeys();
+  if (ids.length === 0) return;
+  observe({
+    kind: "notice",
+    level: "WARN",
+    message: "keys sign requests, and their secrets cannot be decrypted",
+    details: {
+      keys: ids.join(", "),
+      effect: "what they sign is refused as if there were no such keys; as Bearer keys they work",
+      remedy: "give PSQLQUEUE_MASTER_KEY its old keys back, behind the first, or make these API keys anew",
+    },
+  });
+}

@@ -28,8 +28,6 @@ export type KnownKey = {
   /** Until it expires; null: never. */
   expires_in_ms: number | null;
   rate_limit: { count: number; per_seconds: number; burst: number } | null;
-  /** Of a key that signs: its secret, which must be known to check a signature. */
-  secret?: string | undefined;
 };
 
 /** A key that signs. `admit` is to be called once its signature was found right: it counts the request. */
@@ -115,6 +113,8 @@ export function createIdentity({
 export type AuthOptions = {
   /** Where keys are kept. Rejects when they cannot be asked for. */
   find(id: string): Promise<KnownKey | undefined>;
+  /** The same with its secret, which must be known to check a signature; undefined also for one that cannot sign. */
+  findSigning(id: string): Promise<(KnownKey & { secret: string }) | undefined>;
   hash(secret: string): string;
   /** Takes up to `wanted` of what the key may still ask for, over all servers. */
   claim(id: string, wanted: number): Promise<number>;
@@ -159,7 +159,7 @@ const unauthorized = () => new BrokerError("unauthorized", "a valid key is neede
 const isSame = (a: Buffer, b: Buffer): boolean => a.length === b.length && timingSafeEqual(a, b);
 
 /** Knows keys again. Safe to be asked concurrently. */
-export function createAuth({ find, hash, claim, root_key }: AuthOptions): Auth {
+export function createAuth({ find, findSigning, hash, claim, root_key }: AuthOptions): Auth {
   const cached = new Map<string, Cached>();
   const signers = new Map<string, { signer: Signer; until_ms: number }>();
   const used = new Set<string>();
@@ -248,8 +248,8 @@ export function createAuth({ find, hash, claim, root_key }: AuthOptions): Auth {
     async findSigner(id) {
       const kept = signers.get(id);
       if (kept !== undefined && kept.until_ms > performance.now()) return kept.signer;
-      const known = await find(id);
-      if (known?.secret === undefined || known.is_expired) return undefined;
+      const known = await findSigning(id);
+      if (known === undefined || known.is_expired) return undefined;
       const identity = createIdentity(known);
       const bucket = { tokens: 0, blocked_until_ms: 0, claiming: undefined };
       const until_ms = performance.now() + Math.min(cache_ms_max, known.expires_in_ms ?? cache_ms_max);

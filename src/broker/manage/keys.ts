@@ -2,8 +2,9 @@ import { asc, eq, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { api_keys } from "../../db/rightsSchema.ts";
 import { BrokerError } from "../../errors.ts";
-import { decrypt, encrypt, type MasterKeys } from "../masterKeys.ts";
+import { encrypt, type MasterKeys } from "../masterKeys.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
+import { createSigningKeys } from "./signingKeys.ts";
 
 /** Rights: what may be done, to which queues and topics. Without both lists: to all of them. */
 export type Scope = { actions: string[]; queues?: string[]; topics?: string[] };
@@ -28,8 +29,6 @@ export type StoredKey = NewKey & {
   secret_hash: string;
   is_expired: boolean;
   expires_in_ms: number | null;
-  /** Of a key that signs. */
-  secret?: string | undefined;
 };
 
 const channel = "psqlqueue_keys";
@@ -93,17 +92,6 @@ export function createKeys(db: Db, master_keys: MasterKeys) {
     .limit(value("limit"))
     .offset(value("offset"))
     .prepare("list_keys");
-  const find = orm
-    .select({
-      key: api_keys,
-      is_expired: sql<boolean>`coalesce(${api_keys.expires_at} <= now(), false)`.as("is_expired"),
-      expires_in_ms: sql<number | null>`(extract(epoch from ${api_keys.expires_at} - now()) * 1000)::float8`.as(
-        "expires_in_ms",
-      ),
-    })
-    .from(api_keys)
-    .where(eq(api_keys.id, value("id")))
-    .prepare("find_key");
   const remove = orm
     .delete(api_keys)
     .where(eq(api_keys.id, value("id")))
@@ -147,15 +135,6 @@ export function createKeys(db: Db, master_keys: MasterKeys) {
       for (const call of revoked) call(id);
     },
 
-    async findKey(id: string): Promise<StoredKey | undefined> {
-      const [row] = await db.run("find_key", () => find.execute({ id }), true);
-      if (row === undefined) return undefined;
-      const { is_expired, expires_in_ms, key } = row;
-      const { encrypted_secret: text, encryption_key_id: key_id } = key;
-      const secret = text === null || key_id === null ? undefined : decrypt(master_keys, { text, key_id });
-      return { ...present(key as Row), secret_hash: key.secret_hash, is_expired, expires_in_ms, secret };
-    },
-
     /** Calls `call` for each key that is revoked on this server. */
     onKeyRevoked(call: (id: string) => void): void {
       revoked.add(call);
@@ -165,7 +144,46 @@ export function createKeys(db: Db, master_keys: MasterKeys) {
     listenToKeys: (onKey: (id: string) => void, onListening: (is_listening: boolean) => void) =>
       db.listen(channel, onKey, onListening),
 
+    ...createKeyFinding(db, master_keys),
     ...createKeyUse(db),
+  };
+}
+
+/** Keys known again, by who sends them and by who signs with them. */
+function createKeyFinding(db: Db, master_keys: MasterKeys) {
+  const signing = createSigningKeys(db, master_keys);
+  const find = db.orm
+    .select({
+      key: api_keys,
+      is_expired: sql<boolean>`coalesce(${api_keys.expires_at} <= now(), false)`.as("is_expired"),
+      expires_in_ms: sql<number | null>`(extract(epoch from ${api_keys.expires_at} - now()) * 1000)::float8`.as(
+        "expires_in_ms",
+      ),
+    })
+    .from(api_keys)
+    .where(eq(api_keys.id, value("id")))
+    .prepare("find_key");
+
+  async function findRow(id: string) {
+    const [row] = await db.run("find_key", () => find.execute({ id }), true);
+    if (row === undefined) return undefined;
+    const { is_expired, expires_in_ms, key } = row;
+    const stored: StoredKey = { ...present(key), secret_hash: key.secret_hash, is_expired, expires_in_ms };
+    return { key, stored };
+  }
+
+  return {
+    /** The key as a Bearer key, for which no master key is needed. */
+    findKey: async (id: string): Promise<StoredKey | undefined> => (await findRow(id))?.stored,
+
+    /** The key with its secret, if it is one that signs, and its secret can be decrypted. */
+    async findSigningKey(id: string): Promise<(StoredKey & { secret: string }) | undefined> {
+      const found = await findRow(id);
+      const secret = found && signing.secretOf(found.key);
+      return found === undefined || secret === undefined ? undefined : { ...found.stored, secret };
+    },
+
+    findClosedKeys: signing.findClosedKeys,
   };
 }
 
