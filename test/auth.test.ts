@@ -292,6 +292,36 @@ test("a check of a key that was seen costs microseconds", async () => {
   expect((user + system) / rounds).toBeLessThan(4);
 });
 
+describe.each(["forget", "forgetAll"] as const)("a revocation, told by %s", (way) => {
+  test("counts also for what was read before it and arrives after it", async () => {
+    const id = "a".repeat(12);
+    const secret = "b".repeat(43);
+    const rights = { id, scopes: [{ actions: ["*"] }], namespace: null, rate_limit: null };
+    const key = { ...rights, secret_hash: hashSecret(secret), is_expired: false, expires_in_ms: null };
+    let stored: (typeof key & { secret: string }) | undefined;
+    let arrival = Promise.withResolvers<void>();
+    const find = async () => {
+      const read = stored;
+      await arrival.promise;
+      return read;
+    };
+    const late = createAuth({ find, findSigning: find, hash: hashSecret, claim: async () => 1, root_key });
+    const identify = async () => await late.identify(`Bearer pq_${id}_${secret}`);
+    // Who was let in while it was revoked is no fault; who comes later is.
+    for (const ask of [identify, () => late.findSigner(id)]) {
+      stored = { ...key, secret };
+      arrival = Promise.withResolvers();
+      const during = ask();
+      stored = undefined;
+      if (way === "forget") late.forget(id);
+      else late.forgetAll();
+      arrival.resolve();
+      await during;
+      expect(await ask().catch((error) => error.error)).toBeOneOf([undefined, "unauthorized"]);
+    }
+  });
+});
+
 test("patterns mean what they say", () => {
   const identity = createIdentity({
     id: "x",

@@ -164,8 +164,11 @@ export function createAuth({ find, findSigning, hash, claim, root_key }: AuthOpt
   const signers = new Map<string, { signer: Signer; until_ms: number }>();
   const used = new Set<string>();
   const root_bytes = Buffer.from(root_key);
+  /** Raised by every revocation. What was asked for before one, and is answered after it, is kept by nobody. */
+  let generation = 0;
 
-  function keep(id: string, entry: Cached): Cached {
+  function keep(id: string, entry: Cached, asked_in: number): Cached {
+    if (asked_in !== generation) return entry;
     cached.delete(id);
     if (cached.size >= cached_max) {
       const [oldest] = cached.keys();
@@ -176,19 +179,23 @@ export function createAuth({ find, findSigning, hash, claim, root_key }: AuthOpt
   }
 
   async function lookUp(id: string, secret: string, text: Buffer): Promise<Identity> {
+    const asked_in = generation;
+    const asked_ms = performance.now();
     const known = await find(id);
     // Compared also when there is no such key, so that the time does not tell.
     const is_right = isSame(Buffer.from(hash(secret)), Buffer.from(known?.secret_hash ?? hash("")));
     const bucket = cached.get(id)?.bucket ?? { tokens: 0, blocked_until_ms: 0, claiming: undefined };
     if (known === undefined || !is_right || known.is_expired) {
       // Not in the place of a right one: somebody who guesses must not make its owner slow.
-      if (!cached.has(id))
-        keep(id, { text, identity: undefined, until_ms: performance.now() + unknown_ms_max, limit: null, bucket });
+      if (!cached.has(id)) {
+        const until_ms = asked_ms + unknown_ms_max;
+        keep(id, { text, identity: undefined, until_ms, limit: null, bucket }, asked_in);
+      }
       throw unauthorized();
     }
-    const until_ms = performance.now() + Math.min(cache_ms_max, known.expires_in_ms ?? cache_ms_max);
-    const entry = keep(id, { text, identity: createIdentity(known), until_ms, limit: known.rate_limit, bucket });
-    return await admit(id, entry);
+    const until_ms = asked_ms + Math.min(cache_ms_max, known.expires_in_ms ?? cache_ms_max);
+    const entry = { text, identity: createIdentity(known), until_ms, limit: known.rate_limit, bucket };
+    return await admit(id, keep(id, entry, asked_in));
   }
 
   /** Counts a request against the key's rate limit. */
@@ -248,22 +255,27 @@ export function createAuth({ find, findSigning, hash, claim, root_key }: AuthOpt
     async findSigner(id) {
       const kept = signers.get(id);
       if (kept !== undefined && kept.until_ms > performance.now()) return kept.signer;
+      const asked_in = generation;
+      const asked_ms = performance.now();
       const known = await findSigning(id);
       if (known === undefined || known.is_expired) return undefined;
       const identity = createIdentity(known);
       const bucket = { tokens: 0, blocked_until_ms: 0, claiming: undefined };
-      const until_ms = performance.now() + Math.min(cache_ms_max, known.expires_in_ms ?? cache_ms_max);
+      const until_ms = asked_ms + Math.min(cache_ms_max, known.expires_in_ms ?? cache_ms_max);
       const entry: Cached = { text: Buffer.alloc(0), identity, until_ms, limit: known.rate_limit, bucket };
       const signer = { secret: known.secret, identity, admit: () => admit(id, entry) };
+      if (asked_in !== generation) return signer;
       if (signers.size >= cached_max) signers.clear();
       signers.set(id, { signer, until_ms });
       return signer;
     },
     forget(id) {
+      generation += 1;
       cached.delete(id);
       signers.delete(id);
     },
     forgetAll() {
+      generation += 1;
       cached.clear();
       signers.clear();
     },
