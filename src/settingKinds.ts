@@ -171,7 +171,8 @@ export const proxies: Setting<BlockList> = {
 export const origins: Setting<string[]> = {
   default: "",
   allowed: "origins such as https://app.example.com separated by commas, or *",
-  meaning: "origins whose pages may call the API; empty: none",
+  meaning:
+    "origins whose pages may call the API, and names by which browsers may ask without TLS and keys; empty: none",
   read: (given) => {
     const list = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));
     const isOrigin = (item: string) => item === "*" || (URL.canParse(item) && new URL(item).origin === item);

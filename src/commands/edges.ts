@@ -6,6 +6,7 @@ import { refusal } from "../http/output.ts";
 import { createRecent } from "../sqs/recent.ts";
 import { createSqs, isSqs } from "../sqs/sqs.ts";
 import type { Auth } from "../web/auth.ts";
+import { ownNames } from "./listeners.ts";
 import type { Told } from "./workerMessages.ts";
 
 type Fetch = (request: Request) => Promise<Response>;
@@ -44,6 +45,7 @@ export function createEdges(
   const sqs = createSqs(broker, {
     body_bytes_max: config.PSQLQUEUE_MAX_BODY_BYTES,
     cors_origins: config.PSQLQUEUE_CORS_ORIGINS,
+    own_names: ownNames(config),
     isStopping,
     place: {
       account_id: config.PSQLQUEUE_SQS_ACCOUNT_ID,

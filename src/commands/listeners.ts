@@ -125,6 +125,13 @@ export async function checkListeners(config: Config): Promise<Record<ListenerNam
   return { metrics: await check("metrics"), http: await check("http"), sqs: await check("sqs") };
 }
 
+/** The names that this server goes by, as far as its settings and its machine tell. */
+export function ownNames(config: Config): string[] {
+  const public_url = config.PSQLQUEUE_SQS_PUBLIC_URL;
+  const public_names = public_url === "" ? [] : [new URL(public_url).host];
+  return [os.hostname(), config.PSQLQUEUE_SERVER_HOST, ...public_names];
+}
+
 /** Where a browser on this machine finds a server that listens on `host`. */
 export function urlOf(host: string, port: number, has_tls = false): string {
   return `http${has_tls ? "s" : ""}://${isWildcard(host) ? "localhost" : canonical(host)}:${port}`;

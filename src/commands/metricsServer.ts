@@ -3,8 +3,10 @@ import { BrokerError } from "../errors.ts";
 import { refusal, refusalOf } from "../http/output.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Auth } from "../web/auth.ts";
+import { createOriginRule } from "../web/origin.ts";
 import { nativeResponse } from "../web/textResponse.ts";
 import type { Link } from "./link.ts";
+import { ownNames } from "./listeners.ts";
 
 type MetricsServerOptions = {
   hostname: string;
@@ -16,7 +18,7 @@ type MetricsServerOptions = {
 };
 
 /** The metrics say of every queue how it is doing. */
-async function refuseScrape(keys: Auth | undefined, request: Request): Promise<Response | undefined> {
+async function refuseUnknown(keys: Auth | undefined, request: Request): Promise<Response | undefined> {
   try {
     const identity = await keys?.identify(request.headers.get("authorization"));
     return identity?.mayAll("peek") ? undefined : refusal(new BrokerError("forbidden"));
@@ -30,12 +32,22 @@ export function serveMetrics(
   config: Config,
   { hostname, port, metrics, keys, link }: MetricsServerOptions,
 ): ReturnType<typeof Bun.serve> {
+  const is_open = config.PSQLQUEUE_METRICS_AUTH !== "on";
+  const origin = createOriginRule({ origins: config.PSQLQUEUE_CORS_ORIGINS, is_open, own_names: ownNames(config) });
+
+  /** Why nobody is told the metrics; undefined: they are. */
+  async function refuseScrape(request: Request): Promise<Response | undefined> {
+    if (!is_open) return await refuseUnknown(keys, request);
+    const why = origin.problemOfReading(request);
+    return why === undefined ? undefined : refusal(new BrokerError("forbidden", why));
+  }
+
   return Bun.serve({
     hostname,
     port,
     reusePort: link !== undefined,
     async fetch(request) {
-      const refused = config.PSQLQUEUE_METRICS_AUTH === "on" ? await refuseScrape(keys, request) : undefined;
+      const refused = await refuseScrape(request);
       if (refused !== undefined) return nativeResponse(refused);
       const others = link === undefined ? [] : await link.collect(await metrics.collect());
       return new Response(await metrics.scrape(others), {

@@ -21,7 +21,7 @@ import { readCertificates, watchCertificates } from "./certificates.ts";
 import { first_ms, startDuties } from "./duties.ts";
 import { createEdges } from "./edges.ts";
 import { createHearing, relayTo } from "./hearing.ts";
-import { checkListeners, type ListenerName, listen, portOf, urlOf } from "./listeners.ts";
+import { checkListeners, type ListenerName, listen, ownNames, portOf, urlOf } from "./listeners.ts";
 import { serveMetrics } from "./metricsServer.ts";
 import { noteClosedKeys, noteOddities } from "./oddities.ts";
 import { type Part, wholeServer } from "./part.ts";
@@ -179,6 +179,7 @@ async function serve(
   const app = createApp(broker, {
     body_bytes_max: config.PSQLQUEUE_MAX_BODY_BYTES,
     cors_origins: config.PSQLQUEUE_CORS_ORIGINS,
+    own_names: ownNames(config),
     receive_limit_max: config.PSQLQUEUE_QUEUE_MAX_NUMBER_OF_MESSAGES,
     wait_seconds_max: config.PSQLQUEUE_MAX_WAIT_SECONDS,
     isStopping: () => is_stopping,

@@ -79,6 +79,7 @@ export function createApp(broker: Broker, options: AppOptions) {
     start: createStart(options),
     failure: (error, request) => renderError(error, request, "authentication"),
     needs,
+    is_open: options.auth === undefined,
   });
   const app = new Elysia({
     normalize: false,

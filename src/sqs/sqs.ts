@@ -266,6 +266,7 @@ export function createSqs(broker: Broker, options: SqsOptions) {
     // Who asks is told by signatures, which each action checks.
     failure: (error, request) => refuse(request, toSqsError(error, "sqs", requestId(request))),
     needs: {},
+    is_open: options.signatures === undefined,
   });
   const hooks = { detail: has_effect };
   gateway.open({

@@ -12,6 +12,8 @@ export type GatewayOptions = {
   body_bytes_max: number;
   /** Origins whose pages may call; `*` allows all. */
   cors_origins: string[];
+  /** Names of this server, by which browsers may ask it; those of its own network need not be named. */
+  own_names?: string[];
   /** Keys are asked for. `open`: names of what needs none. */
   auth?: { keys: Auth; open: string[] } | undefined;
 };
@@ -24,13 +26,18 @@ export type Edge = {
   /** How what was thrown is answered. */
   failure(error: unknown, request: Request): Response;
   needs: Needs;
+  /** Does who reaches it need neither key nor signature? */
+  is_open: boolean;
 };
 
 type Served = { routes: { method: string; path: string; hooks?: unknown }[] };
 
-type Route = { path: string; methods: Set<string>; is_page: boolean };
+type Route = { path: string; methods: Set<string>; is_page: boolean; reads_messages: boolean };
 type Marked = Request & { request_id?: string };
 type Fetch = (request: Request) => Promise<Response>;
+
+/** Whatever is below it tells of messages. */
+const messages_path = /\/messages(?:\/|$)/;
 
 /** A GET that changes something: HEAD, which nobody expects to, is no method of its path. */
 export const has_effect = { "x-has-effect": true };
@@ -95,8 +102,8 @@ function decodeSegment(segment: string): string {
  * key 401, a key that does not allow it 403, announced size 413, in this order; then request id, CORS headers, access
  * log and metrics.
  */
-export function createGateway(options: GatewayOptions, { refusal, start, failure, needs }: Edge) {
-  const origin = createOriginRule(options.cors_origins);
+export function createGateway(options: GatewayOptions, { refusal, start, failure, needs, is_open }: Edge) {
+  const origin = createOriginRule({ origins: options.cors_origins, is_open, own_names: options.own_names ?? [] });
   const router = new Memoirist<Route>();
   const routes = new Map<string, Route>();
 
@@ -109,11 +116,11 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
       const allow = [...route.methods].join(", ");
       return answer ?? refusal(new BrokerError("method_not_allowed"), { allow }, request);
     }
-    if (!route.is_page && origin.isForeign(request)) {
-      const why = "a page of another site asks; PSQLQUEUE_CORS_ORIGINS can allow its origin";
-      return refusal(new BrokerError("forbidden", why), {}, request);
-    }
-    return undefined;
+    if (route.is_page) return undefined;
+    // Where a GET has an effect there is no HEAD.
+    const has_effect = (request.method !== "GET" && request.method !== "HEAD") || !route.methods.has("HEAD");
+    const why = origin.problemOf(request, { has_effect, reads_messages: route.reads_messages });
+    return why === undefined ? undefined : refusal(new BrokerError("forbidden", why), {}, request);
   }
 
   function refuseSize(request: Request): Response | undefined {
@@ -197,7 +204,8 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
         if (known !== undefined) for (const method of methodsOf(own)) known.methods.add(method);
         else {
           const is_page = (own.hooks as Hooks)?.detail?.["x-is-page"] === true;
-          const route = { path, methods: new Set(methodsOf(own)), is_page };
+          const reads_messages = messages_path.test(path);
+          const route = { path, methods: new Set(methodsOf(own)), is_page, reads_messages };
           routes.set(path, route);
           router.add("ANY", path, route);
           router.add("ANY", `${path}/`, route);

@@ -1,29 +1,98 @@
+import { isIP } from "node:net";
+import { isEncrypted } from "./request.ts";
+
+// Which requests of browsers are served. A program sends none of the headers that are looked at here, and passes.
+
 /** Seconds for which a browser remembers a preflight. */
 const preflight_seconds = 600;
 
-/** `http://host:port` of an origin against the Host header; a default port counts as left out. */
-function isOwnOrigin(origin: string, request: Request): boolean {
-  const host = request.headers.get("host");
-  if (host === null || !URL.canParse(origin)) return false;
-  const url = new URL(origin);
+const foreign = "a page of another site asks; PSQLQUEUE_CORS_ORIGINS can allow its origin";
+const unknown_name =
+  "a browser asks by a public name, without TLS, and no keys are asked for: any page could do that (DNS rebinding); use " +
+  "localhost, an IP address or a name without a dot, or allow it: PSQLQUEUE_CORS_ORIGINS=http://name:port of this server";
+const unknown_page =
+  "a browser asks, and does not say for which page: it may be an image of any; programs may, and a browser may over TLS, " +
+  "at localhost, and from the page at /docs";
+
+/** Names below these are of one machine or one network: nobody has a page there for all the world to open. */
+const local_names = /(?:^|\.)(?:localhost|local|internal|home\.arpa)$/;
+
+type Headers = { get(name: string): string | null; has(name: string): boolean };
+
+export type OriginRules = {
+  /** Those of other pages that may call; `*` allows all. */
+  origins: string[];
+  /** Does who reaches this server need no key? */
+  is_open: boolean;
+  /** Names of this server, beside those that every server may have. */
+  own_names: string[];
+};
+
+/** What a route does, as far as it matters who makes a browser ask. */
+export type Sensitivity = { has_effect: boolean; reads_messages: boolean };
+
+/** `http://host:port` of an address against the Host header; a default port counts as left out. */
+function isOwn(address: string, headers: Headers): boolean {
+  const host = headers.get("host");
+  if (host === null || !URL.canParse(address)) return false;
+  const url = new URL(address);
   const default_port = url.protocol === "https:" ? ":443" : ":80";
   const bare = (text: string) =>
     (text.endsWith(default_port) ? text.slice(0, -default_port.length) : text).toLowerCase();
   return bare(url.host) === bare(host);
 }
 
-/** Which pages of other sites may call. `origins`: theirs; `*` allows all. */
-export function createOriginRule(origins: string[]) {
+/**
+ * Is it a browser that asks without TLS? Then it tells neither origin nor site of a GET. No page can leave languages
+ * out, nor ask for `br`, which browsers do over TLS only. Node.js sends languages and a mode, Deno languages and `br`.
+ */
+const isPlainBrowser = (headers: Headers): boolean =>
+  headers.has("accept-language") &&
+  !headers.has("sec-fetch-mode") &&
+  !(headers.get("accept-encoding") ?? "").includes("br");
+
+const nameOf = (host: string): string => host.toLowerCase().replace(/:\d*$/, "").replace(/\.$/, "");
+
+/** Which requests of browsers may pass. */
+export function createOriginRule({ origins, is_open, own_names }: OriginRules) {
   const allows = (origin: string) => origins.includes("*") || origins.includes(origin);
+  const allowed_names = origins.filter((origin) => URL.canParse(origin)).map((origin) => new URL(origin).host);
+  const names = new Set([...own_names, ...allowed_names].map(nameOf));
+
+  /** Is it a name that no page of the internet can have, or one of this server? */
+  function isKnownName(host: string | null): boolean {
+    if (host === null || origins.includes("*")) return true;
+    const name = nameOf(host);
+    return !name.includes(".") || name.startsWith("[") || isIP(name) !== 0 || local_names.test(name) || names.has(name);
+  }
 
   /**
-   * Is it a page of another site that asks, and one that nobody allowed? Any content type is JSON here, and GET leases.
+   * A page may lead its own name to this server's address once it is loaded, and is then of the same origin. Over TLS
+   * it cannot: the certificate would be of another name. `Sec-Fetch-Site` is sent over TLS and to localhost only.
    */
-  function isForeign(request: Request): boolean {
-    const origin = request.headers.get("origin");
-    if (origin !== null && allows(origin)) return false;
-    if (request.headers.get("sec-fetch-site") === "cross-site") return true;
-    return origin !== null && !isOwnOrigin(origin, request);
+  function isRebound({ headers }: Request): boolean {
+    const origin = headers.get("origin");
+    const is_plain =
+      origin === null ? !headers.has("sec-fetch-site") && isPlainBrowser(headers) : !origin.startsWith("https:");
+    return is_plain && !isKnownName(headers.get("host"));
+  }
+
+  /** Why the request is refused for who made the browser send it; undefined: it is not. */
+  function problemOf(request: Request, { has_effect, reads_messages }: Sensitivity): string | undefined {
+    const { headers } = request;
+    const origin = headers.get("origin");
+    const site = headers.get("sec-fetch-site");
+    const is_silent = origin === null && site === null;
+    if (is_silent ? !isPlainBrowser(headers) : origin !== null && allows(origin)) return undefined;
+    // Any content type is JSON here, and GET leases.
+    if (site === "cross-site" || (origin !== null && !isOwn(origin, headers))) return foreign;
+    // An image or a script, of another port or a neighbouring name.
+    if (site === "same-site" && origin === null && (has_effect || reads_messages)) return foreign;
+    if (!is_open || isEncrypted(request)) return undefined;
+    if (isRebound(request)) return unknown_name;
+    if (!has_effect || !is_silent) return undefined;
+    // To an address in a network a browser does not say whose image it fetches.
+    return isOwn(headers.get("referer") ?? "", headers) ? undefined : unknown_page;
   }
 
   function preflight(request: Request, methods: string[]): Response | undefined {
@@ -38,7 +107,9 @@ export function createOriginRule(origins: string[]) {
   }
 
   return {
-    isForeign,
+    problemOf,
+    /** Why a request is refused that only reads what pages of other sites cannot; undefined: it is not. */
+    problemOfReading: (request: Request) => (is_open && isRebound(request) ? unknown_name : undefined),
     /** The answer to a preflight; undefined when it is none, or of an origin that may not call. */
     preflight,
     /** Lets the page read the answer. */
