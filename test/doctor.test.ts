@@ -1,5 +1,7 @@
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import net from "node:net";
+import path from "node:path";
 import { healthFindings } from "../src/commands/findings.ts";
 import { killChildren, runChild } from "./child.ts";
 import { createMigratedDatabase, is_embedded, listen, openService, serviceForFile } from "./harness.ts";
@@ -75,6 +77,29 @@ test("names what cannot work, with what to do, and ends with 1", async () => {
   const served = await doctor({ PSQLQUEUE_SERVER_PORT: String(listener.port) });
   expect(served.of("ports")).toMatchObject([
     { state: "ok", what: `a server of these settings answers on ${listener.port}` },
+  ]);
+}, 20_000);
+
+test("knows a server with TLS again, and says what is wrong with certificates", async () => {
+  const fileOf = (name: string) => path.join(import.meta.dir, "certificates", name);
+  const [cert, key] = [fileOf("client.pem"), fileOf("client-key.pem")];
+  const read = (name: string) => readFileSync(name, "utf8");
+  const client_ca = read(fileOf("authority.pem"));
+  const secured = await listen(service.app, { certificates: { cert: read(cert), key: read(key), client_ca } });
+  const settings = { PSQLQUEUE_TLS_CERT: cert, PSQLQUEUE_TLS_KEY: key };
+  const own = await doctor({ ...settings, PSQLQUEUE_SERVER_PORT: String(secured.port) });
+  expect(own.of("ports")).toEqual([
+    { check: "ports", state: "ok", what: `a server of these settings answers on ${secured.port}` },
+  ]);
+  await secured.stop(true);
+  const without = await doctor({ ...settings, PSQLQUEUE_TLS_CERT: "/nowhere.pem" });
+  expect(without.of("certificates")).toEqual([
+    {
+      check: "certificates",
+      state: "problem",
+      what: expect.stringContaining('PSQLQUEUE_TLS_CERT="/nowhere.pem" cannot be read'),
+      remedy: "correct it, then look again",
+    },
   ]);
 }, 20_000);
 

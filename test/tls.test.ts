@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import tls from "node:tls";
 import { runChild, startChild } from "./child.ts";
-import { createQueue, listen, serviceForFile, until } from "./harness.ts";
+import { createMigratedDatabase, createQueue, is_embedded, listen, serviceForFile, until } from "./harness.ts";
 
 setDefaultTimeout(30_000);
 
@@ -181,6 +181,35 @@ test("the port of SQS clients has the TLS of the main port, client certificates 
   child.signal("SIGTERM");
   expect(await child.exited).toBe(0);
 }, 40_000);
+
+test.if(!is_embedded)(
+  "both ports have TLS at every one of several processes",
+  async () => {
+    const child = startChild(["server"], {
+      env: {
+        PSQLQUEUE_DATABASE_URL: await createMigratedDatabase(),
+        PSQLQUEUE_WORKERS: "2",
+        PSQLQUEUE_TLS_CERT: path.join(folder, "server.pem"),
+        PSQLQUEUE_TLS_KEY: path.join(folder, "server-key.pem"),
+        PSQLQUEUE_TLS_CLIENT_CA: path.join(folder, "authority.pem"),
+        PSQLQUEUE_SERVER_PORT: "0",
+        PSQLQUEUE_METRICS_PORT: "0",
+        PSQLQUEUE_SQS_PORT: "0",
+      },
+    });
+    const port = Number((await child.waitFor("http server starting"))["port"]);
+    const sqs_port = Number((await child.waitFor("sqs server starting"))["port"]);
+    // The system spreads connections over both.
+    for (let i = 0; i < 10; i += 1) {
+      expect([(await ask(port)).statuses, (await ask(sqs_port)).statuses]).toEqual([[], []]);
+      expect([(await ask(port, others)).statuses, (await ask(sqs_port, others)).statuses]).toEqual([[200], [404]]);
+    }
+    expect(await fetch(`http://127.0.0.1:${sqs_port}/?Action=ListQueues`).catch(() => "refused")).toBe("refused");
+    child.signal("SIGTERM");
+    expect(await child.exited).toBe(0);
+  },
+  40_000,
+);
 
 test("a certificate without its key, of another key, or that is not there stops the start in words", async () => {
   const cases: [Record<string, string>, string][] = [

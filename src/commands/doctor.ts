@@ -11,6 +11,8 @@ import { checkSession } from "../db/session.ts";
 import { readDotenv } from "../dotenv.ts";
 import { describeError } from "../log.ts";
 import { version } from "../version.ts";
+import type { Certificates } from "../web/port.ts";
+import { readCertificates } from "./certificates.ts";
 import type { Context, Runner } from "./context.ts";
 import {
   clockFinding,
@@ -52,16 +54,24 @@ function readSettings(): { config: Config | undefined; findings: Finding[] } {
   }
 }
 
-const answers = (url: string) =>
-  fetch(url, { signal: AbortSignal.timeout(2000) }).then(
+const answers = (config: Config, certificates: Certificates | undefined) => {
+  const tls = { ...certificates, rejectUnauthorized: false };
+  return fetch(healthUrl(config), { signal: AbortSignal.timeout(2000), tls }).then(
     (response) => response.ok,
     () => false,
   );
+};
 
 async function checkPorts(config: Config): Promise<Finding> {
   const { PSQLQUEUE_SERVER_PORT: port, PSQLQUEUE_METRICS_PORT: metrics_port } = config;
   const ports = `${port} and ${metrics_port}`;
-  if (await answers(healthUrl(config))) return ok("ports", `a server of these settings answers on ${port}`);
+  let certificates: Certificates | undefined;
+  try {
+    certificates = readCertificates(config);
+  } catch (error) {
+    return problem("certificates", (error as Error).message, "correct it, then look again");
+  }
+  if (await answers(config, certificates)) return ok("ports", `a server of these settings answers on ${port}`);
   try {
     await checkListeners(config);
     return ok("ports", `${ports} are free`);
