@@ -4,7 +4,8 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { hashSecret } from "../src/broker/manage/keys.ts";
 import { needs } from "../src/http/actions.ts";
 import { type AuditObservation, addObserver } from "../src/observe.ts";
-import { type Action, createAuth, createIdentity } from "../src/web/auth.ts";
+import { type Action, createIdentity } from "../src/web/identity.ts";
+import { createAuth } from "../src/web/keyCache.ts";
 import { openService, type Service, uniqueId, until } from "./harness.ts";
 
 setDefaultTimeout(30_000);

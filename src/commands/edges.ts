@@ -5,7 +5,7 @@ import type { App } from "../http/app.ts";
 import { refusal } from "../http/output.ts";
 import { createRecent } from "../sqs/recent.ts";
 import { createSqs, isSqs } from "../sqs/sqs.ts";
-import type { Auth } from "../web/auth.ts";
+import type { Auth } from "../web/keyCache.ts";
 import { ownNames } from "./listeners.ts";
 import type { Told } from "./workerMessages.ts";
 

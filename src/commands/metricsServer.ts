@@ -2,7 +2,7 @@ import type { Config } from "../config.ts";
 import { BrokerError } from "../errors.ts";
 import { refusal, refusalOf } from "../http/output.ts";
 import type { Metrics } from "../metrics.ts";
-import type { Auth } from "../web/auth.ts";
+import type { Auth } from "../web/keyCache.ts";
 import { createOriginRule } from "../web/origin.ts";
 import { nativeResponse } from "../web/textResponse.ts";
 import type { Link } from "./link.ts";

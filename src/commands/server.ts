@@ -14,7 +14,7 @@ import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics.ts";
 import { addObserver, observe } from "../observe.ts";
 import { version } from "../version.ts";
-import { createAuth } from "../web/auth.ts";
+import { createAuth } from "../web/keyCache.ts";
 import { startListener } from "../web/listener.ts";
 import type { Certificates } from "../web/port.ts";
 import { readCertificates, watchCertificates } from "./certificates.ts";

@@ -1,4 +1,4 @@
-import type { Action, Need, Needs } from "../web/auth.ts";
+import type { Action, Need, Needs } from "../web/identity.ts";
 
 const need = (action: Action, on: Need["on"]): Need => ({ action, on });
 

@@ -2,7 +2,7 @@ import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import { BrokerError } from "../errors.ts";
-import { identityOf } from "../web/auth.ts";
+import { identityOf } from "../web/identity.ts";
 import { readsBody, readsQuery } from "./input.ts";
 import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";

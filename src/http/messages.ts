@@ -3,7 +3,7 @@ import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import { states } from "../broker/manage/seen.ts";
 import type { Clock } from "../broker/publish/clock.ts";
-import { identityOf } from "../web/auth.ts";
+import { identityOf } from "../web/identity.ts";
 import { filterOf, type PeekState, peek_filter } from "./filter.ts";
 import { readsBody, readsQuery } from "./input.ts";
 import { documents, json, noContent } from "./output.ts";

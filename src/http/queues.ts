@@ -9,7 +9,7 @@ import {
   type RetryPolicy as QueuePolicy,
   type RateLimit as QueueRate,
 } from "../broker/settings.ts";
-import { assertMay, visibleTo } from "../web/auth.ts";
+import { assertMay, visibleTo } from "../web/identity.ts";
 import { readsBody, readsOptionalBody, readsQuery } from "./input.ts";
 import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";

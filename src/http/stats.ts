@@ -1,7 +1,7 @@
 import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import { identityOf, visibleTo } from "../web/auth.ts";
+import { identityOf, visibleTo } from "../web/identity.ts";
 import { readsQuery } from "./input.ts";
 import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, page } from "./output.ts";

@@ -3,7 +3,7 @@ import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import type { RedriveOptions } from "../broker/manage/redrive.ts";
 import { BrokerError } from "../errors.ts";
-import { type Action, assertMay, findAllowed, identityOf, visibleTo } from "../web/auth.ts";
+import { type Action, assertMay, findAllowed, identityOf, visibleTo } from "../web/identity.ts";
 import { filter_members, filterOf } from "./filter.ts";
 import { readsOptionalBody, readsQuery } from "./input.ts";
 import { ListQuery, list_limit, pageOf } from "./lists.ts";

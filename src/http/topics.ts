@@ -1,7 +1,7 @@
 import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
-import { assertMay, visibleTo } from "../web/auth.ts";
+import { assertMay, visibleTo } from "../web/identity.ts";
 import { readsBody, readsQuery } from "./input.ts";
 import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";

@@ -1,5 +1,5 @@
 import type { Broker } from "../broker/broker.ts";
-import type { Identity, Action as Right } from "../web/auth.ts";
+import type { Identity, Action as Right } from "../web/identity.ts";
 import { SqsError } from "./errors.ts";
 import { nameOfArn, nameOfUrl } from "./names.ts";
 import type { Action } from "./shapes.ts";

@@ -1,5 +1,5 @@
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
-import type { Identity } from "../web/auth.ts";
+import type { Identity } from "../web/identity.ts";
 import { SqsError, type SqsErrorName } from "./errors.ts";
 
 // AWS Signature Version 4: in the Authorization header, or in the query of a presigned URL.

@@ -1,8 +1,9 @@
 import Memoirist from "memoirist";
 import { BrokerError } from "../errors.ts";
 import { observe } from "../observe.ts";
-import { type Auth, identityOf, meets, type Needs, setIdentity } from "./auth.ts";
 import { limitBody } from "./body.ts";
+import { identityOf, meets, type Needs, setIdentity } from "./identity.ts";
+import type { Auth } from "./keyCache.ts";
 import { createOriginRule } from "./origin.ts";
 import { addressOf, cutStatus, problemOf, withTarget } from "./request.ts";
 

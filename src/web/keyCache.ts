@@ -1,29 +1,12 @@
 import { timingSafeEqual } from "node:crypto";
 import { BrokerError } from "../errors.ts";
+import { createIdentity, type Identity, type Rights, root } from "./identity.ts";
 
-// Who asks, and what it may do. Every edge that speaks HTTP asks here.
-
-/** What a route does to what it names. */
-export type Action = "publish" | "consume" | "peek" | "manage";
-/**
- * What a route needs of a key. `on`: the queue or topic that its path names; `any`: some right of the kind; `all`: the
- * right to everything; `route`: what it names is in its body, or must be looked up, and the route checks it.
- */
-export type Need = { action: Action; on: "queue" | "topic" | "any" | "all" | "route" };
-/** By method and path. A name is of something that may be open to all; where it is not, any key will do. */
-export type Needs = Record<string, Need | string>;
-
-/** What a right is for. */
-export type Resource = "queue" | "topic";
-
-export type Grant = { actions: readonly string[]; queues?: readonly string[]; topics?: readonly string[] };
+// Whose key a request has. Keys are kept for a while, so that most requests are known without the database.
 
 /** A key as its store knows it. */
-export type KnownKey = {
-  id: string;
+export type KnownKey = Rights & {
   secret_hash: string;
-  scopes: readonly Grant[];
-  namespace: string | null;
   is_expired: boolean;
   /** Until it expires; null: never. */
   expires_in_ms: number | null;
@@ -32,83 +15,6 @@ export type KnownKey = {
 
 /** A key that signs. `admit` is to be called once its signature was found right: it counts the request. */
 export type Signer = { secret: string; identity: Identity; admit(): Identity | Promise<Identity> };
-
-/** What a list may show: ids with this beginning that fit one of these regular expressions of PostgreSQL. */
-export type Visible = { prefix: string; patterns: string[] };
-
-/** Somebody whose key was known. */
-export type Identity = {
-  key_id: string;
-  /** May it do this, to this queue or topic? Without one: to any at all. */
-  may(action: Action, resource?: Resource, id?: string): boolean;
-  /** May it do this to every queue and topic there is, and may be? */
-  mayAll(action: Action): boolean;
-  visible(action: Action, resource: Resource): Visible;
-};
-
-const everything: Visible = { prefix: "", patterns: [""] };
-
-/** The root key's owner, who may do everything. */
-const root: Identity = {
-  key_id: "root",
-  may: () => true,
-  mayAll: () => true,
-  visible: () => everything,
-};
-
-/** `orders*` as a regular expression: a `*` is any run of characters. */
-const expressionOf = (pattern: string): string =>
-  `^${pattern
-    .split("*")
-    .map((part) => part.replace(/[\\^$.*+?()[\]{}|-]/g, "\\$&"))
-    .join(".*")}$`;
-
-const lists: Record<Resource, "queues" | "topics"> = { queue: "queues", topic: "topics" };
-
-/** What a scope says of a kind of resource. With neither list it is about all there is; with one, about that only. */
-function patternsOf(scope: Grant, resource: Resource): readonly string[] {
-  if (scope.queues === undefined && scope.topics === undefined) return ["*"];
-  return scope[lists[resource]] ?? [];
-}
-
-/** The rights of a key. */
-export function createIdentity({
-  id: key_id,
-  scopes,
-  namespace,
-}: Pick<KnownKey, "id" | "scopes" | "namespace">): Identity {
-  const prefix = namespace === null ? "" : `${namespace}.`;
-  const granting = (action: Action) =>
-    scopes.filter(({ actions }) => actions.includes("*") || actions.includes(action));
-  const expressions = new Map<string, RegExp[]>();
-  const expressionsFor = (action: Action, resource: Resource): RegExp[] => {
-    const name = `${action} ${resource}`;
-    let found = expressions.get(name);
-    if (found === undefined) {
-      found = granting(action)
-        .flatMap((scope) => patternsOf(scope, resource))
-        .map((pattern) => new RegExp(expressionOf(pattern), "s"));
-      expressions.set(name, found);
-    }
-    return found;
-  };
-  return {
-    key_id,
-    may(action, resource, id) {
-      if (resource === undefined || id === undefined) return granting(action).length > 0;
-      return id.startsWith(prefix) && expressionsFor(action, resource).some((expression) => expression.test(id));
-    },
-    mayAll: (action) =>
-      namespace === null &&
-      (["queue", "topic"] as const).every((resource) =>
-        granting(action).some((scope) => patternsOf(scope, resource).includes("*")),
-      ),
-    visible: (action, resource) => ({
-      prefix,
-      patterns: granting(action).flatMap((scope) => patternsOf(scope, resource).map(expressionOf)),
-    }),
-  };
-}
 
 export type AuthOptions = {
   /** Where keys are kept. Rejects when they cannot be asked for. */
@@ -286,54 +192,3 @@ export function createAuth({ find, findSigning, hash, claim, root_key }: AuthOpt
     },
   };
 }
-
-type Marked = { identity?: Identity };
-
-/** Remembers whose request it is. */
-export function setIdentity(request: Request, identity: Identity): void {
-  (request as Marked).identity = identity;
-}
-
-/** Whose request it is; undefined where keys are not asked for. */
-export const identityOf = (request: Request): Identity | undefined => (request as Marked).identity;
-
-/** Does the identity have what a route needs? `params`: of its path. */
-export function meets(identity: Identity, need: Need | string | undefined, params: Record<string, string>): boolean {
-  if (need === undefined) return false;
-  if (typeof need === "string") return true;
-  const { action, on } = need;
-  if (on === "all") return identity.mayAll(action);
-  if (on === "queue" || on === "topic") return identity.may(action, on, params[`${on}_id`] ?? "");
-  return identity.may(action);
-}
-
-/** Throws `forbidden` unless the request may do this to this queue or topic; the same whether there is one or not. */
-export function assertMay(request: Request, action: Action, resource: Resource, id: string): void {
-  const identity = identityOf(request);
-  if (identity === undefined || identity.may(action, resource, id)) return;
-  throw new BrokerError("forbidden", `the key does not allow ${action} on this ${resource}`);
-}
-
-/**
- * What is looked up to see what it is about. Throws `forbidden` when the request may not do this to all of that, and
- * also when there is nothing, unless its key is for everything: else the refusal would tell what there is.
- */
-export async function findAllowed<Found>(
-  request: Request,
-  action: Action,
-  looked_up: Promise<Found>,
-  about: (found: Found) => [Resource, string][],
-): Promise<Found> {
-  const identity = identityOf(request);
-  if (identity === undefined || identity.mayAll(action)) return await looked_up;
-  const found = await looked_up.catch((error) => {
-    if (error instanceof BrokerError) return undefined;
-    throw error;
-  });
-  if (found !== undefined && about(found).every(([resource, id]) => identity.may(action, resource, id))) return found;
-  throw new BrokerError("forbidden", `the key does not allow ${action} on this`);
-}
-
-/** What a list may show to this request. */
-export const visibleTo = (request: Request, action: Action, resource: Resource): Visible =>
-  identityOf(request)?.visible(action, resource) ?? everything;
