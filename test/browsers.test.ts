@@ -89,7 +89,7 @@ test("over TLS, of a proxy too, passes by every name, and so does every program"
   }
 });
 
-test("as an image on a page of a neighbour, or of anybody in a network, takes no messages", async () => {
+test("as an image on a page of a neighbour takes no messages", async () => {
   const neighbour = ["Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: no-cors"];
   const target = `/v1/queues/${queue}`;
   for (const own of [path, `${path}/peek`, `${path}/count`]) {
@@ -97,11 +97,8 @@ test("as an image on a page of a neighbour, or of anybody in a network, takes no
   }
   expect(await statusOf("localhost:8000", neighbour, "POST")).toBe(403);
   expect(await statusOf("localhost:8000", neighbour, "GET", target)).toBe(200);
-  const { status, body } = await send("192.168.1.5:8000", plain);
-  expect([status, body.details]).toEqual([403, expect.stringContaining("does not say for which page")]);
-  expect(await statusOf("192.168.1.5:8000", [...plain, "Referer: http://evil.example/"])).toBe(403);
-  expect(await statusOf("192.168.1.5:8000", [...plain, "Referer: http://192.168.1.5:8000/v1/swagger/"])).toBe(200);
-  expect(await statusOf("192.168.1.5:8000", plain, "GET", target)).toBe(200);
+  // Without TLS a browser does not say whose image it fetches; and there are programs that send what browsers send.
+  expect(await statusOf("192.168.1.5:8000", plain)).toBe(200);
 });
 
 test("finds the port of SQS clients and that of the metrics closed in the same way", async () => {

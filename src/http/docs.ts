@@ -45,8 +45,7 @@ const page_headers = {
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
     "font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'",
   "x-content-type-options": "nosniff",
-  // Requests of the page say that they are its own, also where browsers say nothing else of them.
-  "referrer-policy": "same-origin",
+  "referrer-policy": "no-referrer",
 };
 
 type Json = { [name: string]: unknown };

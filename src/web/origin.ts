@@ -10,9 +10,6 @@ const foreign = "a page of another site asks; PSQLQUEUE_CORS_ORIGINS can allow i
 const unknown_name =
   "a browser asks by a public name, without TLS, and no keys are asked for: any page could do that (DNS rebinding); use " +
   "localhost, an IP address or a name without a dot, or allow it: PSQLQUEUE_CORS_ORIGINS=http://name:port of this server";
-const unknown_page =
-  "a browser asks, and does not say for which page: it may be an image of any; programs may, and a browser may over TLS, " +
-  "at localhost, and from the page at /docs";
 
 /** Names below these are of one machine or one network: nobody has a page there for all the world to open. */
 const local_names = /(?:^|\.)(?:localhost|local|internal|home\.arpa)$/;
@@ -82,17 +79,12 @@ export function createOriginRule({ origins, is_open, own_names }: OriginRules) {
     const { headers } = request;
     const origin = headers.get("origin");
     const site = headers.get("sec-fetch-site");
-    const is_silent = origin === null && site === null;
-    if (is_silent ? !isPlainBrowser(headers) : origin !== null && allows(origin)) return undefined;
+    if (origin !== null && allows(origin)) return undefined;
     // Any content type is JSON here, and GET leases.
     if (site === "cross-site" || (origin !== null && !isOwn(origin, headers))) return foreign;
     // An image or a script, of another port or a neighbouring name.
     if (site === "same-site" && origin === null && (has_effect || reads_messages)) return foreign;
-    if (!is_open || isEncrypted(request)) return undefined;
-    if (isRebound(request)) return unknown_name;
-    if (!has_effect || !is_silent) return undefined;
-    // To an address in a network a browser does not say whose image it fetches.
-    return isOwn(headers.get("referer") ?? "", headers) ? undefined : unknown_page;
+    return is_open && !isEncrypted(request) && isRebound(request) ? unknown_name : undefined;
   }
 
   function preflight(request: Request, methods: string[]): Response | undefined {
