@@ -4,6 +4,7 @@ import type { OnReady } from "../onReady.ts";
 import { type FanOutRow, prepareFanOut, prepareOriginals } from "./fanOutStatements.ts";
 import { nextId } from "./ids.ts";
 import { keysOf } from "./ordered.ts";
+import { originalGone } from "./originals.ts";
 import { bytesOf, isDelayed, isKeyed, type PublishOptions, too_large } from "./publish.ts";
 import type { Asked, Quotas } from "./quotas.ts";
 import { escapeBody, type Sealing, sealedBytes } from "./sealing.ts";
@@ -45,7 +46,10 @@ export function createFanOut(
       topic_ids: seen.map((i) => items[i]?.topic_id),
       dedup_keys: seen.map((i) => items[i]?.dedup_key),
     };
-    for (const row of await db.run("find_topic_originals", () => originals.execute(asked), true)) {
+    const rows = await db.run("find_topic_originals", () => originals.execute(asked), true);
+    // Nothing was stored: what has no original is not answered as if something had been.
+    for (const i of seen) results[i] = originalGone("find_topic_originals");
+    for (const row of rows) {
       const i = seen[Number(row.n) - 1] as number;
       results[i] = { delivered_queues: row.delivered_queues, deduplicated: true, copies: [] };
     }

@@ -55,19 +55,15 @@ export function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepar
       `)}
       -- The queues with quotas that nobody has looked at.
       string_agg(target.queue_id, ',') filter (where target.is_uncounted) over whole as uncounted_ids
-    -- Which is the first of its key is told before the copies: afterwards it would be asked of every copy.
-    from (
-      select item.*, item.n = min(item.n) over (partition by item.topic_id, item.dedup_key) as is_first
-      from unnest(
+    from unnest(
       ${value("topic_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
       ${value("attributes")}::text[], ${value("delays")}::int[], ${value("deliver_ats")}::text[]::timestamptz[],
       ${value("ttls")}::int[], ${value("expires_ats")}::text[]::timestamptz[], ${value("dedup_keys")}::text[],
-        ${value("bytes")}::text[]::bigint[], ${value("sealed_bodies")}::text[]
-        ${ordered(sql`, ${keyed_arrays}`)}
-      ) with ordinality as item (
-        topic_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, bytes,
-        sealed_body, ${ordered(sql`${keyed_names},`)} n)
-    ) as given
+      ${value("bytes")}::text[]::bigint[], ${value("sealed_bodies")}::text[]
+      ${ordered(sql`, ${keyed_arrays}`)}
+    ) with ordinality as given (
+      topic_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, bytes,
+      sealed_body, ${ordered(sql`${keyed_names},`)} n)
     cross join lateral (select topic.id from ${topics} as topic where topic.id = given.topic_id limit 1) as topic
     left join lateral (
       select queue.no as queue_no, queue.id as queue_id, queue.delivery_delay_seconds, queue.message_retention_seconds,
@@ -81,29 +77,28 @@ export function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepar
         and psqlqueue.filter_matches(subscription.message_filters, given.attributes::jsonb)
     ) as target on true
     window whole as (partition by case when ${value("is_batch")}::text::boolean then 0 else given.n end)`);
-  // Decided once per topic, before the copies: all or none. Of items with one key in a batch, the first.
+  // Decided once per topic, before the copies: all or none. Of items with one key, the first that is not refused.
   const claimed = orm.$with("claimed", {}).as(sql`
     insert into ${topic_deduplications} as seen (topic_id, key, created_at, delivered_queues, id)
-    select copy.topic_id, copy.dedup_key, now(), copy.delivered_queues, copy.id
+    select distinct on (copy.topic_id, copy.dedup_key)
+      copy.topic_id, copy.dedup_key, now(), copy.delivered_queues, copy.id
     from copy
-    where copy.dedup_key is not null and copy.is_first and copy.copy_n = 1 and not copy.is_closed
+    where copy.dedup_key is not null and copy.copy_n = 1 and not copy.is_closed
       and not copy.is_unsealed and not copy.is_too_large and copy.uncounted_ids is null
       ${ordered(sql`and not copy.is_delayed`)}
       and exists (select from once)
-    order by copy.topic_id, copy.dedup_key   -- one lock order for all
+    order by copy.topic_id, copy.dedup_key, copy.n   -- one lock order for all
     on conflict (topic_id, key) do update
       set created_at = excluded.created_at, delivered_queues = excluded.delivered_queues, id = excluded.id
       where seen.created_at <= now() - ${dedup_window_seconds} * interval '1 second'
-    returning seen.topic_id, seen.key`);
+    returning seen.id`);
   const fresh = orm.$with("fresh", {}).as(sql`
     select copy.*
     from copy
     where exists (select from once) and not copy.is_closed and not copy.is_unsealed and not copy.is_too_large
       and copy.uncounted_ids is null
-      ${ordered(sql`and not copy.is_delayed`)} and (
-      copy.dedup_key is null
-      or copy.is_first and (copy.topic_id, copy.dedup_key) in (select claimed.topic_id, claimed.key from claimed)
-    )`);
+      ${ordered(sql`and not copy.is_delayed`)} 
+      and (copy.dedup_key is null or copy.id in (select claimed.id from claimed))`);
   // greatest() passes over nulls.
   const due_at = sql`case
     when fresh.deliver_at is not null then greatest(now(), fresh.deliver_at)

@@ -67,7 +67,7 @@ export function prepareKeyed(db: Db): Prepared<Outcome[]> {
       given.ordering_key is not null and not queue.allow_delayed_ordering
         and (given.delay_seconds is not null or given.deliver_at is not null) as is_delayed,
       given.priority <> 0 and not queue.priority_enabled as is_unprioritized`,
-    refused: sql`or judged.is_delayed or judged.is_unprioritized`,
+    refused: sql`or keyed.is_delayed or keyed.is_unprioritized`,
     key: sql`case
       when queue.dedup_scope = 'ordering_key' and given.ordering_key is not null
         then psqlqueue.scoped_key(${plain_key}, given.ordering_key)

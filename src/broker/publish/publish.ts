@@ -1,13 +1,14 @@
 import type { Db } from "../../db/db.ts";
-import { BrokerError, completeResults, type Failure, invalid } from "../../errors.ts";
+import { BrokerError, completeResults, DatabaseError, type Failure, invalid } from "../../errors.ts";
 import { keepLatest } from "../keepLatest.ts";
 import type { OnReady } from "../onReady.ts";
 import { isInTally } from "../statement.ts";
 import { nextId } from "./ids.ts";
 import { type Keyed, keysOf, prepareKeyed } from "./ordered.ts";
+import { createOriginals, originalGone } from "./originals.ts";
 import type { Asked, Quotas } from "./quotas.ts";
 import { escapeBody, type Form, type Sealing } from "./sealing.ts";
-import { prepareOptioned, prepareOriginals, preparePlain, prepareWhy } from "./storing.ts";
+import { type Outcome, prepareOptioned, preparePlain, prepareWhy } from "./storing.ts";
 
 export type PublishItem = {
   queue_id: string;
@@ -126,7 +127,7 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
   const plainly = preparePlain(db);
   const withOptions = prepareOptioned(db);
   const withKeys = prepareKeyed(db);
-  const originals = prepareOriginals(db);
+  const findOriginals = createOriginals(db);
   const why = prepareWhy(db);
   /** Until when. */
   const selective = new Map<string, number>();
@@ -234,8 +235,6 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
     are_counted: boolean[],
     is_atomic: boolean,
   ): Promise<(Result | Again)[]> {
-    const body_hashes = items.map((item) => item.body_hash);
-    const dedup_keys = items.map((item) => item.dedup_key);
     const bodies = items.map((item) => item.body);
     const values = {
       ...columns(items, bodies),
@@ -243,8 +242,8 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
       deliver_ats: items.map((item) => item.deliver_at),
       ttls: items.map((item) => item.ttl_seconds),
       expires_ats: items.map((item) => item.expires_at),
-      dedup_keys,
-      body_hashes,
+      dedup_keys: items.map((item) => item.dedup_key),
+      body_hashes: items.map((item) => item.body_hash),
       are_sealed: items.map((item) => String(item.is_sealed)),
       are_counted: are_counted.map(String),
       bytes: items.map((item) => String(item.bytes)),
@@ -255,47 +254,46 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
       ? await db.run("publish_keyed", () => withKeys.execute({ ...values, ...keysOf(items) }), true)
       : await db.run("publish_with_options", () => withOptions.execute(values), true);
     const results: (Result | Again)[] = items.map(() => new BrokerError("queue_not_found"));
+    // Of an atomic batch nothing was stored then, and those that were not refused are not answered as if they had been.
+    const is_kept_back = is_atomic && rows.some(({ status }) => status !== "stored" && status !== "seen");
     const seen: number[] = [];
     for (const { n, now, status, ordering_seq } of rows) {
       const i = Number(n) - 1;
       const item = items[i] as FormedItem;
-      if (status === "closed") results[i] = new BrokerError("queue_closed");
-      else if (status === "unsealed") results[i] = sealing.has_keys ? status : sealing.refuse("publish");
-      else if (status === "conflict") results[i] = new BrokerError("dedup_conflict");
-      else if (status === "too_large") results[i] = new BrokerError("payload_too_large", too_large);
-      else if (status === "uncounted") results[i] = status;
-      else if (status === "delayed") results[i] = isDelayed(item);
-      else if (status === "unprioritized") results[i] = invalid("priority", "not_enabled");
-      else results[i] = published(item.id, false, ordering_seq);
-      if (status === "stored") onReady(item.queue_id, item.label, now);
-      if (status === "seen") seen.push(i);
+      if (status !== "stored" && status !== "seen") results[i] = refusalOf(item, status);
+      else if (is_kept_back) results[i] = new DatabaseError("conflict", "KEPT_BACK", "publish");
+      else if (status === "seen") seen.push(i);
+      else {
+        results[i] = published(item.id, false, ordering_seq);
+        onReady(item.queue_id, item.label, now);
+      }
     }
-    if (seen.length > 0) {
-      await completeResults(results, seen, () => resolveOriginals(items, results, seen, dedup_keys, body_hashes));
-    }
+    if (seen.length > 0) await completeResults(results, seen, () => resolveOriginals(items, results, seen));
     return results;
   }
 
-  async function resolveOriginals(
-    items: FormedItem[],
-    results: (Result | Again)[],
-    seen: number[],
-    dedup_keys: (string | null)[],
-    body_hashes: string[],
-  ): Promise<void> {
-    const asked = {
-      queue_ids: seen.map((i) => items[i]?.queue_id),
-      dedup_keys: seen.map((i) => dedup_keys[i]),
-      body_hashes: seen.map((i) => body_hashes[i]),
-      ordering_keys: seen.map((i) => items[i]?.ordering_key ?? null),
-    };
-    for (const row of await db.run("find_originals", () => originals.execute(asked), true)) {
-      const i = seen[Number(row.n) - 1] as number;
+  /** Why the statement left an item out, or that it is to be sent again. */
+  function refusalOf(item: FormedItem, status: Exclude<Outcome["status"], "stored" | "seen">): Failure | Again {
+    if (status === "closed") return new BrokerError("queue_closed");
+    if (status === "unsealed") return sealing.has_keys ? status : sealing.refuse("publish");
+    if (status === "conflict") return new BrokerError("dedup_conflict");
+    if (status === "too_large") return new BrokerError("payload_too_large", too_large);
+    if (status === "uncounted") return status;
+    return status === "delayed" ? isDelayed(item) : invalid("priority", "not_enabled");
+  }
+
+  /** A duplicate is answered with what was stored before, or not at all: nothing of its own was stored. */
+  async function resolveOriginals(items: FormedItem[], results: (Result | Again)[], seen: number[]): Promise<void> {
+    const originals = await findOriginals(seen.map((i) => items[i] as FormedItem));
+    for (const [k, i] of seen.entries()) {
+      const original = originals[k];
+      if (original === undefined) results[i] = originalGone("find_originals");
+      else if (!original.is_same_body) results[i] = new BrokerError("dedup_conflict");
       // Its own id: the first try of this very statement stored it.
-      const deduplicated = row.message_id !== items[i]?.id;
-      results[i] = row.is_same_body
-        ? published(row.message_id, deduplicated, row.ordering_seq)
-        : new BrokerError("dedup_conflict");
+      else {
+        const deduplicated = original.message_id !== items[i]?.id;
+        results[i] = published(original.message_id, deduplicated, original.ordering_seq);
+      }
     }
   }
 

@@ -104,23 +104,26 @@ export type Extra = {
 /** What it answers more: a status, and where a message stands in its key. */
 export type Answered = { status: SQL; seq: SQL };
 
-/** The items whose queue exists, each with its fate as far as it does not depend on others. */
+/** The items whose queue exists, each with its fate. `is_barred`: whatever was published before. */
 const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
-  select judged.*,
-    judged.is_closed or judged.is_unsealed or judged.is_conflict or judged.is_too_large or judged.is_uncounted ${refused}
-      as is_refused
+  select judged.*, judged.is_barred or judged.is_conflict as is_refused
   from (
-  select keyed.*,
-    keyed.key is not null and row_number() over (partition by keyed.queue_no, keyed.key order by keyed.n) > 1 as is_repeat,
+  select barred.*,
     -- The same key with another body, where that matters. A scalar sub-select: an exists could be hashed, a full scan.
-    keyed.dedup_strict and keyed.key is not null and coalesce((
+    barred.dedup_strict and barred.key is not null and coalesce((
       select seen.body_hash
       from ${deduplications} as seen
-      where seen.queue_no = keyed.queue_no and seen.key = keyed.key
-        and seen.created_at > now() - keyed.dedup_window_seconds * interval '1 second'
+      where seen.queue_no = barred.queue_no and seen.key = barred.key
+        and seen.created_at > now() - barred.dedup_window_seconds * interval '1 second'
       limit 1
-    ), first_value(keyed.body_hash) over (partition by keyed.queue_no, keyed.key order by keyed.n)) <> keyed.body_hash
-      as is_conflict
+    ), case
+      -- The first of its key is the first that is stored: one that is refused leaves nothing to be compared with.
+      when not barred.is_barred
+        then first_value(barred.body_hash) over (partition by barred.queue_no, barred.key, barred.is_barred order by barred.n)
+    end, barred.body_hash) <> barred.body_hash as is_conflict
+  from (
+  select keyed.*,
+    keyed.is_closed or keyed.is_unsealed or keyed.is_too_large or keyed.is_uncounted ${refused} as is_barred
   from (
     select given.*, queue.no as queue_no, queue.message_retention_seconds, queue.dedup_window_seconds, queue.dedup_strict,
       queue.fair_by, queue.publish_paused as is_closed, queue.encrypt <> given.is_sealed as is_unsealed,
@@ -143,6 +146,7 @@ const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
       is_counted, bytes, extras, is_sealed, ${names} n)
     cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
   ) as keyed
+  ) as barred
   ) as judged`;
 
 /** When a message of `fresh` ends. */
@@ -166,13 +170,15 @@ export function storing(
     from item
     where exists (select from once) and not item.is_refused
       and (not ${value("is_atomic")}::text::boolean or not exists (select from item as other where other.is_refused))`);
-  // A unique index decides, not a read: of concurrent duplicates one wins, and the others wait for its commit.
+  // A unique index decides, not a read: of concurrent duplicates one wins, and the others wait for its commit. Of those
+  // in this statement the first that is allowed: one that is refused must not keep the next from being stored.
   const claimed = db.orm.$with("claimed", {}).as(sql`
     insert into ${deduplications} as seen (queue_no, key, message_id, body_hash, created_at)
-    select allowed.queue_no, allowed.key, allowed.id, allowed.body_hash, now()
+    select distinct on (allowed.queue_no, allowed.key)
+      allowed.queue_no, allowed.key, allowed.id, allowed.body_hash, now()
     from allowed
-    where allowed.key is not null and not allowed.is_repeat
-    order by allowed.queue_no, allowed.key   -- one lock order for all
+    where allowed.key is not null
+    order by allowed.queue_no, allowed.key, allowed.n   -- one lock order for all
     ${takesOldKeys}`);
   const fresh = db.orm.$with("fresh", {}).as(sql`
     select allowed.*
@@ -228,46 +234,6 @@ export function prepareOptioned(db: Db): Prepared<Outcome[]> {
   const extra = { arrays: none, names: none, columns: none, refused: none, key: plain_key };
   const answered = { status: none, seq: sql`null::text` };
   return storing(db, "publish_with_options", extra, [["stored", stored]], answered);
-}
-
-/** `ordering_seq`: while the original is unfinished. */
-export type Original = { n: string; message_id: string; is_same_body: boolean; ordering_seq: string | null };
-
-/**
- * Under which id a duplicate's original lives: read after the statement that met it, which could not see its commit.
- */
-export function prepareOriginals(db: Db): Prepared<Original[]> {
-  const original = db.orm
-    .$with("original", {
-      n: column<string>("n"),
-      message_id: column<string>("message_id"),
-      is_same_body: column<boolean>("is_same_body"),
-      ordering_seq: column<string | null>("ordering_seq"),
-    })
-    .as(sql`
-      select given.n, seen.message_id, seen.body_hash = given.body_hash or not queue.dedup_strict as is_same_body,
-        (
-          select message.ordering_seq::text
-          from ${messages} as message
-          where message.queue_no = queue.no and message.id = seen.message_id
-          limit 1
-        ) as ordering_seq
-      from unnest(
-        ${value("queue_ids")}::text[], ${value("dedup_keys")}::text[], ${value("body_hashes")}::text[],
-        ${value("ordering_keys")}::text[]
-      ) with ordinality as given (queue_id, dedup_key, body_hash, ordering_key, n)
-      cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
-      cross join lateral (
-        select old.message_id, old.body_hash
-        from ${deduplications} as old
-        where old.queue_no = queue.no and old.key = case
-          when queue.dedup_scope = 'ordering_key' and given.ordering_key is not null
-            then psqlqueue.scoped_key(coalesce(given.dedup_key, given.body_hash), given.ordering_key)
-          else coalesce(given.dedup_key, given.body_hash)
-        end
-        limit 1
-      ) as seen`);
-  return prepare<Original>(db.orm.with(original).select().from(original), "find_originals");
 }
 
 /** Why a plain publish left an item out. */
