@@ -5,7 +5,8 @@ import { type FanOutRow, prepareFanOut, prepareOriginals } from "./fanOutStateme
 import { nextId } from "./ids.ts";
 import { keysOf } from "./ordered.ts";
 import { originalGone } from "./originals.ts";
-import { bytesOf, isDelayed, isKeyed, type PublishOptions, too_large } from "./publish.ts";
+import { bytesOf, too_large } from "./outgoing.ts";
+import { isDelayed, isKeyed, type PublishOptions } from "./publish.ts";
 import type { Asked, Quotas } from "./quotas.ts";
 import { escapeBody, type Sealing, sealedBytes } from "./sealing.ts";
 
@@ -41,16 +42,20 @@ export function createFanOut(
   const withKeys = prepareFanOut(db, "fanout_keyed", true);
   const originals = prepareOriginals(db);
 
-  async function repeatAnswers(items: FanOutItem[], results: (FannedOut | Failure)[], seen: number[]): Promise<void> {
+  /** Answers those at `places` with what their originals were answered, as far as there are any. */
+  async function repeatAnswers(
+    items: FanOutItem[],
+    results: (FannedOut | Failure)[],
+    places: number[],
+    is_any: boolean,
+  ): Promise<void> {
     const asked = {
-      topic_ids: seen.map((i) => items[i]?.topic_id),
-      dedup_keys: seen.map((i) => items[i]?.dedup_key),
+      topic_ids: places.map((i) => items[i]?.topic_id),
+      dedup_keys: places.map((i) => items[i]?.dedup_key),
+      is_any: String(is_any),
     };
-    const rows = await db.run("find_topic_originals", () => originals.execute(asked), true);
-    // Nothing was stored: what has no original is not answered as if something had been.
-    for (const i of seen) results[i] = originalGone("find_topic_originals");
-    for (const row of rows) {
-      const i = seen[Number(row.n) - 1] as number;
+    for (const row of await db.run("find_topic_originals", () => originals.execute(asked), true)) {
+      const i = places[Number(row.n) - 1] as number;
       results[i] = { delivered_queues: row.delivered_queues, deduplicated: true, copies: [] };
     }
   }
@@ -83,26 +88,38 @@ export function createFanOut(
     is_batch: boolean,
   ): Promise<void> {
     const places = [...uncounted.keys()];
-    const asked = places.map((i) =>
-      (uncounted.get(i) ?? []).map((queue_id) => askedOf(items[i] as FanOutItem, queue_id)),
-    );
+    const met = new Set<string>();
+    const asked = places.map((i) => {
+      const item = items[i] as FanOutItem;
+      // Of a batch, which is stored as a whole, the first of a key only.
+      const is_repeat = is_batch && item.dedup_key !== null && met.has(item.dedup_key);
+      met.add(item.dedup_key ?? "");
+      return is_repeat ? [] : (uncounted.get(i) ?? []).map((queue_id) => askedOf(item, queue_id));
+    });
     const let_in = await admit(asked, is_batch);
     for (const [k, i] of places.entries()) if (!let_in[k]) results[i] = new BrokerError("quota_exceeded");
     const open = [...places.keys()].filter((k) => let_in[k]);
-    if (open.length === 0) return;
-    const counted_ids = [...new Set([...uncounted.values()].flat())];
-    const itemAt = (k: number) => items[places[k] as number] as FanOutItem;
-    let again: (FannedOut | Failure)[] = [];
-    try {
-      again = await fanOut(open.map(itemAt), is_batch, counted_ids);
-    } finally {
-      for (const [n, k] of open.entries()) {
-        const result = again[n];
-        const went_there = result === undefined || (!(result instanceof Error) && result.copies.length > 0);
-        for (const own of asked[k] ?? []) quotas.settle(own, went_there);
+    const store = async () => {
+      const counted_ids = [...new Set([...uncounted.values()].flat())];
+      const itemAt = (k: number) => items[places[k] as number] as FanOutItem;
+      let again: (FannedOut | Failure)[] = [];
+      try {
+        again = await fanOut(open.map(itemAt), is_batch, counted_ids);
+      } finally {
+        for (const [n, k] of open.entries()) {
+          const result = again[n];
+          const went_there = result === undefined || (!(result instanceof Error) && result.copies.length > 0);
+          for (const own of asked[k] ?? []) quotas.settle(own, went_there);
+        }
       }
+      for (const [n, k] of open.entries()) results[places[k] as number] = again[n] as FannedOut | Failure;
+    };
+    if (open.length > 0) await store();
+    // What was let in may be the original of what was not.
+    const left = places.filter((i, k) => !is_batch && !let_in[k] && items[i]?.dedup_key !== null);
+    if (left.length > 0) {
+      await completeResults(results, left, () => repeatAnswers(items, results, left, false));
     }
-    for (const [n, k] of open.entries()) results[places[k] as number] = again[n] as FannedOut | Failure;
   }
 
   /** Again, for those that go to queues that want their bodies in a form that was not given. */
@@ -185,7 +202,9 @@ export function createFanOut(
         onReady(row.queue_id, items[i]?.label ?? null, row.now);
       }
     }
-    if (seen.size > 0) await completeResults(results, seen, () => repeatAnswers(items, results, [...seen]));
+    // Nothing was stored for them: what has no original is not answered as if something had been.
+    for (const i of seen) results[i] = originalGone("find_topic_originals");
+    if (seen.size > 0) await completeResults(results, seen, () => repeatAnswers(items, results, [...seen], true));
     if (unsealed.size > 0) {
       await completeResults(results, unsealed, () =>
         fanOutSealed(items, results, [...unsealed], is_batch, counted_ids),

@@ -11,6 +11,15 @@ import { ending, fairKeyOf, guard } from "./storing.ts";
 /** How long a topic remembers a client's key, in seconds. */
 const dedup_window_seconds = 300;
 
+/** Was `given` published before? It takes no room then. Asked of those only that would be refused. */
+const is_known = sql`coalesce(given.dedup_key is not null and (
+  select true
+  from ${topic_deduplications} as seen
+  where seen.topic_id = given.topic_id and seen.key = given.dedup_key
+    and seen.created_at > now() - ${dedup_window_seconds} * interval '1 second'
+  limit 1
+), false)`;
+
 /** One row per topic found and queue it goes to; `queue_id` is null when no subscription matched. */
 export type FanOutRow = {
   n: string;
@@ -21,7 +30,7 @@ export type FanOutRow = {
   status: "stored" | "closed" | "seen" | "too_large" | "uncounted" | "delayed" | "unsealed";
   /** Does the queue encrypt? */
   encrypts: boolean;
-  /** The queues whose quotas are to be looked at first. */
+  /** The queues whose quotas are to be looked at first, of this item; of one that is known none. */
   uncounted_ids: string | null;
   delivered_queues: number;
 };
@@ -45,7 +54,8 @@ export function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepar
       coalesce(bool_or(case when target.encrypt then given.sealed_body is null else given.body is null end) filter (
         where target.queue_no is not null
       ) over whole, false) as is_unsealed,
-      coalesce(bool_or(given.bytes > target.max_message_bytes) over whole, false) as is_too_large,
+      coalesce(bool_or(case when given.bytes > target.max_message_bytes then not ${is_known} end) over whole, false)
+        as is_too_large,
       ${ordered(sql`
         psqlqueue.ordering_group(target.ordering_scope, given.ordering_key, given.label) as ordering_group,
         -- A queue that knows no priorities ignores it.
@@ -53,8 +63,10 @@ export function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepar
         coalesce(bool_or(given.ordering_key is not null and not target.allow_delayed_ordering
           and (given.delay_seconds is not null or given.deliver_at is not null)) over whole, false) as is_delayed,
       `)}
+      coalesce(bool_or(case when target.is_uncounted then not ${is_known} end) over whole, false) as is_uncounted,
       -- The queues with quotas that nobody has looked at.
-      string_agg(target.queue_id, ',') filter (where target.is_uncounted) over whole as uncounted_ids
+      string_agg(target.queue_id, ',') filter (where case when target.is_uncounted then not ${is_known} end)
+        over (partition by given.n) as uncounted_ids
     from unnest(
       ${value("topic_ids")}::text[], ${value("ids")}::text[], ${value("bodies")}::text[], ${value("labels")}::text[],
       ${value("attributes")}::text[], ${value("delays")}::int[], ${value("deliver_ats")}::text[]::timestamptz[],
@@ -84,7 +96,7 @@ export function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepar
       copy.topic_id, copy.dedup_key, now(), copy.delivered_queues, copy.id
     from copy
     where copy.dedup_key is not null and copy.copy_n = 1 and not copy.is_closed
-      and not copy.is_unsealed and not copy.is_too_large and copy.uncounted_ids is null
+      and not copy.is_unsealed and not copy.is_too_large and not copy.is_uncounted
       ${ordered(sql`and not copy.is_delayed`)}
       and exists (select from once)
     order by copy.topic_id, copy.dedup_key, copy.n   -- one lock order for all
@@ -96,7 +108,7 @@ export function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepar
     select copy.*
     from copy
     where exists (select from once) and not copy.is_closed and not copy.is_unsealed and not copy.is_too_large
-      and copy.uncounted_ids is null
+      and not copy.is_uncounted
       ${ordered(sql`and not copy.is_delayed`)} 
       and (copy.dedup_key is null or copy.id in (select claimed.id from claimed))`);
   // greatest() passes over nulls.
@@ -149,7 +161,7 @@ export function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepar
           when copy.is_unsealed then 'unsealed'
           when copy.is_too_large then 'too_large'
           ${ordered(sql`when copy.is_delayed then 'delayed'`)}
-          when copy.uncounted_ids is not null then 'uncounted'
+          when copy.is_uncounted then 'uncounted'
           when copy.dedup_key is null or copy.n in (select fresh.n from fresh) then 'stored'
           -- Its own id: the first try of this very statement, whose answer was lost, stored it.
           when copy.id = (
@@ -170,7 +182,7 @@ export function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepar
   );
 }
 
-/** What the first publish with a key answered: read after the statement that met it. */
+/** What the first publish with a key answered: read after what met it. `is_any`: also when its time is over since. */
 export function prepareOriginals(db: Db): Prepared<{ n: string; delivered_queues: number }[]> {
   const original = db.orm
     .$with("original", { n: column<string>("n"), delivered_queues: column<number>("delivered_queues") })
@@ -182,6 +194,8 @@ export function prepareOriginals(db: Db): Prepared<{ n: string; delivered_queues
         select old.delivered_queues
         from ${topic_deduplications} as old
         where old.topic_id = given.topic_id and old.key = given.dedup_key
+          and (${value("is_any")}::text::boolean
+            or old.created_at > now() - ${dedup_window_seconds} * interval '1 second')
         limit 1
       ) as seen`);
   return db.orm.with(original).select().from(original).prepare("find_topic_originals");

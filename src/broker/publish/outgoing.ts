@@ -19,3 +19,10 @@ export const weightOf = (message: Outgoing): number =>
   (message.label?.length ?? 0) +
   (message.extras?.length ?? 0) +
   row_bytes;
+
+/** As it is stored, when the body is. */
+export const bytesOf = ({ body, label, attributes }: Outgoing): number =>
+  Buffer.byteLength(body) + Buffer.byteLength(label ?? "") + Buffer.byteLength(attributes ?? "");
+
+/** Says why a publish is 413. */
+export const too_large = "the message is larger than the queue's max_message_bytes";

@@ -3,9 +3,11 @@ import { BrokerError, completeResults, DatabaseError, type Failure, invalid } fr
 import { keepLatest } from "../keepLatest.ts";
 import type { OnReady } from "../onReady.ts";
 import { isInTally } from "../statement.ts";
+import { createAdmission, type LetIn } from "./admission.ts";
 import { nextId } from "./ids.ts";
 import { type Keyed, keysOf, prepareKeyed } from "./ordered.ts";
-import { createOriginals, originalGone } from "./originals.ts";
+import { createOriginals, type Original, originalGone } from "./originals.ts";
+import { bytesOf, too_large } from "./outgoing.ts";
 import type { Asked, Quotas } from "./quotas.ts";
 import { escapeBody, type Form, type Sealing } from "./sealing.ts";
 import { type Outcome, prepareOptioned, preparePlain, prepareWhy } from "./storing.ts";
@@ -68,6 +70,10 @@ const published = (id: string, deduplicated: boolean, ordering_seq: string | nul
   ...(ordering_seq !== null && { ordering_seq }),
 });
 
+/** What a duplicate with this id is answered. Its own id: the first try of this very statement stored it. */
+const repeated = (id: string | undefined, { message_id, is_same_body, ordering_seq }: Original): Result =>
+  is_same_body ? published(message_id, message_id !== id, ordering_seq) : new BrokerError("dedup_conflict");
+
 /** An item with its body in the form in which it is stored; `bytes` are those of what was sent. */
 type FormedItem = OptionedItem & Form & { bytes: number };
 
@@ -75,6 +81,10 @@ type FormedItem = OptionedItem & Form & { bytes: number };
 type Again = "uncounted" | "unsealed";
 
 type Result = Published | Failure;
+
+const isKept = (result: Result | Again | undefined) => typeof result === "string" || result instanceof Error;
+const isRepeat = (result: Result | Again | undefined) =>
+  typeof result === "object" && !(result instanceof Error) && result.deduplicated;
 
 export type Publish = {
   /** Stores messages without options for any queues, in order. */
@@ -91,13 +101,6 @@ export type Publish = {
   /** The same with options. `is_atomic`: one item that is refused keeps all back. */
   optioned(items: OptionedItem[], is_atomic?: boolean): Promise<(Published | Failure)[]>;
 };
-
-/** As it is stored, when the body is. */
-export const bytesOf = ({ body, label, attributes }: Pick<PublishItem, "body" | "label" | "attributes">): number =>
-  Buffer.byteLength(body) + Buffer.byteLength(label ?? "") + Buffer.byteLength(attributes ?? "");
-
-/** Says why a publish is 413. */
-export const too_large = "the message is larger than the queue's max_message_bytes";
 
 /** Says which option does not go together with an ordering key. */
 export const isDelayed = ({ delay_seconds }: PublishOptions): BrokerError =>
@@ -127,7 +130,8 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
   const plainly = preparePlain(db);
   const withOptions = prepareOptioned(db);
   const withKeys = prepareKeyed(db);
-  const findOriginals = createOriginals(db);
+  const known = createOriginals(db);
+  const letIn = createAdmission(quotas, known);
   const why = prepareWhy(db);
   /** Until when. */
   const selective = new Map<string, number>();
@@ -173,15 +177,13 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
   async function storeCounted(
     items: FormedItem[],
     asked: Asked[],
-    open: number[],
-    counted: Set<number>,
+    { open, counted, free }: LetIn,
     is_atomic: boolean,
   ): Promise<(Result | Again)[]> {
-    const isKept = (result: Result | Again | undefined) => typeof result === "string" || result instanceof Error;
     let own: (Result | Again)[] = [];
     try {
       const batch = open.map((i) => items[i] as FormedItem);
-      const are_counted = open.map((i) => counted.has(i));
+      const are_counted = open.map((i) => counted.has(i) || free.has(i));
       if (batch.length > 0) own = await publishOptioned(batch, are_counted, is_atomic);
     } finally {
       // A statement that failed may have stored them: the next count tells.
@@ -200,27 +202,48 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
     return typeof result === "string";
   }
 
+  /**
+   * Of those that a quota has not let in: what is stored already, by this statement too, is answered with that. The
+   * others are tried again when duplicates have left their room.
+   */
+  async function answerLeft(
+    items: OptionedItem[],
+    results: Result[],
+    left: number[],
+    has_room: boolean,
+  ): Promise<void> {
+    const claims = await known.findKnown(left.map((i) => form(items[i] as OptionedItem)));
+    const rest: number[] = [];
+    for (const [k, i] of left.entries()) {
+      const original = claims[k]?.original;
+      if (original === undefined) rest.push(i);
+      else results[i] = repeated(undefined, original);
+    }
+    if (!has_room || rest.length === 0) return;
+    const tried = await publishCounted(
+      rest.map((i) => items[i] as OptionedItem),
+      false,
+    );
+    for (const [k, i] of rest.entries()) results[i] = tried[k] as Result;
+  }
+
   /** The same for all queues: in the form that they want, and refused before the statement by their quotas. */
   async function publishCounted(items: OptionedItem[], is_atomic: boolean): Promise<Result[]> {
-    const results: Result[] = new Array(items.length);
     const formed = items.map(form);
     const asked = formed.map((item) => ({ queue_id: item.queue_id, bytes: bytesOf(item) }));
-    const limited = items.flatMap((item, i) => (quotas.isLimited(item.queue_id) ? [i] : []));
-    const let_in = await quotas.admit(
-      limited.map((i) => asked[i] as Asked),
-      is_atomic,
-    );
-    const counted = new Set(limited.filter((_, k) => let_in[k]));
-    const open = items.flatMap((_, i) => (counted.has(i) || !limited.includes(i) ? [i] : []));
-    if (open.length < items.length) {
-      for (const i of limited) if (!counted.has(i)) results[i] = new BrokerError("quota_exceeded");
-      if (is_atomic) return items.map(() => new BrokerError("quota_exceeded"));
-    }
-    const own = await storeCounted(formed, asked, open, counted, is_atomic);
+    const let_in = await letIn(formed, asked, is_atomic);
+    const { open, counted, left } = let_in;
+    const results: Result[] = items.map(() => new BrokerError("quota_exceeded"));
+    if (is_atomic && left.length > 0) return results;
+    const own = await storeCounted(formed, asked, let_in, is_atomic);
     const again = open.filter((i, k) => noteAgain(formed[i] as FormedItem, own[k]));
     // Nothing of an atomic batch was stored, so all of it is sent again.
     if (is_atomic && again.length > 0) return await publishCounted(items, true);
     for (const [k, i] of open.entries()) results[i] = own[k] as Result;
+    const has_room = open.some((i, k) => counted.has(i) && isRepeat(own[k]));
+    if (left.length > 0) {
+      await completeResults(results, left, () => answerLeft(items, results, left, has_room));
+    }
     if (again.length === 0) return results;
     await completeResults(results, again, async () => {
       const sent_again = again.map((i) => items[i] as OptionedItem);
@@ -284,16 +307,10 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
 
   /** A duplicate is answered with what was stored before, or not at all: nothing of its own was stored. */
   async function resolveOriginals(items: FormedItem[], results: (Result | Again)[], seen: number[]): Promise<void> {
-    const originals = await findOriginals(seen.map((i) => items[i] as FormedItem));
+    const originals = await known.find(seen.map((i) => items[i] as FormedItem));
     for (const [k, i] of seen.entries()) {
       const original = originals[k];
-      if (original === undefined) results[i] = originalGone("find_originals");
-      else if (!original.is_same_body) results[i] = new BrokerError("dedup_conflict");
-      // Its own id: the first try of this very statement stored it.
-      else {
-        const deduplicated = original.message_id !== items[i]?.id;
-        results[i] = published(original.message_id, deduplicated, original.ordering_seq);
-      }
+      results[i] = original === undefined ? originalGone("find_originals") : repeated(items[i]?.id, original);
     }
   }
 

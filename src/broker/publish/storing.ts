@@ -123,12 +123,15 @@ const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
     end, barred.body_hash) <> barred.body_hash as is_conflict
   from (
   select keyed.*,
-    keyed.is_closed or keyed.is_unsealed or keyed.is_too_large or keyed.is_uncounted ${refused} as is_barred
+    keyed.exceeds and not known.is_known as is_too_large,
+    keyed.lacks_count and not known.is_known as is_uncounted,
+    keyed.is_closed or keyed.is_unsealed or (keyed.exceeds or keyed.lacks_count) and not known.is_known ${refused}
+      as is_barred
   from (
     select given.*, queue.no as queue_no, queue.message_retention_seconds, queue.dedup_window_seconds, queue.dedup_strict,
       queue.fair_by, queue.publish_paused as is_closed, queue.encrypt <> given.is_sealed as is_unsealed,
-      coalesce(given.bytes > queue.max_message_bytes, false) as is_too_large,
-      not given.is_counted and num_nonnulls(queue.max_depth, queue.max_bytes) > 0 as is_uncounted,
+      coalesce(given.bytes > queue.max_message_bytes, false) as exceeds,
+      not given.is_counted and num_nonnulls(queue.max_depth, queue.max_bytes) > 0 as lacks_count,
       case when queue.dedup_window_seconds > 0 then ${key} end as key,
       -- greatest() passes over nulls.
       case
@@ -146,6 +149,19 @@ const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
       is_counted, bytes, extras, is_sealed, ${names} n)
     cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
   ) as keyed
+  -- What is stored already takes no room. Asked of those only that would be refused.
+  cross join lateral (
+    select case
+      when keyed.key is not null and (keyed.exceeds or keyed.lacks_count) then coalesce((
+        select true
+        from ${deduplications} as seen
+        where seen.queue_no = keyed.queue_no and seen.key = keyed.key
+          and seen.created_at > now() - keyed.dedup_window_seconds * interval '1 second'
+        limit 1
+      ), false)
+      else false
+    end as is_known
+  ) as known
   ) as barred
   ) as judged`;
 
