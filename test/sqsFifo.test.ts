@@ -193,6 +193,14 @@ for (const protocol of protocols) {
       expect(await bodies()).toEqual(["a", "c"]);
     });
 
+    test("the SHA-256 of a body, given as the id, is what the queue makes of it itself", async () => {
+      const { send, bodies } = await fifo();
+      const MessageDeduplicationId = new Bun.CryptoHasher("sha256").update("x").digest("hex");
+      const first = await send("g", "x");
+      expect((await send("g", "y", { MessageDeduplicationId })).MessageId).toBe(first.MessageId);
+      expect(await bodies()).toEqual(["x"]);
+    });
+
     test("sequence numbers rise, and are received with group and id", async () => {
       const { send, receive, done } = await fifo();
       const one = await send("g", "1");

@@ -317,6 +317,8 @@ export const outbox = psqlqueue.table("outbox", {
   expires_at: moment("expires_at"),
   dedup_key: text("dedup_key"),
   body_hash: text("body_hash"),
+  /** The key where the content is the id; null from before 0.6. */
+  content_key: text("content_key"),
   label: text("label"),
   attributes: jsonb("attributes").$type<Record<string, string>>(),
   body: plainText("body").notNull(),

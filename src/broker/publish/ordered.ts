@@ -2,7 +2,8 @@ import { type SQL, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { messages } from "../../db/schema.ts";
 import { value } from "../statement.ts";
-import { ending, fairKeyOf, type Outcome, plain_key, storing } from "./storing.ts";
+import { scoped } from "./dedup.ts";
+import { ending, fairKeyOf, type Outcome, storing } from "./storing.ts";
 
 // Storing messages with an ordering key or a priority. Only the head of a key is visible (see ordering_keys): the first
 // message of a key that held nothing; the others wait at `infinity` until what stands before them has ended.
@@ -68,11 +69,7 @@ export function prepareKeyed(db: Db): Prepared<Outcome[]> {
         and (given.delay_seconds is not null or given.deliver_at is not null) as is_delayed,
       given.priority <> 0 and not queue.priority_enabled as is_unprioritized`,
     refused: sql`or keyed.is_delayed or keyed.is_unprioritized`,
-    key: sql`case
-      when queue.dedup_scope = 'ordering_key' and given.ordering_key is not null
-        then psqlqueue.scoped_key(${plain_key}, given.ordering_key)
-      else ${plain_key}
-    end`,
+    keyed: (key: SQL) => scoped(key, sql`given.ordering_key`),
   };
   const stored = sql`
     insert into ${messages} (

@@ -5,6 +5,8 @@ import { messages, queues } from "../../db/schema.ts";
 import { DatabaseError } from "../../errors.ts";
 import { keepLatest } from "../keepLatest.ts";
 import { column, prepare, value } from "../statement.ts";
+import { differs, scoped } from "./dedup.ts";
+import type { Form } from "./sealing.ts";
 
 // What was stored before, of messages that are duplicates.
 
@@ -15,32 +17,28 @@ const contentless_ms = 1000;
 export type Original = { message_id: string; is_same_body: boolean; ordering_seq: string | null };
 
 /** What tells of which message another is the duplicate. */
-export type Claim = {
+export type Claim = Pick<Form, "dedup_key" | "content_key" | "old_key" | "body_hash"> & {
   queue_id: string;
-  dedup_key: string | null;
-  body_hash: string;
   ordering_key?: string | null;
 };
 
 /** `key`: equal within a queue for all that are duplicates of each other. `original`: if one was stored. */
 type Known = { key: string; original: Original | undefined };
 
+const ordering_key = sql`given.ordering_key`;
 const given = sql`
   unnest(
-    ${value("queue_ids")}::text[], ${value("dedup_keys")}::text[], ${value("body_hashes")}::text[],
-    ${value("ordering_keys")}::text[]
-  ) with ordinality as given (queue_id, dedup_key, body_hash, ordering_key, n)
+    ${value("queue_ids")}::text[], ${value("dedup_keys")}::text[], ${value("content_keys")}::text[],
+    ${value("old_keys")}::text[], ${value("body_hashes")}::text[], ${value("ordering_keys")}::text[]
+  ) with ordinality as given (queue_id, dedup_key, content_key, old_key, body_hash, ordering_key, n)
   cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
   cross join lateral (
-    select case
-      when queue.dedup_scope = 'ordering_key' and given.ordering_key is not null
-        then psqlqueue.scoped_key(coalesce(given.dedup_key, given.body_hash), given.ordering_key)
-      else coalesce(given.dedup_key, given.body_hash)
-    end as key
+    select ${scoped(sql`coalesce(given.dedup_key, given.content_key)`, ordering_key)} as key,
+      case when given.old_key is not null then ${scoped(sql`given.old_key`, ordering_key)} end as old_key
   ) as own`;
 
 /** Of a row of `seen`. */
-const is_same_body = sql`seen.body_hash = given.body_hash or not queue.dedup_strict`;
+const is_same_body = sql`not (${differs(sql`seen.body_hash`, sql`given.body_hash`)} and queue.dedup_strict)`;
 const ordering_seq = sql`(
   select message.ordering_seq::text
   from ${messages} as message
@@ -65,7 +63,8 @@ function prepareOriginals(db: Db): Prepared<(Original & { n: string })[]> {
       cross join lateral (
         select old.message_id, old.body_hash
         from ${deduplications} as old
-        where old.queue_no = queue.no and old.key = own.key
+        where old.queue_no = queue.no and old.key in (own.key, own.old_key)
+        order by old.created_at desc
         limit 1
       ) as seen`);
   return prepare<Original & { n: string }>(db.orm.with(original).select().from(original), "find_originals");
@@ -96,8 +95,9 @@ function prepareKnown(db: Db): Prepared<KnownRow[]> {
       left join lateral (
         select old.message_id, old.body_hash
         from ${deduplications} as old
-        where old.queue_no = queue.no and old.key = own.key
+        where old.queue_no = queue.no and old.key in (own.key, own.old_key)
           and old.created_at > now() - queue.dedup_window_seconds * interval '1 second'
+        order by old.created_at desc
         limit 1
       ) as seen on true
       where queue.dedup_window_seconds > 0 and (given.dedup_key is not null or queue.content_dedup)`);
@@ -110,6 +110,8 @@ export const originalGone = (statement: string) => new DatabaseError("conflict",
 const columnsOf = (claims: Claim[]) => ({
   queue_ids: claims.map(({ queue_id }) => queue_id),
   dedup_keys: claims.map(({ dedup_key }) => dedup_key),
+  content_keys: claims.map(({ content_key }) => content_key),
+  old_keys: claims.map(({ old_key }) => old_key),
   body_hashes: claims.map(({ body_hash }) => body_hash),
   ordering_keys: claims.map(({ ordering_key }) => ordering_key ?? null),
 });

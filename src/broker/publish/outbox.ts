@@ -1,11 +1,11 @@
-import { sql } from "drizzle-orm";
+import { type SQL, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
 import { deduplications } from "../../db/dedupSchema.ts";
 import { stale_keys } from "../../db/orderingSchema.ts";
 import { messages, outbox, publish_batches, queues } from "../../db/schema.ts";
 import type { OnReady } from "../onReady.ts";
 import { column, prepare, value } from "../statement.ts";
-import { takesOldKeys } from "./dedup.ts";
+import { heldKey, scoped, takesOldKeys } from "./dedup.ts";
 import { enteredKeys, placed } from "./ordered.ts";
 import { type Sealing, sealed } from "./sealing.ts";
 import { ending, fairKeyOf } from "./storing.ts";
@@ -63,6 +63,7 @@ function prepareMove(db: Db): Prepared<Moved[]> {
         and (page.bytes <= ${value("bytes_max")}::bigint or page.seq = (select min(seq) from page))
     ))
     returning row.*`);
+  const own = (key: SQL) => scoped(key, sql`taken.ordering_key`);
   const item = db.orm.$with("item", {}).as(sql`
     select taken.*, queue.id as queue_id, queue.message_retention_seconds, queue.fair_by, keyed.key,
       psqlqueue.ordering_group(queue.ordering_scope, taken.ordering_key, taken.label) as ordering_group,
@@ -74,12 +75,10 @@ function prepareMove(db: Db): Prepared<Moved[]> {
     left join lateral (select * from ${queues} as queue where queue.no = taken.queue_no limit 1) as queue on true
     cross join lateral (
       select case
-        when queue.dedup_window_seconds = 0 then null
-        when queue.dedup_scope = 'ordering_key' and taken.ordering_key is not null
-          and (taken.dedup_key is not null or queue.content_dedup)
-          then psqlqueue.scoped_key(coalesce(taken.dedup_key, taken.body_hash), taken.ordering_key)
-        when taken.dedup_key is not null then taken.dedup_key
-        when queue.content_dedup then taken.body_hash
+        when queue.dedup_window_seconds > 0 and (taken.dedup_key is not null or queue.content_dedup) then coalesce(
+          case when taken.dedup_key is null then ${heldKey(own(sql`taken.body_hash`))} end,
+          -- Before 0.6 there were no keys of contents.
+          ${own(sql`coalesce(taken.dedup_key, taken.content_key, taken.body_hash)`)})
       end as key
     ) as keyed`);
   const claimed = db.orm.$with("claimed", {}).as(sql`
@@ -179,9 +178,11 @@ function prepareFindUnsealed(db: Db): Prepared<UnsealedRow[]> {
 function prepareSeal(db: Db): Prepared<unknown[]> {
   const sealing = db.orm.$with("sealing", { seq: column<string>("seq") }).as(sql`
     update ${outbox} as row
-    set body = given.body, body_hash = given.body_hash
-    from unnest(${value("seqs")}::text[]::bigint[], ${value("bodies")}::text[], ${value("body_hashes")}::text[])
-      as given (seq, body, body_hash)
+    set body = given.body, body_hash = given.body_hash, content_key = given.content_key
+    from unnest(
+      ${value("seqs")}::text[]::bigint[], ${value("bodies")}::text[], ${value("body_hashes")}::text[],
+      ${value("content_keys")}::text[]
+    ) as given (seq, body, body_hash, content_key)
     where row.seq = given.seq
     returning row.seq`);
   return db.orm.with(sealing).select().from(sealing).prepare("seal_outbox");
@@ -212,11 +213,12 @@ export function createOutbox(db: Db, onReady: OnReady, sealing: Sealing) {
     const rows = await db.run("find_unsealed", () => findUnsealed.execute(asked), true);
     if (!sealing.has_keys) throw new Error("messages for queues that encrypt wait for a server with a master key");
     for (const { queue_id } of rows) sealing.note(queue_id, true);
-    const forms = rows.map(({ queue_id, body }) => sealing.formOf(queue_id, sealing.open(body)));
+    const forms = rows.map(({ queue_id, body }) => sealing.formOf(queue_id, sealing.open(body), null));
     const values = {
       seqs: rows.map(({ seq }) => seq),
       bodies: forms.map(({ body }) => body),
       body_hashes: forms.map(({ body_hash }) => body_hash),
+      content_keys: forms.map(({ content_key }) => content_key),
     };
     await db.run("seal_outbox", () => seal.execute(values), true);
   }

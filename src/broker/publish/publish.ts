@@ -170,7 +170,7 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
   const form = (item: OptionedItem): FormedItem => ({
     ...item,
     bytes: item.bytes ?? bytesOf(item),
-    ...sealing.formOf(item.queue_id, item.body),
+    ...sealing.formOf(item.queue_id, item.body, item.dedup_key),
   });
 
   /** Stores those at `open`, and says of each that was let in what became of it. */
@@ -266,6 +266,8 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
       ttls: items.map((item) => item.ttl_seconds),
       expires_ats: items.map((item) => item.expires_at),
       dedup_keys: items.map((item) => item.dedup_key),
+      content_keys: items.map((item) => item.content_key),
+      old_keys: items.map((item) => item.old_key),
       body_hashes: items.map((item) => item.body_hash),
       are_sealed: items.map((item) => String(item.is_sealed)),
       are_counted: are_counted.map(String),

@@ -6,7 +6,7 @@ import { observe } from "../../observe.ts";
 import { keepLatest } from "../keepLatest.ts";
 import { DecryptionError, decrypt, encrypt, keyedHash, type MasterKeys } from "../masterKeys.ts";
 import { column } from "../statement.ts";
-import { deduplicationKey } from "./dedup.ts";
+import { contentKey, deduplicationKey, markKeyed } from "./dedup.ts";
 
 // Bodies of queues with the setting `encrypt` are sealed in this process, so that the database never sees them. What is
 // not stored as it was sent says so itself, at its beginning; so it may be moved, archived and exported like any text:
@@ -28,7 +28,17 @@ export const sealed = `${magic}1:`;
 const known_max = 10_000;
 
 /** A body in the form in which it is stored, and what tells whether another is the same. */
-export type Form = { body: string; body_hash: string; is_sealed: boolean };
+export type Form = {
+  body: string;
+  body_hash: string;
+  is_sealed: boolean;
+  /** The client's, in the form in which it is stored. */
+  dedup_key: string | null;
+  /** The key where there is none of the client's and the queue looks at contents; null where there is one. */
+  content_key: string | null;
+  /** The key under which this version, before the queue encrypted, or an older one would have stored it. */
+  old_key: string | null;
+};
 
 export type Sealing = {
   /** Can bodies be sealed and opened? */
@@ -44,8 +54,8 @@ export type Sealing = {
   leadsTo(topic_id: string): "all" | "some" | undefined;
   /** The topic leads to queues of both kinds, or may. */
   noteTopic(topic_id: string): void;
-  /** A body as the queue wants it, as far as this server knows. */
-  formOf(queue_id: string, body: string): Form;
+  /** A body as the queue wants it, as far as this server knows. `dedup_key`: see deduplicationKey. */
+  formOf(queue_id: string, body: string, dedup_key: string | null): Form;
   /** Throws when there is no master key. */
   seal(body: string): string;
   /** The body that was sent. Throws DecryptionError. */
@@ -130,11 +140,24 @@ export function createSealing(db: Db, keys: MasterKeys): Sealing {
     },
     leadsTo: (topic_id) => known_topics.get(topic_id),
     noteTopic: (topic_id) => keepLatest(known_topics, topic_id, "some", known_max),
-    formOf(queue_id, body) {
+    formOf(queue_id, body, dedup_key) {
       const is_sealed = has_keys && known_queues.has(queue_id);
-      // The plain hash of a short body gives it away.
-      const body_hash = is_sealed ? keyedHash(keys, `body:${body}`) : deduplicationKey("body", body);
-      return { body: is_sealed ? seal(body) : escapeBody(body), body_hash, is_sealed };
+      const body_hash = deduplicationKey("body", body);
+      const content_key = dedup_key === null ? contentKey(body) : null;
+      if (!is_sealed) {
+        const old_key = dedup_key === null ? body_hash : null;
+        return { body: escapeBody(body), body_hash, is_sealed, dedup_key, content_key, old_key };
+      }
+      // The plain hash of a short body gives it away. So it is not looked for either.
+      const keyed = (hash: string) => markKeyed(keyedHash(keys, hash));
+      return {
+        body: seal(body),
+        body_hash: keyed(body_hash),
+        is_sealed,
+        dedup_key: dedup_key && keyed(dedup_key),
+        content_key: content_key && keyed(content_key),
+        old_key: dedup_key,
+      };
     },
     seal,
     open: (stored) => openBody(keys, stored),

@@ -3,7 +3,7 @@ import type { Db, Prepared } from "../../db/db.ts";
 import { deduplications } from "../../db/dedupSchema.ts";
 import { messages, publish_batches, queues } from "../../db/schema.ts";
 import { column, prepare, type Tally, value } from "../statement.ts";
-import { takesOldKeys } from "./dedup.ts";
+import { differs, heldKey, takesOldKeys } from "./dedup.ts";
 
 // The statements that store messages, and those that explain what they left out.
 
@@ -97,20 +97,21 @@ export type Extra = {
   columns: SQL;
   /** A further reason to refuse it. */
   refused: SQL;
-  /** The client's key as it is stored, of `given` and `queue`. */
-  key: SQL;
+  /** A client's key as it is stored, of `given` and `queue`. */
+  keyed: (key: SQL) => SQL;
 };
 
 /** What it answers more: a status, and where a message stands in its key. */
 export type Answered = { status: SQL; seq: SQL };
 
 /** The items whose queue exists, each with its fate. `is_barred`: whatever was published before. */
-const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
+const judged = ({ arrays, names, columns, refused, keyed }: Extra) => sql`
   select judged.*, judged.is_barred or judged.is_conflict as is_refused
   from (
   select barred.*,
     -- The same key with another body, where that matters. A scalar sub-select: an exists could be hashed, a full scan.
-    barred.dedup_strict and barred.key is not null and coalesce((
+    barred.dedup_strict and barred.key is not null and ${differs(
+      sql`coalesce((
       select seen.body_hash
       from ${deduplications} as seen
       where seen.queue_no = barred.queue_no and seen.key = barred.key
@@ -120,7 +121,9 @@ const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
       -- The first of its key is the first that is stored: one that is refused leaves nothing to be compared with.
       when not barred.is_barred
         then first_value(barred.body_hash) over (partition by barred.queue_no, barred.key, barred.is_barred order by barred.n)
-    end, barred.body_hash) <> barred.body_hash as is_conflict
+    end, barred.body_hash)`,
+      sql`barred.body_hash`,
+    )} as is_conflict
   from (
   select keyed.*,
     keyed.exceeds and not known.is_known as is_too_large,
@@ -132,7 +135,12 @@ const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
       queue.fair_by, queue.publish_paused as is_closed, queue.encrypt <> given.is_sealed as is_unsealed,
       coalesce(given.bytes > queue.max_message_bytes, false) as exceeds,
       not given.is_counted and num_nonnulls(queue.max_depth, queue.max_bytes) > 0 as lacks_count,
-      case when queue.dedup_window_seconds > 0 then ${key} end as key,
+      case
+        when queue.dedup_window_seconds > 0 and (given.dedup_key is not null or queue.content_dedup)
+          -- What is known under its old key keeps it.
+          then coalesce(case when given.old_key is not null then ${heldKey(keyed(sql`given.old_key`))} end,
+            ${keyed(sql`coalesce(given.dedup_key, given.content_key)`)})
+      end as key,
       -- greatest() passes over nulls.
       case
         when given.deliver_at is not null then greatest(now(), given.deliver_at)
@@ -143,10 +151,11 @@ const judged = ({ arrays, names, columns, refused, key }: Extra) => sql`
       ${value("attributes")}::text[], ${value("delays")}::int[], ${value("deliver_ats")}::text[]::timestamptz[],
       ${value("ttls")}::int[], ${value("expires_ats")}::text[]::timestamptz[], ${value("dedup_keys")}::text[],
       ${value("body_hashes")}::text[], ${value("are_counted")}::text[]::boolean[],
-      ${value("bytes")}::text[]::bigint[], ${value("extras")}::text[], ${value("are_sealed")}::text[]::boolean[] ${arrays}
+      ${value("bytes")}::text[]::bigint[], ${value("extras")}::text[], ${value("are_sealed")}::text[]::boolean[],
+      ${value("content_keys")}::text[], ${value("old_keys")}::text[] ${arrays}
     ) with ordinality as given (
       queue_id, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, body_hash,
-      is_counted, bytes, extras, is_sealed, ${names} n)
+      is_counted, bytes, extras, is_sealed, content_key, old_key, ${names} n)
     cross join lateral (select * from ${queues} as queue where queue.id = given.queue_id limit 1) as queue
   ) as keyed
   -- What is stored already takes no room. Asked of those only that would be refused.
@@ -231,10 +240,6 @@ export function storing(
   );
 }
 
-/** The client's key, else the body's hash where the queue says so. */
-export const plain_key = sql`
-  case when given.dedup_key is not null then given.dedup_key when queue.content_dedup then given.body_hash end`;
-
 /** With delay, time to live and deduplication. One answer per item whose queue exists. */
 export function prepareOptioned(db: Db): Prepared<Outcome[]> {
   const none = sql``;
@@ -247,7 +252,7 @@ export function prepareOptioned(db: Db): Prepared<Outcome[]> {
       ${fairKeyOf(sql`fresh`, true)}
     from fresh
     order by fresh.n`;
-  const extra = { arrays: none, names: none, columns: none, refused: none, key: plain_key };
+  const extra = { arrays: none, names: none, columns: none, refused: none, keyed: (key: SQL) => key };
   const answered = { status: none, seq: sql`null::text` };
   return storing(db, "publish_with_options", extra, [["stored", stored]], answered);
 }
