@@ -4,9 +4,10 @@ import { refused, verbsOf } from "./verbs.ts";
 
 setDefaultTimeout(30_000);
 
-const service = await serviceForFile({ receive_limit_max: 100 });
+const master_keys = new Map([["2026", Buffer.alloc(32, 1)]]);
+const service = await serviceForFile({ receive_limit_max: 100, master_keys });
 const { call, elapse, broker, sql } = service;
-const { put, receive, take, ack, nack, extend, look, change, remove, secondsUntil } = verbsOf(service);
+const { put, receive, take, ack, nack, extend, look, change, remove, update, secondsUntil } = verbsOf(service);
 
 const invalid = (details: string) => refused(3, "request validation failed", details);
 const not_found = refused(6, "message not found");
@@ -227,6 +228,30 @@ describe("a change of a message", () => {
     expect((await change(queue, ids.ready, { deliver_at: "2999-01-01T00:00:00Z" })).body.code).toBe(3);
     expect((await change(queue, ids.ready, { deliver_at: 5 })).body.code).toBe(2);
     expect((await change(uniqueId(), ids.ready, {})).body.code).toBe(5);
+  });
+});
+
+describe.each([["in plain"], ["encrypted"]])("a change of a message whose body is stored %s", (form) => {
+  test("makes it no larger than a publish may be, and may make smaller what is too large", async () => {
+    const settings = { encrypt: form === "encrypted", max_message_bytes: 40 };
+    const queue = await createQueue(service, settings);
+    // With the attributes as a client writes them, the body is the rest of 40 bytes.
+    const attributes = { a: "1", b: "é" };
+    const body = "x".repeat(40 - Buffer.byteLength(JSON.stringify(attributes)) - 2);
+    const id = await put(queue, { body });
+    expect((await change(queue, id, { label: "ab", attributes })).status).toBe(200);
+    const refusal = await change(queue, id, { label: "abc" });
+    expect({ status: refusal.status, body: refusal.body }).toEqual({
+      status: 413,
+      body: refused(13, "payload too large", "the message is larger than the queue's max_message_bytes"),
+    });
+    expect((await change(queue, id, { attributes: { ...attributes, c: "" } })).status).toBe(413);
+    await update(queue, { ...settings, max_message_bytes: 30 });
+    expect((await change(queue, id, { label: "a" })).body).toMatchObject({ label: "a", attributes });
+    expect((await change(queue, id, { label: "ab" })).status).toBe(413);
+    expect((await change(queue, id, { deliver_at: "2000-01-01T00:00:00Z" })).status).toBe(200);
+    await take(queue);
+    expect((await change(queue, id, { label: "abcdefgh" })).status).toBe(409);
   });
 });
 

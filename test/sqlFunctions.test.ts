@@ -205,6 +205,25 @@ describe("it is refused in the words of the API:", () => {
       validation("messages: the length must be no more than 1000."),
     );
     expect(await ask('[{"body":"x"},{"body":""}]')).toEqual(validation("messages[1].body: cannot be blank."));
+    // Over HTTP neither is text what is none.
+    for (const member of ['"body":5', '"body":{"a":1}', '"body":true']) {
+      expect(await ask(`[{${member}}]`)).toEqual(validation("messages[0].body: must be in a valid format."));
+    }
+    for (const [member, value] of [
+      ["label", '["a"]'],
+      ["label", "7"],
+      ["dedup_id", "5"],
+      ["notify", '"abc"'],
+      ["notify", "5"],
+      ["deliver_at", '"2027-02-30T00:00:00Z"'],
+      ["expires_at", '"2027-02-30T00:00:00Z"'],
+    ]) {
+      const problem = validation(`messages[0].${member}: must be in a valid format.`);
+      expect(await ask(`[{"body":"x","${member}":${value}}]`)).toEqual(problem);
+    }
+    expect(await refusal(sql`select psqlqueue.publish(${queue}, 'x', options => '{"notify":"abc"}')`)).toEqual(
+      validation("notify: must be in a valid format."),
+    );
     expect(await broker.moveOutbox()).toEqual({ moved: 0, dropped: 0 });
   });
 });

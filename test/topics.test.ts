@@ -63,3 +63,23 @@ test("fifty concurrent subscribers to one pair: one wins, the others hear that i
   expect(answers.filter((answer) => answer.status === 201)).toHaveLength(1);
   expect(answers.filter((answer) => answer.body.code === 9)).toHaveLength(49);
 });
+
+test("a refused batch names the message and the member that it was refused for", async () => {
+  const topic = await createTopic();
+  const queue = await subscribe(topic);
+  const messages = [
+    { body: "a" },
+    { body: "b", ordering_key: "k", delay_seconds: 1 },
+    { body: "c", ordering_key: "k", deliver_at: "2000-01-01T00:00:00Z" },
+  ];
+  const refusal = await call("POST", `/v1/topics/${topic}/messages/batch`, { messages });
+  expect({ status: refusal.status, body: refusal.body }).toEqual({
+    status: 400,
+    body: {
+      code: 3,
+      message: "request validation failed",
+      details: "messages[1].ordering_key: must not be given together with delay_seconds.",
+    },
+  });
+  expect(await bodies(queue)).toEqual([]);
+});

@@ -4,6 +4,8 @@ import { archived_messages, messages, queues } from "../../db/schema.ts";
 import { BrokerError, invalid } from "../../errors.ts";
 import { is_held } from "../heldRows.ts";
 import type { OnReady } from "../onReady.ts";
+import { too_large } from "../publish/outgoing.ts";
+import { magic, sealed } from "../publish/sealing.ts";
 import { storedToken } from "../settle/fenced.ts";
 import type { Settle } from "../settle/settle.ts";
 import { column, prepare, value } from "../statement.ts";
@@ -28,10 +30,36 @@ function prepareGet(db: Db): Prepared<(SeenRow & { known_queue: string })[]> {
   return prepare<SeenRow & { known_queue: string }>(db.orm.with(one).select().from(one), "get_message");
 }
 
+/** Bytes of what was sent, of a row of `message` with this label and these attributes. */
+const bytesWith = (label: SQL, attributes: SQL) => sql`(
+  case
+    -- Base64 of the body, a nonce and a tag.
+    when starts_with(message.body, ${sealed}) then (
+      select length(own.text) * 3 / 4 - length(own.text) + length(rtrim(own.text, '=')) - 28
+      from (select split_part(substr(message.body, length(${sealed}) + 1), ':', 2) as text) as own)
+    when starts_with(message.body, ${magic}) then octet_length(message.body) - octet_length(${sealed})
+    else octet_length(message.body)
+  end
+  + coalesce(octet_length(${label}), 0)
+  -- Without the spaces that the text of jsonb has.
+  + coalesce(octet_length((${attributes})::text)
+    - greatest(0, 2 * (select count(*) from jsonb_object_keys(${attributes})) - 1), 0)
+)`;
+
 /** Looking at messages, and changing or deleting single ones, without leasing them. */
 export function createMessages(db: Db, onReady: OnReady, settle: Settle, open: Open) {
   const get = prepareGet(db);
 
+  const label = sql`case when ${value("sets_label")}::text::boolean then ${value("label")}::text else message.label end`;
+  const attributes = sql`case
+    when ${value("sets_attributes")}::text::boolean then ${value("attributes")}::text::jsonb else message.attributes
+  end`;
+  // What was larger before may become smaller.
+  const is_too_large = (queue: SQL) => sql`
+    coalesce(case
+      when ${queue}.max_message_bytes is not null then ${bytesWith(label, attributes)} > greatest(
+        ${queue}.max_message_bytes, ${bytesWith(sql`message.label`, sql`message.attributes`)})
+    end, false)`;
   // Rows never become ready in the past: receives do not scan what lies before their hint, and a label has a hint of
   // its own. So a message that changes its label comes after the others with that label.
   const changed = db.orm
@@ -39,10 +67,8 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle, open: O
     .as(sql`
     update ${messages} as message
     set
-      label = case when ${value("sets_label")}::text::boolean then ${value("label")}::text else message.label end,
-      attributes = case
-        when ${value("sets_attributes")}::text::boolean then ${value("attributes")}::text::jsonb else message.attributes
-      end,
+      label = ${label},
+      attributes = ${attributes},
       priority = coalesce(${value("priority")}::int, message.priority),
       due_at = case
         when message.ordering_seq is null then null
@@ -61,6 +87,7 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle, open: O
       and (
         select (message.ordering_seq is null or ${value("deliver_at")}::text is null or queue.allow_delayed_ordering)
           and (coalesce(${value("priority")}::int, 0) = 0 or queue.priority_enabled)
+          and not ${is_too_large(sql`queue`)}
         from ${queues} as queue where queue.no = message.queue_no)
     returning message.label, message.visible_at as ready_at`);
   const head = db.orm
@@ -74,6 +101,15 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle, open: O
       from psqlqueue.refresh_keys_of(array[${value("queue_id")}::text], array[${value("id")}::text]) as head`);
   const refresh = db.orm.with(head).select().from(head).prepare("refresh_keys_of");
   const change = db.orm.with(changed).select().from(changed).prepare("change_message");
+
+  const larger = db.orm.$with("larger", { is_too_large: column<boolean>("is_too_large") }).as(sql`
+    select ${is_too_large(sql`queue`)} as is_too_large
+    from ${queues} as queue
+    cross join lateral (
+      select * from ${messages} as message where message.queue_no = queue.no and message.id = ${value("id")} limit 1
+    ) as message
+    where queue.id = ${value("queue_id")}`);
+  const why = db.orm.with(larger).select().from(larger).prepare("explain_unchanged");
 
   const queue_no = sql`(select queue.no from ${queues} as queue where queue.id = ${value("queue_id")})`;
   const removed = db.orm.$with("removed", {}).as(sql`
@@ -101,7 +137,7 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle, open: O
     /** One message with its state; never its lease token. Throws `queue_not_found`, `message_not_found`. */
     getMessage: look,
 
-    /** Changes a message that nobody holds. Repeatable. Throws as getMessage, and `lease_lost` when it is leased. */
+    /** Changes a message that nobody holds. Repeatable. Throws as getMessage, `payload_too_large`, `lease_lost`. */
     async changeMessage(queue_id: string, id: string, wanted: Change): Promise<SeenMessage> {
       const values = {
         queue_id,
@@ -127,6 +163,10 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle, open: O
       const is_delayed = is_ordered && wanted.deliver_at !== undefined;
       if (is_refused && is_delayed) throw invalid("deliver_at", "not_together", "ordering_key");
       if (is_refused && (wanted.priority ?? 0) !== 0) throw invalid("priority", "not_enabled");
+      if (is_refused) {
+        const [row] = await db.run("explain_unchanged", () => why.execute(values), true);
+        if (row?.is_too_large) throw new BrokerError("payload_too_large", too_large);
+      }
       throw new BrokerError(isLive(seen.state) ? "lease_lost" : "message_not_found");
     },
 

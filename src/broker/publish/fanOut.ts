@@ -4,7 +4,7 @@ import type { OnReady } from "../onReady.ts";
 import { type FanOutRow, prepareFanOut, prepareOriginals } from "./fanOutStatements.ts";
 import { nextId } from "./ids.ts";
 import { keysOf } from "./ordered.ts";
-import { originalGone } from "./originals.ts";
+import { keptBack, originalGone } from "./originals.ts";
 import { bytesOf, too_large } from "./outgoing.ts";
 import { isDelayed, isKeyed, type PublishOptions } from "./publish.ts";
 import type { Asked, Quotas } from "./quotas.ts";
@@ -188,7 +188,8 @@ export function createFanOut(
       if (row.status === "closed") results[i] = new BrokerError("queue_closed");
       else if (row.status === "unsealed") unsealed.add(i);
       else if (row.status === "too_large") results[i] = new BrokerError("payload_too_large", too_large);
-      else if (row.status === "delayed") results[i] = isDelayed(items[i] as FanOutItem);
+      else if (row.status === "delayed")
+        results[i] = row.delays ? isDelayed(items[i] as FanOutItem) : keptBack("fanout");
       else if (row.status === "uncounted") uncounted.set(i, [...new Set(row.uncounted_ids?.split(","))]);
       else if (row.status === "seen") seen.add(i);
       else {

@@ -28,6 +28,8 @@ export type FanOutRow = {
   id: string;
   /** `unsealed`: one of the queues wants a form of the body that was not given. */
   status: "stored" | "closed" | "seen" | "too_large" | "uncounted" | "delayed" | "unsealed";
+  /** Of a batch that is `delayed`: is it this item that is? */
+  delays: boolean;
   /** Does the queue encrypt? */
   encrypts: boolean;
   /** The queues whose quotas are to be looked at first, of this item; of one that is known none. */
@@ -62,6 +64,8 @@ export function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepar
         case when target.priority_enabled then given.priority else 0 end as own_priority,
         coalesce(bool_or(given.ordering_key is not null and not target.allow_delayed_ordering
           and (given.delay_seconds is not null or given.deliver_at is not null)) over whole, false) as is_delayed,
+        given.ordering_key is not null and (given.delay_seconds is not null or given.deliver_at is not null)
+          and bool_or(not target.allow_delayed_ordering) over (partition by given.n) as delays,
       `)}
       coalesce(bool_or(case when target.is_uncounted then not ${is_known} end) over whole, false) as is_uncounted,
       -- The queues with quotas that nobody has looked at.
@@ -152,9 +156,11 @@ export function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepar
       delivered_queues: column<number>("delivered_queues"),
       uncounted_ids: column<string | null>("uncounted_ids"),
       encrypts: column<boolean>("encrypts"),
+      delays: column<boolean>("delays"),
     })
     .as(sql`
-      select copy.n, copy.uncounted_ids, now() as now, copy.queue_id, psqlqueue.copy_id(copy.id, copy.copy_n::int) as id,
+      select copy.n, copy.uncounted_ids, ${ordered(sql`coalesce(copy.delays, false)`, sql`false`)} as delays, now() as now,
+        copy.queue_id, psqlqueue.copy_id(copy.id, copy.copy_n::int) as id,
         copy.delivered_queues::int as delivered_queues, copy.encrypts,
         case
           when copy.is_closed then 'closed'

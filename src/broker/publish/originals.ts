@@ -104,6 +104,9 @@ function prepareKnown(db: Db): Prepared<KnownRow[]> {
   return prepare<KnownRow>(db.orm.with(known).select().from(known), "find_known");
 }
 
+/** Of a batch of which another item was refused: nothing of it was stored. */
+export const keptBack = (statement: string) => new DatabaseError("conflict", "KEPT_BACK", statement);
+
 /** Nothing was stored, and what stood in its way is gone: the same call may succeed. */
 export const originalGone = (statement: string) => new DatabaseError("conflict", "ORIGINAL_GONE", statement);
 

@@ -1,12 +1,12 @@
 import type { Db } from "../../db/db.ts";
-import { BrokerError, completeResults, DatabaseError, type Failure, invalid } from "../../errors.ts";
+import { BrokerError, completeResults, type Failure, invalid } from "../../errors.ts";
 import { keepLatest } from "../keepLatest.ts";
 import type { OnReady } from "../onReady.ts";
 import { isInTally } from "../statement.ts";
 import { createAdmission, type LetIn } from "./admission.ts";
 import { nextId } from "./ids.ts";
 import { type Keyed, keysOf, prepareKeyed } from "./ordered.ts";
-import { createOriginals, type Original, originalGone } from "./originals.ts";
+import { createOriginals, keptBack, type Original, originalGone } from "./originals.ts";
 import { bytesOf, too_large } from "./outgoing.ts";
 import type { Asked, Quotas } from "./quotas.ts";
 import { escapeBody, type Form, type Sealing } from "./sealing.ts";
@@ -286,7 +286,7 @@ export function createPublish(db: Db, onReady: OnReady, quotas: Quotas, sealing:
       const i = Number(n) - 1;
       const item = items[i] as FormedItem;
       if (status !== "stored" && status !== "seen") results[i] = refusalOf(item, status);
-      else if (is_kept_back) results[i] = new DatabaseError("conflict", "KEPT_BACK", "publish");
+      else if (is_kept_back) results[i] = keptBack("publish");
       else if (status === "seen") seen.push(i);
       else {
         results[i] = published(item.id, false, ordering_seq);
