@@ -1,8 +1,14 @@
 ALTER TABLE "psqlqueue"."outbox" ADD COLUMN "content_key" text collate "C";--> statement-breakpoint
+ALTER TABLE "psqlqueue"."outbox" ADD COLUMN "topic_id" text collate "C";--> statement-breakpoint
+ALTER TABLE "psqlqueue"."outbox" ADD COLUMN "publication_id" text collate "C";--> statement-breakpoint
+ALTER TABLE "psqlqueue"."outbox" ADD COLUMN "topic_queues" integer;--> statement-breakpoint
+DROP FUNCTION "psqlqueue"."put_outbox" (int, text, text, text, jsonb, jsonb);
+--> statement-breakpoint
 -- Puts one message for one queue into the outbox. Touches nothing that others wait for: the caller's transaction may stay
--- open for minutes. A server moves it to the queue after the commit.
-CREATE OR REPLACE FUNCTION "psqlqueue"."put_outbox" (
-	p_queue_no int, p_id text, p_body text, p_label text, p_attributes jsonb, p_options jsonb
+-- open for minutes. A server moves it to the queue after the commit. All copies of a message to a topic have one publication.
+CREATE FUNCTION "psqlqueue"."put_outbox" (
+	p_queue_no int, p_id text, p_body text, p_label text, p_attributes jsonb, p_options jsonb,
+	p_topic_id text DEFAULT NULL, p_publication_id text DEFAULT NULL, p_topic_queues int DEFAULT NULL
 ) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 declare
 	-- How every body begins that is not stored as it was sent.
@@ -24,7 +30,7 @@ begin
 	end if;
 	insert into psqlqueue.outbox (
 		queue_no, id, body, label, attributes, delay_seconds, deliver_at, ttl_seconds, expires_at, dedup_key, body_hash,
-		content_key, ordering_key, fairness_key, weight, priority)
+		content_key, topic_id, publication_id, topic_queues, ordering_key, fairness_key, weight, priority)
 	values (
 		p_queue_no, p_id, case when starts_with(p_body, c_magic) then c_magic || '0:' || p_body else p_body end, p_label,
 		nullif(p_attributes, 'null'), (p_options ->> 'delay_seconds')::numeric::int,
@@ -35,7 +41,7 @@ begin
 		-- Where the content is the id: as if the client had sent the SHA-256 of the body, in hex.
 		translate(rtrim(encode(sha256(convert_to('id:' || encode(sha256(convert_to(p_body, 'UTF8')), 'hex'), 'UTF8')), 'base64'),
 			'='), '+/', '-_'),
-		p_options ->> 'ordering_key', p_options ->> 'fairness_key', (p_options ->> 'weight')::numeric::smallint,
+		p_topic_id, p_publication_id, p_topic_queues, p_options ->> 'ordering_key', p_options ->> 'fairness_key', (p_options ->> 'weight')::numeric::smallint,
 		-- Of a queue that knows no priorities: it comes from a topic, and is ignored.
 		case
 			when (select known.priority_enabled from psqlqueue.queues as known where known.no = p_queue_no)
@@ -138,6 +144,43 @@ begin
 	if cardinality(v_problems) > 0 then
 		perform psqlqueue.refuse(3, 'request validation failed', array_to_string(v_problems, '; ') || '.');
 	end if;
+end $$;
+--> statement-breakpoint
+-- Publishes to the subscriptions that the caller's transaction sees. Returns the number of queues.
+CREATE OR REPLACE FUNCTION "psqlqueue"."publish_topic" (
+	topic text, body text, label text DEFAULT NULL, attributes jsonb DEFAULT NULL, options jsonb DEFAULT NULL
+) RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET standard_conforming_strings = on SET backslash_quote = safe_encoding SET transform_null_equals = off SET array_nulls = on
+SET datestyle = 'ISO, MDY' SET timezone = 'UTC' SET intervalstyle = 'postgres' SET extra_float_digits = 1 AS $$
+declare
+	v_queue record;
+	v_count int := 0;
+	v_publication_id text := psqlqueue.make_id();
+begin
+	perform psqlqueue.check_right('publish', topic);
+	perform psqlqueue.check_message('', body, label, attributes, options);
+	if not exists (select from psqlqueue.topics as known where known.id = topic) then
+		perform psqlqueue.refuse(8, 'topic not found');
+	end if;
+	for v_queue in
+		select known.no, known.publish_paused, count(*) over () as count
+		from psqlqueue.subscriptions as subscription
+		join psqlqueue.queues as known on known.no = subscription.queue_no
+		where subscription.topic_id = topic
+			and psqlqueue.filter_matches(subscription.message_filters, coalesce(attributes, '{}'))
+		order by known.no
+	loop
+		if v_queue.publish_paused then
+			perform psqlqueue.refuse(17, 'queue closed');
+		end if;
+		perform psqlqueue.put_outbox(v_queue.no, psqlqueue.make_id(), body, label, attributes, options,
+			topic, v_publication_id, v_queue.count::int);
+		v_count := v_count + 1;
+	end loop;
+	if v_count > 0 and coalesce((options ->> 'notify')::boolean, true) then
+		perform pg_notify('psqlqueue_outbox', '');
+	end if;
+	return v_count;
 end $$;
 --> statement-breakpoint
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA "psqlqueue" FROM PUBLIC;

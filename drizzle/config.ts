@@ -5,6 +5,7 @@ export default defineConfig({
   schema: [
     "./src/db/schema.ts",
     "./src/db/dedupSchema.ts",
+    "./src/db/outboxSchema.ts",
     "./src/db/orderingSchema.ts",
     "./src/db/rightsSchema.ts",
     "./src/db/historySchema.ts",

@@ -136,6 +136,7 @@ describe("the schema", () => {
         "src/db/schema.ts",
         "src/db/dedupSchema.ts",
         "src/db/orderingSchema.ts",
+        "src/db/outboxSchema.ts",
         "src/db/rightsSchema.ts",
         "src/db/historySchema.ts",
       ]) {

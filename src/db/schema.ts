@@ -305,29 +305,6 @@ export const tasks = psqlqueue.table(
   ],
 );
 
-/** Messages published by SQL in transactions of the users: a server moves the committed ones to their queues. */
-export const outbox = psqlqueue.table("outbox", {
-  seq: bigint("seq", { mode: "number" }).primaryKey().generatedAlwaysAsIdentity(),
-  created_at: moment("created_at").notNull().defaultNow(),
-  queue_no: integer("queue_no").notNull(),
-  delay_seconds: integer("delay_seconds"),
-  ttl_seconds: integer("ttl_seconds"),
-  id: text("id").notNull(),
-  deliver_at: moment("deliver_at"),
-  expires_at: moment("expires_at"),
-  dedup_key: text("dedup_key"),
-  body_hash: text("body_hash"),
-  /** The key where the content is the id; null from before 0.6. */
-  content_key: text("content_key"),
-  label: text("label"),
-  attributes: jsonb("attributes").$type<Record<string, string>>(),
-  body: plainText("body").notNull(),
-  ordering_key: text("ordering_key"),
-  priority: smallint("priority").notNull().default(0),
-  fairness_key: text("fairness_key"),
-  weight: smallint("weight"),
-});
-
 /** What happened per queue and minute, on all servers together: for rates. Failed: nacks, and leases that ran out. */
 export const rates = psqlqueue.table(
   "rates",

@@ -45,3 +45,13 @@ export const takesOldKeys = sql`
       select queue.dedup_window_seconds from ${queues} as queue where queue.no = seen.queue_no
     ) * interval '1 second'
   returning seen.message_id`;
+
+/** How long a topic remembers a client's key, in seconds. */
+export const topic_window_seconds = 300;
+
+/** The same of keys of topics: see takesOldKeys. */
+export const takesOldTopicKeys = sql`
+  on conflict (topic_id, key) do update
+    set created_at = excluded.created_at, delivered_queues = excluded.delivered_queues, id = excluded.id
+    where seen.created_at <= now() - ${topic_window_seconds} * interval '1 second'
+  returning seen.id`;

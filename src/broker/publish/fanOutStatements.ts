@@ -3,20 +3,18 @@ import type { Db, Prepared } from "../../db/db.ts";
 import { topic_deduplications } from "../../db/dedupSchema.ts";
 import { messages, queues, subscriptions, topics } from "../../db/schema.ts";
 import { column, prepare, value } from "../statement.ts";
+import { takesOldTopicKeys, topic_window_seconds } from "./dedup.ts";
 import { enteredKeys, keyed_arrays, keyed_names, placed } from "./ordered.ts";
 import { ending, fairKeyOf, guard } from "./storing.ts";
 
 // The statements of a publish to topics.
-
-/** How long a topic remembers a client's key, in seconds. */
-const dedup_window_seconds = 300;
 
 /** Was `given` published before? It takes no room then. Asked of those only that would be refused. */
 const is_known = sql`coalesce(given.dedup_key is not null and (
   select true
   from ${topic_deduplications} as seen
   where seen.topic_id = given.topic_id and seen.key = given.dedup_key
-    and seen.created_at > now() - ${dedup_window_seconds} * interval '1 second'
+    and seen.created_at > now() - ${topic_window_seconds} * interval '1 second'
   limit 1
 ), false)`;
 
@@ -104,10 +102,7 @@ export function prepareFanOut(db: Db, name: string, is_ordered: boolean): Prepar
       ${ordered(sql`and not copy.is_delayed`)}
       and exists (select from once)
     order by copy.topic_id, copy.dedup_key, copy.n   -- one lock order for all
-    on conflict (topic_id, key) do update
-      set created_at = excluded.created_at, delivered_queues = excluded.delivered_queues, id = excluded.id
-      where seen.created_at <= now() - ${dedup_window_seconds} * interval '1 second'
-    returning seen.id`);
+${takesOldTopicKeys}`);
   const fresh = orm.$with("fresh", {}).as(sql`
     select copy.*
     from copy
@@ -201,7 +196,7 @@ export function prepareOriginals(db: Db): Prepared<{ n: string; delivered_queues
         from ${topic_deduplications} as old
         where old.topic_id = given.topic_id and old.key = given.dedup_key
           and (${value("is_any")}::text::boolean
-            or old.created_at > now() - ${dedup_window_seconds} * interval '1 second')
+            or old.created_at > now() - ${topic_window_seconds} * interval '1 second')
         limit 1
       ) as seen`);
   return db.orm.with(original).select().from(original).prepare("find_topic_originals");

@@ -1,11 +1,12 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
-import { deduplications } from "../../db/dedupSchema.ts";
+import { deduplications, topic_deduplications } from "../../db/dedupSchema.ts";
 import { stale_keys } from "../../db/orderingSchema.ts";
-import { messages, outbox, publish_batches, queues } from "../../db/schema.ts";
+import { outbox } from "../../db/outboxSchema.ts";
+import { messages, publish_batches, queues, topics } from "../../db/schema.ts";
 import type { OnReady } from "../onReady.ts";
 import { column, prepare, value } from "../statement.ts";
-import { heldKey, scoped, takesOldKeys } from "./dedup.ts";
+import { heldKey, scoped, takesOldKeys, takesOldTopicKeys } from "./dedup.ts";
 import { enteredKeys, placed } from "./ordered.ts";
 import { type Sealing, sealed } from "./sealing.ts";
 import { ending, fairKeyOf } from "./storing.ts";
@@ -75,6 +76,8 @@ function prepareMove(db: Db): Prepared<Moved[]> {
     left join lateral (select * from ${queues} as queue where queue.no = taken.queue_no limit 1) as queue on true
     cross join lateral (
       select case
+        -- Decided once for all copies.
+        when taken.topic_id is not null then null
         when queue.dedup_window_seconds > 0 and (taken.dedup_key is not null or queue.content_dedup) then coalesce(
           case when taken.dedup_key is null then ${heldKey(own(sql`taken.body_hash`))} end,
           -- Before 0.6 there were no keys of contents.
@@ -88,10 +91,33 @@ function prepareMove(db: Db): Prepared<Moved[]> {
     where item.key is not null and item.nth = 1 and item.queue_id is not null
     order by item.queue_no, item.key
     ${takesOldKeys}`);
+  // As over HTTP, see fanOutStatements.ts: once per topic, all copies or none.
+  const claimed_topic = db.orm.$with("claimed_topic", {}).as(sql`
+    insert into ${topic_deduplications} as seen (topic_id, key, created_at, delivered_queues, id)
+    select distinct on (taken.topic_id, taken.dedup_key)
+      taken.topic_id, taken.dedup_key, now(), taken.topic_queues, taken.publication_id
+    from taken
+    cross join lateral (select topic.id from ${topics} as topic where topic.id = taken.topic_id limit 1) as topic
+    where taken.dedup_key is not null
+    order by taken.topic_id, taken.dedup_key, taken.seq
+    ${takesOldTopicKeys}`);
+  const is_fresh_of_topic = sql`
+    item.publication_id in (select claimed_topic.id from claimed_topic)
+    -- The first copies were on an earlier page.
+    or item.publication_id = (
+      select seen.id from ${topic_deduplications} as seen
+      where seen.topic_id = item.topic_id and seen.key = item.dedup_key
+      limit 1
+    )
+    -- With a topic its ids are gone.
+    or (select topic.id from ${topics} as topic where topic.id = item.topic_id limit 1) is null`;
   const fresh = db.orm.$with("fresh", {}).as(sql`
     select item.*
     from item
-    where item.queue_id is not null and (item.key is null or item.id in (select claimed.message_id from claimed))`);
+    where item.queue_id is not null and case
+      when item.topic_id is not null and item.dedup_key is not null then ${is_fresh_of_topic}
+      else item.key is null or item.id in (select claimed.message_id from claimed)
+    end`);
   const entered = db.orm
     .$with("entered", {})
     .as(enteredKeys(sql`select fresh.queue_no, fresh.ordering_group from fresh`));
@@ -133,7 +159,10 @@ function prepareMove(db: Db): Prepared<Moved[]> {
         select item.queue_id, item.label, count(*)::int as count from item group by item.queue_id, item.label
       ) as own on true`);
   return prepare<Moved>(
-    db.orm.with(turn, locked, page, taken, item, claimed, fresh, entered, stored, answer).select().from(answer),
+    db.orm
+      .with(turn, locked, page, taken, item, claimed, claimed_topic, fresh, entered, stored, answer)
+      .select()
+      .from(answer),
     "move_outbox",
   );
 }

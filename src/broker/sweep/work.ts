@@ -1,7 +1,8 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { stale_keys } from "../../db/orderingSchema.ts";
-import { outbox, tasks } from "../../db/schema.ts";
+import { outbox } from "../../db/outboxSchema.ts";
+import { tasks } from "../../db/schema.ts";
 import { column, prepare } from "../statement.ts";
 
 /** What waits to be gone on with. */
