@@ -104,14 +104,16 @@ export type Extra = {
 /** What it answers more: a status, and where a message stands in its key. */
 export type Answered = { status: SQL; seq: SQL };
 
+/** Of an item whose queue is strict: its key has another body. */
+const is_conflict = sql`coalesce(${differs(sql`judged.first_hash`, sql`judged.body_hash`)}, false)`;
+
 /** The items whose queue exists, each with its fate. `is_barred`: whatever was published before. */
 const judged = ({ arrays, names, columns, refused, keyed }: Extra) => sql`
-  select judged.*, judged.is_barred or judged.is_conflict as is_refused
+  select judged.*, ${is_conflict} as is_conflict, judged.is_barred or ${is_conflict} as is_refused
   from (
   select barred.*,
-    -- The same key with another body, where that matters. A scalar sub-select: an exists could be hashed, a full scan.
-    barred.dedup_strict and barred.key is not null and ${differs(
-      sql`coalesce((
+    -- Of the same key, where that matters. A scalar sub-select: an exists could be hashed, a full scan.
+    case when barred.dedup_strict and barred.key is not null then coalesce((
       select seen.body_hash
       from ${deduplications} as seen
       where seen.queue_no = barred.queue_no and seen.key = barred.key
@@ -121,9 +123,7 @@ const judged = ({ arrays, names, columns, refused, keyed }: Extra) => sql`
       -- The first of its key is the first that is stored: one that is refused leaves nothing to be compared with.
       when not barred.is_barred
         then first_value(barred.body_hash) over (partition by barred.queue_no, barred.key, barred.is_barred order by barred.n)
-    end, barred.body_hash)`,
-      sql`barred.body_hash`,
-    )} as is_conflict
+    end) end as first_hash
   from (
   select keyed.*,
     keyed.exceeds and not known.is_known as is_too_large,
