@@ -8,7 +8,6 @@ const ordered_walks = [
   "tablesample", // a bounded sample
   "order by row.id desc limit 1",
   "order by message.priority desc", // from one priority to the next
-  "counted for a quota", // a whole queue, at most a twentieth of the time
 ];
 
 /** What is wrong with a plan; each problem is a line of it. */
