@@ -8,18 +8,9 @@ import {
   type MetricValue,
   Registry,
 } from "prom-client";
+import { type Depth, other_queue, renderDepths, whole, withOthers } from "./depthGauges.ts";
 import { createHistogram, type Series } from "./histogram.ts";
 import type { MessageEvent, Observation, Observer } from "./observe.ts";
-
-/** A queue's depth as a scrape shows it. */
-export type Depth = {
-  queue_id: string;
-  ready: number;
-  leased: number;
-  delayed: number;
-  backing_off: number;
-  oldest_ready_age_seconds: number;
-};
 
 /** What vacuum has to do, and what holds it up. */
 export type DatabaseState = {
@@ -31,6 +22,8 @@ export type MetricsOptions = {
   /** Queues with a label of their own; the rest are counted together as `_other`. */
   queues_max: number;
   listDepths: (queues_max: number) => Promise<Depth[]>;
+  /** Of all queues with a greater id together; undefined when there are none. */
+  sumDepthsAfter: (queue_id: string) => Promise<Omit<Depth, "queue_id"> | undefined>;
   getTableHealth: () => Promise<DatabaseState>;
   connectionsInUse: () => number;
   waiters: () => number;
@@ -52,7 +45,6 @@ export type Metrics = {
 const database_cache_ms = 5000;
 /** How often the event loop is asked how late it is. */
 const lag_every_ms = 1000;
-const other_queue = "_other";
 /** A queue of which nothing was counted for so long gives its place to another one. */
 const label_idle_ms = 600_000;
 
@@ -88,32 +80,6 @@ function createLabels(queues_max: number, onForgotten: (queue_id: string) => voi
       forgetIdle(Date.now(), (queue_id) => existing !== undefined && !existing.has(queue_id));
     },
   };
-}
-
-const whole = " Describes the whole database and is the same on every server: use max(), not sum().";
-const states = ["ready", "leased", "delayed", "backing_off"] as const;
-
-/**
- * The depths of all queues as Prometheus reads them. Written here, because thousands of lines that are different each
- * time cost the library more than the database that counts them.
- */
-function renderDepths(rows: Depth[]): string {
-  const depths: string[] = [];
-  const ages: string[] = [];
-  for (const row of rows) {
-    const queue = JSON.stringify(row.queue_id);
-    for (const state of states) depths.push(`psqlqueue_queue_messages{queue=${queue},state="${state}"} ${row[state]}`);
-    ages.push(`psqlqueue_queue_oldest_ready_age_seconds{queue=${queue}} ${row.oldest_ready_age_seconds}`);
-  }
-  return [
-    `# HELP psqlqueue_queue_messages Messages by state; large numbers are estimates.${whole}`,
-    "# TYPE psqlqueue_queue_messages gauge",
-    ...depths,
-    `\n# HELP psqlqueue_queue_oldest_ready_age_seconds How long the oldest ready message has been ready.${whole}`,
-    "# TYPE psqlqueue_queue_oldest_ready_age_seconds gauge",
-    ...ages,
-    "",
-  ].join("\n");
 }
 
 /** How late a timer of this process is at worst, since the last scrape. */
@@ -283,7 +249,9 @@ export function createMetrics(options: MetricsOptions): Metrics {
     const rows = await options.listDepths(options.queues_max);
     // A full list may leave queues out, which are no less alive for that.
     labels.sweep(rows.length < options.queues_max ? new Set(rows.map(({ queue_id }) => queue_id)) : undefined);
-    depths_text = renderDepths(rows);
+    const is_full = rows.length >= options.queues_max;
+    const others = is_full ? await options.sumDepthsAfter(rows.at(-1)?.queue_id ?? "") : undefined;
+    depths_text = renderDepths(withOthers(rows, others));
   }
 
   const children = new Map<string, { duration: Series; size: Series }>();

@@ -2,7 +2,7 @@ import { afterAll, describe, expect, setDefaultTimeout, setSystemTime, test } fr
 import type { Broker } from "../src/broker/broker.ts";
 import { createMetrics } from "../src/metrics.ts";
 import { addObserver, observe } from "../src/observe.ts";
-import { createQueue, is_embedded, serviceForFile } from "./harness.ts";
+import { createQueue, is_embedded, openService, serviceForFile } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
 setDefaultTimeout(30_000);
@@ -15,6 +15,7 @@ const metricsOf = (queues_max: number, listDepths: Broker["listDepths"] = broker
   createMetrics({
     queues_max,
     listDepths,
+    sumDepthsAfter: broker.sumDepthsAfter,
     getTableHealth: broker.getTableHealth,
     connectionsInUse: () => 0,
     waiters: () => 0,
@@ -100,6 +101,41 @@ test("the queues' labels are bounded: what comes later is counted together", asy
     [`psqlqueue_messages_published_total{queue="${queues[0]}"}`, 1],
     ['psqlqueue_messages_published_total{queue="_other"}', 2],
   ]);
+});
+
+test("what queues without a label of their own hold is told together, and how old the oldest of it is", async () => {
+  const own = await openService();
+  try {
+    const ids = ["a", "_other", "y", "z"];
+    for (const id of ids) {
+      await own.call("POST", "/v1/queues", { id, ack_deadline_seconds: 30, message_retention_seconds: 3600 });
+    }
+    const verbs = verbsOf(own);
+    for (const id of ids) await verbs.put(id);
+    await own.elapse(100);
+    await verbs.put("z");
+    await verbs.take("z");
+    await verbs.put("y", { body: "x", delay_seconds: 60 });
+    const { listDepths, sumDepthsAfter, getTableHealth } = own.broker;
+    const depths = async (queues_max: number) => {
+      const found = { queues_max, listDepths, sumDepthsAfter, getTableHealth };
+      const samples = await scrape(createMetrics({ ...found, connectionsInUse: () => 0, waiters: () => 0 }));
+      return Object.fromEntries([...samples].filter(([name]) => /queue_(messages|oldest)/.test(name)));
+    };
+    const of = (queue: string, state: string) => `psqlqueue_queue_messages{queue="${queue}",state="${state}"}`;
+    const age = (queue: string) => `psqlqueue_queue_oldest_ready_age_seconds{queue="${queue}"}`;
+    const wide = await depths(4);
+    expect([wide[of("z", "ready")], wide[of("z", "leased")], wide[of("_other", "ready")]]).toEqual([1, 1, 1]);
+    const narrow = await depths(2);
+    expect(narrow).toMatchObject({ [of("_other", "leased")]: 1, [of("_other", "delayed")]: 1, [of("a", "ready")]: 1 });
+    // One more of each: the queue that has this name is among them.
+    expect(narrow[of("_other", "ready")]).toBe(3);
+    expect(narrow[age("_other")]).toBeGreaterThan(99);
+    expect(Object.keys(narrow).filter((name) => name.includes('"z"') || name.includes('"y"'))).toEqual([]);
+    expect((await depths(0))[of("_other", "ready")]).toBe(4);
+  } finally {
+    await own.close();
+  }
 });
 
 test("a queue that is deleted, or idle for long, gives its label to another one", async () => {

@@ -128,7 +128,7 @@ const may_import: Record<string, string[]> = {
   connection: ["nearest"],
   batcher: ["budget", "errors"],
   log: ["observe"],
-  metrics: ["histogram", "observe"],
+  metrics: ["depthGauges", "histogram", "observe"],
 };
 
 /** `src/broker/settle/ack.ts` → `settle`; undefined for what all of the broker shares. */

@@ -193,6 +193,7 @@ async function serve(
   const metrics = createMetrics({
     queues_max: config.PSQLQUEUE_METRICS_MAX_QUEUES,
     listDepths: broker.listDepths,
+    sumDepthsAfter: broker.sumDepthsAfter,
     getTableHealth: broker.getTableHealth,
     connectionsInUse: db.inFlight,
     waiters: broker.wakeups.size,

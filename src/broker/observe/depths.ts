@@ -106,17 +106,53 @@ function prepareSampleDepths(db: Db) {
   return db.orm.with(sampledDepth).select().from(sampledDepth).prepare("sample_depths");
 }
 
+/** Queues of which the age of the oldest message is asked together, at most: one look into the index for each. */
+const others_max = 10_000;
+
+type OtherDepths = States & { factor: number; oldest_ready_age_seconds: number; has_any: boolean };
+
+/** The states of all queues after one, together: of a sample of the table, which is all of it while that is small. */
+function prepareOtherDepths(db: Db) {
+  const otherDepths = db.orm
+    .$with("other_depths", {
+      has_any: column<boolean>("has_any"),
+      oldest_ready_age_seconds: whole("oldest_ready_age_seconds"),
+      factor: whole("factor"),
+      ready: whole("ready"),
+      leased: whole("leased"),
+      delayed: whole("delayed"),
+      backing_off: whole("backing_off"),
+    })
+    .as(sql`
+      with size as ${sample_size}, other as materialized (
+        select * from ${queues} as queue where queue.id > ${value("after")} order by queue.id limit ${others_max}
+      )
+      select exists (select from other) as has_any,
+        (
+          select coalesce(greatest(0, extract(epoch from now() - min(first.visible_at))), 0)::float8
+          from other as queue
+          cross join lateral (${ready_messages(sql`'-infinity'::timestamptz`)}) as first
+        ) as oldest_ready_age_seconds,
+        ${sample_factor}, ${sampled_states}
+      from ${messages} as message tablesample system (${sample_share})
+      where message.queue_no in (select queue.no from ${queues} as queue where queue.id > ${value("after")})`);
+  return db.orm.with(otherDepths).select().from(otherDepths).prepare("other_depths");
+}
+
 export type Depths = {
   /** Of the queues asked for; one that is gone is left out. */
   depthsOf(queues: { no: number; queue_id: string }[], effort: Effort): Promise<QueueDepth[]>;
   /** The first `queues_max` queues by id. The work is bounded, however many there are and whatever they hold. */
   listDepths(queues_max: number, effort: Effort): Promise<QueueDepth[]>;
+  /** Of all queues with a greater id together, estimated where they hold much; undefined when there are none. */
+  sumDepthsAfter(queue_id: string): Promise<Omit<QueueDepth, "queue_id"> | undefined>;
 };
 
 /** The states of many queues at once: for the metrics, for lists and for charts. */
 export function createDepths(db: Db, floorOf: ScanFloors["floorOf"]): Depths {
   const depths = prepareDepths(db);
   const sampleDepths = prepareSampleDepths(db);
+  const otherDepths = prepareOtherDepths(db);
   const listNumbers = db.orm
     .select({ no: queues.no, queue_id: queues.id })
     .from(queues)
@@ -144,6 +180,20 @@ export function createDepths(db: Db, floorOf: ScanFloors["floorOf"]): Depths {
     async listDepths(queues_max, effort) {
       const found = await db.run("list_queue_numbers", () => listNumbers.execute({ limit: queues_max }), true);
       return await depthsOf(found, effort);
+    },
+    async sumDepthsAfter(queue_id) {
+      const asked = { after: queue_id, cap: 1 };
+      const [row] = (await db.run("other_depths", () => otherDepths.execute(asked), true)) as OtherDepths[];
+      if (row === undefined || !row.has_any) return undefined;
+      const { factor, oldest_ready_age_seconds } = row;
+      const of = (name: keyof States) => Math.round(row[name] * factor);
+      return {
+        ready: of("ready"),
+        leased: of("leased"),
+        delayed: of("delayed"),
+        backing_off: of("backing_off"),
+        oldest_ready_age_seconds,
+      };
     },
   };
 }

@@ -18,5 +18,7 @@ export function createObserving(db: Db, floorOf: ScanFloors["floorOf"]) {
     ...createTableHealth(db),
     /** The states of the first `queues_max` queues by id, for the metrics: bounded, whatever they hold. */
     listDepths: (queues_max: number) => depths.listDepths(queues_max, metrics_effort),
+    /** The states of all queues after this one, together. */
+    sumDepthsAfter: depths.sumDepthsAfter,
   };
 }

@@ -109,14 +109,22 @@ function Totals({ queues, targets }: { queues: QueueSummary[]; targets: Set<stri
     ["Acked /s", rate(sum(({ ack_rate_1m }) => ack_rate_1m))],
   ];
   return (
-    <dl class="figures">
-      {figures.map(([name, value, state]) => (
-        <div key={name} data-state={state}>
-          <dt>{name}</dt>
-          <dd>{value}</dd>
-        </div>
-      ))}
-    </dl>
+    <>
+      <dl class="figures">
+        {figures.map(([name, value, state]) => (
+          <div key={name} data-state={state}>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </div>
+        ))}
+      </dl>
+      {queues.length === summaries_max && (
+        <p class="muted">
+          These figures, and the order of the table, are of the first {summaries_max} queues by name. Find others by a
+          part of their name.
+        </p>
+      )}
+    </>
   );
 }
 
