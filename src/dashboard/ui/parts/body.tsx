@@ -1,10 +1,9 @@
 import type { ComponentChildren } from "preact";
 import { useMemo, useState } from "preact/hooks";
 import { bytes } from "../format.ts";
+import { Digits, isNested, type Json, readJson } from "../json.ts";
 import { Button } from "./basics.tsx";
 import { attempt } from "./toasts.tsx";
-
-type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
 
 /** Longer texts are shown as they are: a tree of them would stop the page. */
 const tree_characters_max = 400_000;
@@ -26,10 +25,13 @@ function Marked({ text, needle }: { text: string; needle: string }) {
   return <>{parts}</>;
 }
 
-const kindOf = (value: Json) => (value === null ? "null" : typeof value);
+function kindOf(value: Json): string {
+  if (value === null) return "null";
+  return value instanceof Digits ? "number" : typeof value;
+}
 
 const holds = (value: Json, needle: string): boolean =>
-  typeof value === "object" && value !== null
+  isNested(value)
     ? Object.entries(value).some(([name, own]) => name.toLowerCase().includes(needle) || holds(own, needle))
     : String(value).toLowerCase().includes(needle);
 
@@ -49,7 +51,7 @@ function Leaf({ name, value, needle }: NodeProps) {
     <div class="json-line">
       <Name name={name} needle={needle} />
       <span class="json-value" data-kind={kindOf(value)}>
-        <Marked text={JSON.stringify(value)} needle={needle} />
+        <Marked text={value instanceof Digits ? value.text : JSON.stringify(value)} needle={needle} />
       </span>
     </div>
   );
@@ -86,18 +88,14 @@ function Branch({ name, value, depth, needle }: NodeProps) {
 }
 
 const JsonNode = (props: NodeProps) =>
-  typeof props.value === "object" && props.value !== null && Object.keys(props.value).length > 0 ? (
-    <Branch {...props} />
-  ) : (
-    <Leaf {...props} />
-  );
+  isNested(props.value) && Object.keys(props.value).length > 0 ? <Branch {...props} /> : <Leaf {...props} />;
 
 /** The value of JSON text that is worth a tree: a list or a map. */
 function treeOf(text: string): Json | undefined {
   if (text.length > tree_characters_max) return undefined;
   try {
-    const value = JSON.parse(text) as Json;
-    return typeof value === "object" && value !== null ? value : undefined;
+    const value = readJson(text);
+    return isNested(value) ? value : undefined;
   } catch {
     return undefined;
   }

@@ -1,6 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { ask, queuePath, reasonOf } from "../api.ts";
 import { bytes, plural } from "../format.ts";
+import { indentJson } from "../json.ts";
 import { Button, Card, Field, Loading, Notice } from "../parts/basics.tsx";
 import { attempt, tell } from "../parts/toasts.tsx";
 import { hrefOf, Link, usePlace } from "../router.tsx";
@@ -51,7 +52,7 @@ function requestOf({ body, label, delay_seconds, ttl_seconds, dedup_id, ordering
 
 function jsonOf(text: string): { is_json: boolean; formatted?: string } {
   try {
-    return { is_json: true, formatted: JSON.stringify(JSON.parse(text), null, 2) };
+    return { is_json: true, formatted: indentJson(text) };
   } catch {
     return { is_json: false };
   }
