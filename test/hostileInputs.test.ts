@@ -153,6 +153,19 @@ describe("HTTP", () => {
     expect(await receive(queue)).toEqual([]);
   });
 
+  test("a body under a transfer coding that is not understood is refused, and not taken for what was sent", async () => {
+    for (const coding of ["gzip, chunked", "identity, chunked"]) {
+      const head = `POST ${target} HTTP/1.1\r\n${auth.join("\r\n")}\r\nTransfer-Encoding: ${coding}\r\n\r\n`;
+      const body = '{"body":"compressed"}';
+      const answer = await exchange(
+        server.port,
+        Buffer.from(`${head}${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`),
+      );
+      expect([coding, answer.status, answer.body.details]).toEqual([coding, 400, expect.stringContaining("chunked")]);
+    }
+    expect(await receive(queue)).toEqual([]);
+  });
+
   test("the pieces of a request may come one by one, and those of another are not mixed in", async () => {
     const bytes = request("POST", target, { headers: auth, body: '{"body":"slowly"}' }).toString("latin1");
     const socket = connect({ port: server.port, host: "127.0.0.1" });

@@ -83,6 +83,10 @@ function problemOf(
     return new BrokerError("bad_request", "the Host header is not a host");
   }
   if (headers.count("host") > 1) return new BrokerError("bad_request", "there is more than one Host header");
+  const coding = headers.get("transfer-encoding");
+  if (coding !== null && coding.trim().toLowerCase() !== "chunked") {
+    return new BrokerError("bad_request", "of transfer codings only chunked is understood");
+  }
   if (expectation !== null && !waits_for_us.test(expectation)) return new BrokerError("expectation_failed");
   return target === undefined ? new BrokerError("route_not_found") : undefined;
 }
