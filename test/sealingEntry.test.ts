@@ -215,13 +215,32 @@ describe("switching it", () => {
   });
 
   test.if(!is_embedded)("on waits for messages of SQL that are on their way, too", async () => {
+    const queue = await createQueue(service);
+    await sql`select psqlqueue.publish(${queue}, 'by SQL', options => '{"notify":false}')`;
     let moving: Promise<unknown> | undefined;
+    let on: ReturnType<typeof update> | undefined;
+    let is_on = false;
     await sql.begin(async (session) => {
       await session`lock table psqlqueue.publish_batches in share mode`;
       moving = broker.moveOutbox();
       await until(isWaiting);
+      on = update(queue, { encrypt: true }).finally(() => {
+        is_on = true;
+      });
+      // The lock of the switch is asked for behind that of the move.
+      await until(async () => {
+        const [row] = await sql`
+          select count(*)::int as count from pg_locks
+          where relation = 'psqlqueue.publish_batches'::regclass and not granted`;
+        return row?.["count"] === 2;
+      });
+      expect(is_on).toBe(false);
     });
+    expect((await on)?.status).toBe(200);
+    // What is not stored by then is stored sealed.
+    const { plain } = await formsOf(queue);
     await moving;
+    expect(await formsOf(queue)).toEqual({ sealed: 1 - plain, plain });
   });
 
   test("off: what is stored can be read, and what comes is plain, from every server", async () => {

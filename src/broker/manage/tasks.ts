@@ -149,9 +149,8 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
      */
     async startMatching(queue_id: string, { action, ...options }: Matching, total: number | null): Promise<string> {
       const queue_no = await numberOf(queue_id);
-      const is_past = action === "delete" && (options.state === "acked" || options.state === "expired");
       // What expired may stand in either table; what was acked only in the archive.
-      const position = is_past && options.state === "acked" ? archive_position : "";
+      const position = action === "delete" && options.state === "acked" ? archive_position : "";
       return await begin({ kind: `${action}_matching`, queue_id, queue_no, options, position, total });
     },
 
