@@ -28,7 +28,7 @@ queues:
     message_max_deliveries: 5
     retry_policy: { min_seconds: 1 }
   - id: orders-dead
-  - id: 4711
+  - id: "4711"
 topics:
   - id: events
 subscriptions:
@@ -109,7 +109,14 @@ test("a file that cannot be understood changes nothing, and is told why", async 
     ["queues: [{ id: a }, { id: a }]", "FILE: queues names a twice"],
     [
       "queues: [{ id: a, ack_deadline: 60 }]",
-      "FILE: this server has no setting ack_deadline of queues; it has ack_deadline_seconds,",
+      "FILE: queues: ack_deadline: this server has no such setting; it has ack_deadline_seconds,",
+    ],
+    ["queues: [{ id: a, paused: true }]", "FILE: queues: paused is no setting of queues: psqlqueue queue pause"],
+    ["queues: [{ id: 1e3 }]", 'FILE: queues[0].id is a number; write the id in quotes, as id: "4711"'],
+    ["topics: [{ id: t, queue: a }]", "FILE: topics[0] has no member queue to declare; there are id\n"],
+    [
+      "subscriptions: [{ id: s, topic_id: t, queue_id: a, filters: { a: [b] } }]",
+      "FILE: subscriptions[0] has no member filters to declare; there are id, topic_id, queue_id, message_filters",
     ],
   ];
   for (const [text, sentence] of cases) {

@@ -228,6 +228,24 @@ describe("queues", () => {
     expect((await cli(["queue", "create", id, "--set", "max_dept=1"])).code).toBe(2);
     expect((await cli(["queue", "get", id])).code).toBe(1);
   });
+
+  test("are neither made nor deleted by a --set that is no setting", async () => {
+    const precious = await createQueue(service);
+    await put(precious);
+    const other = uniqueId();
+    for (const verb of ["create", "update"]) {
+      for (const set of [["id=other"], [`id=${other}`, "typo=1"], ["paused=true"], ["created_at=null"]]) {
+        const own = verb === "create" && set.length === 1 ? uniqueId() : precious;
+        const { code, stderr } = await cli(["queue", verb, own, ...set.flatMap((text) => ["--set", text])]);
+        expect([verb, set, code]).toEqual([verb, set, 2]);
+        expect(stderr).toContain(`--set ${set[0]?.split("=")[0]} is no setting of queues: `);
+        expect((await cli(["queue", "get", own])).code).toBe(own === precious ? 0 : 1);
+      }
+    }
+    expect((await cli(["queue", "create", precious, "--set", "typo=1"])).code).not.toBe(0);
+    expect(await stats(precious)).toMatchObject({ ready: 1 });
+    expect((await cli(["queue", "get", other])).code).toBe(1);
+  });
 });
 
 describe("publish", () => {

@@ -2,6 +2,7 @@ import type { Client, Queue, QueueInput, Subscription, Topic } from "../../clien
 import { CommandError, type Context, type Runner } from "./context.ts";
 import { type Declaration, readDeclaration } from "./declaration.ts";
 import { new_queue } from "./queues.ts";
+import { checkSettingNames } from "./settingNames.ts";
 import { take } from "./topics.ts";
 
 /** One step: what it is, as a person reads it, and how it is done. */
@@ -59,18 +60,8 @@ function inOrder(queues: Declaration["queues"]): Declaration["queues"] {
   return ordered;
 }
 
-const setting_names = /^(id|created_at|updated_at|paused)$/;
-
-/** A server ignores members that it does not know: a slip would go unnoticed. */
-function checkNames(queue: object, file: string, known: Queue | undefined): void {
-  if (known === undefined) return;
-  const unknown = Object.keys(queue).find(
-    (name) => !Object.hasOwn(known, name) || (name !== "id" && setting_names.test(name)),
-  );
-  if (unknown === undefined) return;
-  const names = Object.keys(known).filter((name) => !setting_names.test(name));
-  throw new CommandError(`${file}: this server has no setting ${unknown} of queues; it has ${names.join(", ")}`, 2);
-}
+const checkNames = ({ id: _, ...settings }: Declaration["queues"][number], file: string, shown: Queue | undefined) =>
+  checkSettingNames(Object.keys(settings), shown, `${file}: queues: `);
 
 function queueSteps(client: Client, declared: Declaration["queues"], present: Present, file: string): Step[] {
   return inOrder(declared).flatMap((queue): Step[] => {
@@ -83,7 +74,7 @@ function queueSteps(client: Client, declared: Declaration["queues"], present: Pr
         try {
           checkNames(queue, file, made);
         } catch (error) {
-          await client.queues.delete(id);
+          await client.queues.delete(made.id);
           throw error;
         }
       };

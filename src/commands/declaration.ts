@@ -18,6 +18,12 @@ const required: Record<Kind, string[]> = {
   subscriptions: ["id", "topic_id", "queue_id"],
 };
 
+/** Those of queues are what the server has. */
+const members: Partial<Record<Kind, string[]>> = {
+  topics: ["id"],
+  subscriptions: ["id", "topic_id", "queue_id", "message_filters"],
+};
+
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
@@ -40,9 +46,15 @@ function readList(file: string, kind: Kind, given: unknown): { id: string }[] {
   return given.map((item: unknown, i) => {
     if (!isRecord(item)) throw refuse(`${kind}[${i}] is no object; write it as ${example}`);
     for (const name of required[kind]) {
-      // A number is an id as well, to whoever writes YAML without quotes.
-      if (typeof item[name] === "number") item[name] = String(item[name]);
+      // YAML takes 1e3, 0x10 and 007 for numbers too: the id would be another one than what is written.
+      if (typeof item[name] === "number") {
+        throw refuse(`${kind}[${i}].${name} is a number; write the id in quotes, as ${name}: "4711"`);
+      }
       if (typeof item[name] !== "string" || item[name] === "") throw refuse(`${kind}[${i}] has no ${name}`);
+    }
+    const other = Object.keys(item).find((name) => members[kind]?.includes(name) === false);
+    if (other !== undefined) {
+      throw refuse(`${kind}[${i}] has no member ${other} to declare; there are ${members[kind]?.join(", ")}`);
     }
     const id = item["id"] as string;
     if (ids.has(id)) throw refuse(`${kind} names ${id} twice`);

@@ -1,5 +1,6 @@
 import type { Queue, QueueStats, QueueUpdate, StartedTask } from "../../client/src/client.ts";
-import { CommandError, type Context, type Runner } from "./context.ts";
+import type { Context, Runner } from "./context.ts";
+import { checkSettingNames } from "./settingNames.ts";
 import { take } from "./topics.ts";
 
 type Settings = {
@@ -41,27 +42,25 @@ function settingsOf({ ack_deadline, retention, delay, dead_queue, max_deliveries
   };
 }
 
-/** Unknown members are ignored by a server: a slip would go unnoticed. */
-function checkNames(set: Record<string, string> | undefined, shown: Queue): void {
-  const unknown = Object.keys(set ?? {}).find((name) => !Object.hasOwn(shown, name));
-  if (unknown === undefined) return;
-  const names = Object.keys(shown).filter((name) => !/^(id|created_at|updated_at|paused)$/.test(name));
-  throw new CommandError(`--set ${unknown}: this server has no such setting; it has ${names.join(", ")}`, 2);
-}
+const checkNames = ({ set = {} }: Settings, shown: Queue | undefined) =>
+  checkSettingNames(Object.keys(set), shown, "--set ");
 
 const headings = ["id", "ack_deadline_seconds", "message_retention_seconds", "delivery_delay_seconds", "dead_queue_id"];
 
 /** `queue create` */
 export const create: Runner = {
   async run({ client, out }: Context, [id = ""]: string[], options: Settings) {
-    const queue = await client.queues.create({ id, ...new_queue, ...settingsOf(options) });
+    checkNames(options, undefined);
+    // Another queue tells the names before anything is made; the first one of a server tells them itself.
+    if (options.set !== undefined) checkNames(options, (await client.queues.list({ limit: 1 })).data[0]);
+    const queue = await client.queues.create({ ...new_queue, ...settingsOf(options), id });
     try {
-      checkNames(options.set, queue);
+      checkNames(options, queue);
     } catch (error) {
-      await client.queues.delete(id);
+      await client.queues.delete(queue.id);
       throw error;
     }
-    await out.done(`queue ${id} created`, queue);
+    await out.done(`queue ${queue.id} created`, queue);
     return 0;
   },
 };
@@ -85,8 +84,9 @@ export const list: Runner = {
 /** `queue update` */
 export const update: Runner = {
   async run({ client, out }: Context, [id = ""]: string[], options: Settings) {
+    checkNames(options, undefined);
     const before = await client.queues.get(id);
-    checkNames(options.set, before);
+    checkNames(options, before);
     const { ack_deadline_seconds, message_retention_seconds, delivery_delay_seconds } = before;
     const base = { ack_deadline_seconds, message_retention_seconds, delivery_delay_seconds };
     const queue = await client.queues.update(id, { ...base, ...settingsOf(options) } as QueueUpdate);
