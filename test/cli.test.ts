@@ -383,6 +383,18 @@ describe("receive", () => {
     expect((await look(queue, good)).body.state).toBe("acked");
     expect((await look(queue, bad)).body).toMatchObject({ state: "backing_off", last_error: "no" });
   });
+
+  test("keeps the end of what a command says of its failure, from a whole character on", async () => {
+    const queue = await createQueue(service, { retry_policy: { min_seconds: 60 } });
+    const id = await put(queue);
+    const script = `process.stderr.write("\u{1f600}".repeat(1000) + "a\\0b"); process.exit(3)`;
+    const { code } = await cli(["receive", queue, "--", process.execPath, "-e", script]);
+    expect(code).toBe(1);
+    expect((await look(queue, id)).body).toMatchObject({
+      state: "backing_off",
+      last_error: `${"\u{1f600}".repeat(511)}a b`,
+    });
+  });
 });
 
 test("ack, nack, extend and peek work on messages by their ids, and say which they could not", async () => {

@@ -4,6 +4,7 @@ import {
   type Consumer,
   createClient,
   type Delivery,
+  InvalidRequestError,
   LeaseLostError,
   NotFoundError,
   UnavailableError,
@@ -82,6 +83,39 @@ describe("a handler", () => {
     await consumer.stop();
     expect((await look(queue, id)).body).toMatchObject({ last_error: "poor", state: "backing_off" });
     expect((await client.queue(dead_queue_id).peek()).data).toMatchObject([{ body: "bad", dead: { error: "bad" } }]);
+  });
+
+  test("that throws what no server takes spoils no nack of its neighbours", async () => {
+    const queue = await createQueue(service, { retry_policy: { min_seconds: 600 } });
+    const texts = ["plain", "a\0b", "\u{1f600}".slice(0, 1), "x".repeat(2047) + "\u{1f600}", "é".repeat(3000)];
+    const bodies = [...texts.keys(), "too long", "no text"].map(String);
+    await client.queue(queue).publishBatch(bodies.map((body) => ({ body })));
+    let running = 0;
+    const errors: unknown[] = [];
+    const handler = async ({ body }: Delivery<string>) => {
+      running += 1;
+      // All nacks leave at once.
+      await until(() => running === bodies.length);
+      throw body === "no text" ? Object.create(null) : new Error(texts[Number(body)] ?? body);
+    };
+    const onError = (error: unknown) => {
+      errors.push(error);
+      return (error as Error).message === "too long" ? { visibility_timeout_seconds: 1e9 } : undefined;
+    };
+    const { consumer } = consuming(queue, handler, { onError });
+    await until(() => errors.length === bodies.length + 1);
+    await consumer.stop();
+    expect(errors.at(-1)).toBeInstanceOf(InvalidRequestError);
+    const seen = (await client.queue(queue).peek({ state: "all", limit: 100 })).data;
+    expect(Object.fromEntries(seen.map(({ body, state, last_error }) => [body, [state, last_error]]))).toEqual({
+      0: ["backing_off", "plain"],
+      1: ["backing_off", "a\ufffdb"],
+      2: ["backing_off", "\ufffd"],
+      3: ["backing_off", "x".repeat(2047)],
+      4: ["backing_off", "é".repeat(1024)],
+      "too long": ["leased", undefined],
+      "no text": ["backing_off", "an error that has no text"],
+    });
   });
 
   test("may settle its message itself", async () => {

@@ -1,6 +1,7 @@
 import { backoffMs, pause } from "./backoff.ts";
 import type { Bodies } from "./bodies.ts";
 import { isPassing } from "./errors.ts";
+import { textOf } from "./errorText.ts";
 import { type Delivery, deliveryOf } from "./iterate.ts";
 import { createKeeper, type Held, type Keeper, leaseOf } from "./keeper.ts";
 import { type NackOptions, type Received, receive } from "./receive.ts";
@@ -62,8 +63,6 @@ function print(error: unknown, message?: Received<unknown>): void {
   const where = message === undefined ? "" : ` (message ${message.id} of ${message.queue_id})`;
   console.error(`psqlqueue consumer${where}:`, error);
 }
-
-const textOf = (error: unknown) => (error instanceof Error ? error.message || error.name : String(error));
 
 /** See QueueHandle.consume. */
 export function consume<Body>(subject: Subject<Body>): Consumer {

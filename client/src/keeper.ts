@@ -1,5 +1,14 @@
 import { backoffMs, pause } from "./backoff.ts";
-import { errorOf, ForbiddenError, isPassing, LeaseLostError, type PsqlqueueError } from "./errors.ts";
+import {
+  errorOf,
+  ForbiddenError,
+  InvalidRequestError,
+  isPassing,
+  LeaseLostError,
+  type PsqlqueueError,
+  TooLargeError,
+} from "./errors.ts";
+import { withCleanError } from "./errorText.ts";
 import { gather } from "./gather.ts";
 import type { Message } from "./outputs.ts";
 import type { Lease, NackOptions, SettleResult } from "./receive.ts";
@@ -38,6 +47,9 @@ function outcomeOf({ id, status, error }: SettleResult): Outcome {
   return lost(id);
 }
 
+/** Can it be that one item alone is to blame for the refusal of a batch? */
+const isOfItems = (error: unknown) => error instanceof InvalidRequestError || error instanceof TooLargeError;
+
 /** Of a key that may not look at the queue's own. */
 const blind_seconds = 30;
 
@@ -69,14 +81,24 @@ export function createKeeper(send: Send, queue_id: string, options: KeeperOption
       const outcomes = new Map<string, Outcome>();
       const end_ms = performance.now() + Math.max(lease_seconds, 5) * 1000;
       let left = items;
-      for (let failures = 1; ; failures++) {
-        let failure: unknown;
+      let failure: unknown;
+      /** A batch that is refused is halved until what is refused stands alone. */
+      async function sendAll(part: Item[]): Promise<void> {
         try {
-          for (const result of await sendBatch(left)) outcomes.set(result.id, outcomeOf(result));
+          for (const result of await sendBatch(part)) outcomes.set(result.id, outcomeOf(result));
         } catch (error) {
+          const half = part.length >> 1;
+          if (half > 0 && isOfItems(error)) {
+            await sendAll(part.slice(0, half));
+            return await sendAll(part.slice(half));
+          }
           failure = error;
-          for (const { id } of left) outcomes.set(id, error as PsqlqueueError);
+          for (const { id } of part) outcomes.set(id, error as PsqlqueueError);
         }
+      }
+      for (let failures = 1; ; failures++) {
+        failure = undefined;
+        await sendAll(left);
         left = left.filter(({ id }) => isPassing(outcomes.get(id)));
         if (left.length === 0 || performance.now() > end_ms) break;
         await pause(backoffMs(failures, failure));
@@ -154,7 +176,7 @@ export function createKeeper(send: Send, queue_id: string, options: KeeperOption
     /** These three resolve when it is done; after one of them the others do nothing. They throw LeaseLostError. */
     ack: (own: Held) => settle(own, () => ackItem({ id: own.id, lease_token: own.lease_token })),
     nack: (own: Held, how: NackOptions = {}) =>
-      settle(own, () => nackItem({ id: own.id, lease_token: own.lease_token, ...how })),
+      settle(own, () => nackItem({ id: own.id, lease_token: own.lease_token, ...withCleanError(how) })),
     /** Gives the message back: no failure, and nothing is counted beyond its delivery. */
     release: (own: Held) => settle(own, () => releaseItem({ id: own.id, lease_token: own.lease_token })),
     /** Resolves when nothing is being settled, and ends extending. Gives nothing back. */

@@ -1,5 +1,6 @@
 import type { Bodies } from "./bodies.ts";
 import { type ConsumeOptions, type Consumer, consume, type Handler } from "./consume.ts";
+import { cleanError, withCleanError } from "./errorText.ts";
 import type { ChangeInput, MatchingInput, MessageInput, PauseInput, RedriveInput } from "./inputs.ts";
 import { type Delivery, type IterateOptions, iterate } from "./iterate.ts";
 import type {
@@ -120,7 +121,7 @@ export function createQueue<Input, Output>(send: Send, id: string, bodies: Bodie
     async receive(options: ReceiveOptions = {}): Promise<Received<Output>[]> {
       const { messages, invalid } = await receive(send, id, bodies as Bodies<never, Output>, options);
       if (invalid.length > 0) {
-        const items = invalid.map(({ message, error }) => ({ ...leaseOf(message), error: error.message }));
+        const items = invalid.map(({ message, error }) => ({ ...leaseOf(message), error: cleanError(error.message) }));
         await settleAll("nackMessages", { items });
       }
       return messages;
@@ -135,7 +136,7 @@ export function createQueue<Input, Output>(send: Send, id: string, bodies: Bodie
     /** The message comes back: when `options` say, else as the queue's retry policy does. Throws LeaseLostError. */
     async nack(message: Lease, options: NackOptions = {}): Promise<void> {
       const { lease_token } = message;
-      await send("nackMessage", { path: at(message.id), body: { ...options, lease_token } });
+      await send("nackMessage", { path: at(message.id), body: { ...withCleanError(options), lease_token } });
     },
 
     /** The lease ends so many seconds from now; 0 gives the message back. Answers when. Throws LeaseLostError. */
@@ -156,10 +157,10 @@ export function createQueue<Input, Output>(send: Send, id: string, bodies: Bodie
           id,
           lease_token,
           visibility_timeout_seconds,
-          error,
+          error: error == null ? error : cleanError(error),
           dead_letter,
         })),
-        ...options,
+        ...withCleanError(options),
       }),
 
     /** Extends up to 1000 leases; 0 seconds give the messages back. */

@@ -13,7 +13,7 @@ type ReceiveOptions = {
 };
 
 /** As the server keeps of it. */
-const error_characters_max = 2048;
+const error_bytes_max = 2048;
 /** How long a poll of `--follow` waits, and so an interrupted one at most. */
 const poll_seconds = 2;
 
@@ -29,15 +29,19 @@ const lineOf = (message: Received<string>) =>
     .map(cell)
     .join("  ");
 
-/** Keeps the end of what a command writes on standard error, and passes it on. */
+/** Keeps the end of what a command writes on standard error, from a whole character on, and passes it on. */
 async function readError(stream: ReadableStream<Uint8Array>): Promise<string> {
-  const decoder = new TextDecoder();
-  let kept = "";
+  let kept: Uint8Array = new Uint8Array();
+  let is_cut = false;
   for await (const chunk of stream) {
     process.stderr.write(chunk);
-    kept = (kept + decoder.decode(chunk, { stream: true })).slice(-error_characters_max);
+    is_cut ||= kept.length + chunk.length > error_bytes_max;
+    kept = Buffer.concat([kept, chunk]).subarray(-error_bytes_max);
   }
-  return kept.trim();
+  const start = is_cut ? kept.findIndex((byte) => (byte & 0xc0) !== 0x80) : 0;
+  const text = new TextDecoder().decode(kept.subarray(Math.max(0, start)));
+  // As the replacement character a NUL would be longer, and the end of the text be cut.
+  return text.replaceAll("\0", " ").trim();
 }
 
 /** Was a command ended by the signal that ends us, too? A terminal sends it to both, in whatever order. */
