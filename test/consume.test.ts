@@ -4,9 +4,11 @@ import {
   type Consumer,
   createClient,
   type Delivery,
+  InvalidBodyError,
   InvalidRequestError,
   LeaseLostError,
   NotFoundError,
+  type StandardSchema,
   UnavailableError,
 } from "../client/src/client.ts";
 import { createQueue, listen, serviceForFile, until } from "./harness.ts";
@@ -116,6 +118,38 @@ describe("a handler", () => {
       "too long": ["leased", undefined],
       "no text": ["backing_off", "an error that has no text"],
     });
+  });
+
+  test("is not reached by a body that the schema throws at, and the others are handled", async () => {
+    const id = await createQueue(service, { retry_policy: { min_seconds: 600 } });
+    const schema: StandardSchema<number> = {
+      "~standard": {
+        version: 1,
+        vendor: "a test",
+        validate(value) {
+          if (value === 2) throw new TypeError("2 is too much");
+          return { value: value as number };
+        },
+      },
+    };
+    const queue = client.queue(id, { schema });
+    await client.queue(id).publishBatch(many(4));
+    const bodies: number[] = [];
+    const told: unknown[] = [];
+    const onError = (error: unknown, message?: { body: unknown }) => void told.push([error, message?.body]);
+    const consumer = queue.consume(({ body }) => void bodies.push(body), { wait_seconds: 1, onError });
+    consumers.add(consumer);
+    await until(async () => (await stats(id)).backing_off === 1 && bodies.length === 3);
+    await consumer.stop();
+    expect(bodies.sort()).toEqual([0, 1, 3]);
+    expect(told).toEqual([[expect.any(InvalidBodyError), "2"]]);
+    expect((await client.queue(id).peek({ state: "backing_off" })).data).toMatchObject([
+      { body: "2", last_error: "the schema failed: 2 is too much" },
+    ]);
+    // Receiving by hand nacks it as well, and brings the others.
+    await client.queue(id).publishBatch(many(4));
+    expect((await queue.receive({ limit: 10 })).map(({ body }) => body)).toEqual([0, 1, 3]);
+    expect(await stats(id)).toMatchObject({ backing_off: 2, leased: 3 });
   });
 
   test("may settle its message itself", async () => {

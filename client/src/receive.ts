@@ -1,5 +1,6 @@
 import type { Bodies } from "./bodies.ts";
 import { InvalidBodyError } from "./errors.ts";
+import { textOf } from "./errorText.ts";
 import type { NackInput } from "./inputs.ts";
 import type { Operations } from "./operations.ts";
 import type { Message, SettleResults } from "./outputs.ts";
@@ -21,6 +22,12 @@ export type ReceiveOptions = Query<"receiveMessages"> & {
 /** The longest that a server may wait when a receive does not say. */
 const queue_wait_ms_max = 240_000;
 
+/** A validator that throws says no as well: the other messages are leased, and none of them may be forgotten. */
+function invalidOf(error: unknown): InvalidBodyError {
+  if (error instanceof InvalidBodyError) return error;
+  return new InvalidBodyError(`the schema failed: ${textOf(error)}`, [], { cause: error });
+}
+
 /** Receives, and reads bodies. Answers what could not be read apart, and how many the server gives at most. */
 export async function receive<Output>(send: Send, id: string, bodies: Bodies<never, Output>, options: ReceiveOptions) {
   const { signal, ...query } = options;
@@ -32,8 +39,7 @@ export async function receive<Output>(send: Send, id: string, bodies: Bodies<nev
     try {
       messages.push({ ...message, body: await bodies.read(message.body) });
     } catch (error) {
-      if (!(error instanceof InvalidBodyError)) throw error;
-      invalid.push({ message, error });
+      invalid.push({ message, error: invalidOf(error) });
     }
   }
   return { messages, invalid, limit, count: data.length };
