@@ -229,6 +229,20 @@ describe("queues", () => {
     expect((await cli(["queue", "get", id])).code).toBe(1);
   });
 
+  test("whose lease of 0 seconds this API cannot send are changed together with it, or not at all", async () => {
+    const queue = await createQueue(service);
+    await service.sql`update psqlqueue.queues set ack_deadline_seconds = 0 where id = ${queue}`;
+    const refused = await cli(["queue", "update", queue, "--set", "max_depth=5"]);
+    const sentence = `queue ${queue} has ack_deadline_seconds 0, as SQS clients set it with VisibilityTimeout; `;
+    expect(refused).toMatchObject({ code: 2, stderr: expect.stringContaining(sentence) });
+    const file = path.join(emptyDirectory(), "queues.yaml");
+    writeFileSync(file, `queues: [{ id: ${queue}, max_depth: 5 }]`);
+    const applied = await cli(["apply", "--file", file]);
+    expect(applied).toMatchObject({ code: 2, stdout: "", stderr: expect.stringContaining(sentence) });
+    const [changed] = await json(["queue", "update", queue, "--set", "max_depth=5", "--ack-deadline", "30s"]);
+    expect(changed).toMatchObject({ max_depth: 5, ack_deadline_seconds: 30 });
+  });
+
   test("are neither made nor deleted by a --set that is no setting", async () => {
     const precious = await createQueue(service);
     await put(precious);

@@ -42,6 +42,10 @@ function consuming(
   return { consumer, errors };
 }
 
+/** A client whose requests to `path` are answered by `answer`, while it gives one. */
+const between = (answer: (path: string) => Response | undefined) =>
+  createClient({ url, fetch: async (to, init) => answer(new URL(to).pathname) ?? (await fetch(to, init)) });
+
 const many = (count: number) => Array.from({ length: count }, (_, i) => ({ body: String(i) }));
 
 test("every message is handled once and acked, by no more handlers at once than asked for", async () => {
@@ -267,9 +271,6 @@ describe("stopping", () => {
 });
 
 describe("a server that refuses or is away", () => {
-  /** A client whose requests to `path` are answered by `answer`, while it gives one. */
-  const between = (answer: (path: string) => Response | undefined) =>
-    createClient({ url, fetch: async (to, init) => answer(new URL(to).pathname) ?? (await fetch(to, init)) });
   const busy = () =>
     Response.json({ code: 19, message: "service unavailable" }, { status: 503, headers: { "retry-after": "0" } });
 

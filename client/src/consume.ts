@@ -1,4 +1,4 @@
-import { backoffMs, pause } from "./backoff.ts";
+import { backoffMs, createIdle, pause } from "./backoff.ts";
 import type { Bodies } from "./bodies.ts";
 import { isPassing } from "./errors.ts";
 import { textOf } from "./errorText.ts";
@@ -102,6 +102,7 @@ function run<Body>({ send, id, bodies, handler, options }: Subject<Body>, stoppi
   let limit_max = receive_limit_max;
   let is_busy = false;
   let failures = 0;
+  const idleMs = createIdle();
   let is_waiting = false;
   /** The grace is over: what handlers still do does not count. */
   let is_abandoned = false;
@@ -122,13 +123,18 @@ function run<Body>({ send, id, bodies, handler, options }: Subject<Body>, stoppi
     ending.abort();
   }
 
+  /** Polls nothing meanwhile. */
+  async function rest(ms: number): Promise<void> {
+    is_waiting = true;
+    await pause(ms, ending.signal);
+    is_waiting = false;
+  }
+
   /** Waits before the next try. */
   async function again(error: unknown): Promise<void> {
     failures += 1;
-    is_waiting = true;
     tell(error);
-    await pause(backoffMs(failures, error), ending.signal);
-    is_waiting = false;
+    await rest(backoffMs(failures, error));
   }
 
   function next(): void {
@@ -155,12 +161,16 @@ function run<Body>({ send, id, bodies, handler, options }: Subject<Body>, stoppi
     now.asked += limit;
     try {
       // Never cut short: what the server leases at that moment would be lost until its lease ends.
+      const begun_ms = performance.now();
       const received = await receive(send, id, bodies, query);
       failures = 0;
       limit_max = Math.max(1, received.limit < limit ? received.limit : limit_max);
       is_busy = received.count > 0 && received.count >= received.limit;
       for (const { message, error } of received.invalid) settle(own, own.hold(message), message, error);
       for (const message of received.messages) start(own, message);
+      // A second poll waits for nothing, and the next one may.
+      const idle_ms = now.polls === 1 ? idleMs(received.count, performance.now() - begun_ms) : 0;
+      if (idle_ms > 0) await rest(idle_ms);
     } catch (error) {
       if (!isPassing(error)) return fail(error);
       await again(error);

@@ -1,4 +1,4 @@
-import { backoffMs, pause } from "./backoff.ts";
+import { backoffMs, createIdle, pause } from "./backoff.ts";
 import type { Bodies } from "./bodies.ts";
 import { isPassing } from "./errors.ts";
 import { createKeeper, type Held, type Keeper, leaseOf } from "./keeper.ts";
@@ -59,12 +59,16 @@ export async function* iterate<Body>(
   // The loop is told by the signal of its message, and when it settles it.
   const keeper = createKeeper(send, id, { lease_seconds, extend_every_seconds, onError: () => {} });
   const query = { label, limit: 1, wait_seconds, ack_deadline_seconds };
+  const idleMs = createIdle();
   let failures = 0;
   /** The next message; undefined when there is none. Not cut short by the signal: a lease would be lost. */
   async function take() {
     try {
+      const begun_ms = performance.now();
       const { messages, invalid, count } = await receive(send, id, bodies, query);
       failures = 0;
+      const idle_ms = until_empty ? 0 : idleMs(count, performance.now() - begun_ms);
+      if (idle_ms > 0) await pause(idle_ms, signal);
       for (const { message, error } of invalid) await keeper.nack(keeper.hold(message), { error: error.message });
       return { message: messages[0], is_empty: count === 0 };
     } catch (error) {

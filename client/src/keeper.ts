@@ -50,8 +50,11 @@ function outcomeOf({ id, status, error }: SettleResult): Outcome {
 /** Can it be that one item alone is to blame for the refusal of a batch? */
 const isOfItems = (error: unknown) => error instanceof InvalidRequestError || error instanceof TooLargeError;
 
-/** Of a key that may not look at the queue's own. */
-const blind_seconds = 30;
+/**
+ * Of a key that may not look at the queue's own, and of a queue whose own ends at once, as clients of SQS make them
+ * with VisibilityTimeout 0.
+ */
+const own_lease_seconds = 30;
 
 /** How long each delivery is leased, and what a receive must ask for to have that. Throws a RangeError. */
 export async function leaseOf(send: Send, queue_id: string, asked: number | undefined) {
@@ -61,11 +64,11 @@ export async function leaseOf(send: Send, queue_id: string, asked: number | unde
   if (asked !== undefined) return { lease_seconds: asked, ack_deadline_seconds: asked };
   try {
     const { ack_deadline_seconds } = await send("getQueue", { path: { queue_id } });
-    return { lease_seconds: ack_deadline_seconds, ack_deadline_seconds: undefined };
+    if (ack_deadline_seconds >= 1) return { lease_seconds: ack_deadline_seconds, ack_deadline_seconds: undefined };
   } catch (error) {
     if (!(error instanceof ForbiddenError)) throw error;
-    return { lease_seconds: blind_seconds, ack_deadline_seconds: blind_seconds };
   }
+  return { lease_seconds: own_lease_seconds, ack_deadline_seconds: own_lease_seconds };
 }
 
 /** Extends leases until they are settled, and settles them in batches, again where the server does not answer. */

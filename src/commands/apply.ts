@@ -1,7 +1,7 @@
 import type { Client, Queue, QueueInput, Subscription, Topic } from "../../client/src/client.ts";
 import { CommandError, type Context, type Runner } from "./context.ts";
 import { type Declaration, readDeclaration } from "./declaration.ts";
-import { new_queue } from "./queues.ts";
+import { baseOf, new_queue } from "./queues.ts";
 import { checkSettingNames } from "./settingNames.ts";
 import { take } from "./topics.ts";
 
@@ -82,8 +82,7 @@ function queueSteps(client: Client, declared: Declaration["queues"], present: Pr
     }
     const details = differences(queue, before);
     if (details.length === 0) return [];
-    const { ack_deadline_seconds, message_retention_seconds, delivery_delay_seconds } = before;
-    const body = { ack_deadline_seconds, message_retention_seconds, delivery_delay_seconds, ...queue };
+    const body = { ...baseOf(before, queue), ...queue };
     return [{ action: "change", kind: "queue", id, details, run: () => client.queues.update(id, body) }];
   });
 }

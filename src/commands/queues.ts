@@ -1,5 +1,5 @@
 import type { Queue, QueueStats, QueueUpdate, StartedTask } from "../../client/src/client.ts";
-import type { Context, Runner } from "./context.ts";
+import { CommandError, type Context, type Runner } from "./context.ts";
 import { checkSettingNames } from "./settingNames.ts";
 import { take } from "./topics.ts";
 
@@ -45,6 +45,22 @@ function settingsOf({ ack_deadline, retention, delay, dead_queue, max_deliveries
 const checkNames = ({ set = {} }: Settings, shown: Queue | undefined) =>
   checkSettingNames(Object.keys(set), shown, "--set ");
 
+/**
+ * What a change must send of a queue as it is, for v1 replaces it as a whole. Throws where it cannot be sent: the API
+ * takes no lease of 0 seconds, which clients of SQS can make.
+ */
+export function baseOf(before: Queue, changes: Partial<QueueUpdate>) {
+  const { id, ack_deadline_seconds, message_retention_seconds, delivery_delay_seconds } = before;
+  if (ack_deadline_seconds < 1 && changes.ack_deadline_seconds === undefined) {
+    throw new CommandError(
+      `queue ${id} has ack_deadline_seconds 0, as SQS clients set it with VisibilityTimeout; a change over this API ` +
+        "sets at least 1: say which, with --ack-deadline 30s, or ack_deadline_seconds: 30 in a file",
+      2,
+    );
+  }
+  return { ack_deadline_seconds, message_retention_seconds, delivery_delay_seconds };
+}
+
 const headings = ["id", "ack_deadline_seconds", "message_retention_seconds", "delivery_delay_seconds", "dead_queue_id"];
 
 /** `queue create` */
@@ -87,9 +103,8 @@ export const update: Runner = {
     checkNames(options, undefined);
     const before = await client.queues.get(id);
     checkNames(options, before);
-    const { ack_deadline_seconds, message_retention_seconds, delivery_delay_seconds } = before;
-    const base = { ack_deadline_seconds, message_retention_seconds, delivery_delay_seconds };
-    const queue = await client.queues.update(id, { ...base, ...settingsOf(options) } as QueueUpdate);
+    const changes = settingsOf(options) as Partial<QueueUpdate>;
+    const queue = await client.queues.update(id, { ...baseOf(before, changes), ...changes });
     await out.done(`queue ${id} updated`, queue);
     return 0;
   },
