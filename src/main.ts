@@ -79,18 +79,10 @@ async function runMigrate(config: Config, log: Log, { from }: Options): Promise<
 }
 
 async function runHealthcheck(config: Config): Promise<number> {
-  const { healthUrl } = await import("./commands/listeners.ts");
-  const { readCertificates } = await import("./commands/certificates.ts");
-  const url = healthUrl(config);
-  try {
-    // Our own certificate is for the names that clients use. Where they need one, ours may be of that authority too.
-    const tls = { ...readCertificates(config), rejectUnauthorized: false };
-    const response = await fetch(url, { signal: AbortSignal.timeout(5000), tls });
-    if (response.ok) return 0;
-    console.error(`${url} answered ${response.status}: ${(await response.text()).slice(0, 500)}`);
-  } catch (error) {
-    console.error(`${url} did not answer: ${describeError(error)}`);
-  }
+  const { problemOfServer } = await import("./commands/healthcheck.ts");
+  const problem = await problemOfServer(config, 5000);
+  if (problem === undefined) return 0;
+  console.error(problem);
   return 1;
 }
 

@@ -7,6 +7,7 @@ import path from "node:path";
 import tls from "node:tls";
 import { runChild, startChild } from "./child.ts";
 import { createMigratedDatabase, createQueue, is_embedded, listen, serviceForFile, until } from "./harness.ts";
+import { freePort } from "./postgres.ts";
 
 setDefaultTimeout(30_000);
 
@@ -180,6 +181,32 @@ test("the port of SQS clients has the TLS of the main port, client certificates 
   expect((await ask(port)).statuses).toEqual([]);
   child.signal("SIGTERM");
   expect(await child.exited).toBe(0);
+}, 40_000);
+
+test("the healthcheck knows a server that asks for certificates of an authority which is not that of its own", async () => {
+  const directory = mkdtempSync(path.join(tmpdir(), "psqlqueue-tls-"));
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+  const env = {
+    PSQLQUEUE_TLS_CERT: path.join(folder, "server.pem"),
+    PSQLQUEUE_TLS_KEY: path.join(folder, "server-key.pem"),
+    PSQLQUEUE_TLS_CLIENT_CA: path.join(folder, "other-authority.pem"),
+    PSQLQUEUE_DATA_DIR: path.join(directory, "data"),
+    PSQLQUEUE_SERVER_PORT: String(await freePort()),
+    PSQLQUEUE_METRICS_PORT: String(await freePort()),
+    // Metrics are for keys only; that the server is well is for everybody.
+    PSQLQUEUE_METRICS_AUTH: "on",
+    PSQLQUEUE_ROOT_KEY: "root-key-of-this-test",
+  };
+  const child = startChild(["server"], { env });
+  await child.waitFor("http server starting");
+  expect((await ask(Number(env.PSQLQUEUE_SERVER_PORT))).statuses).toEqual([]);
+  expect(await runChild(["healthcheck"], { env })).toMatchObject({ code: 0, stderr: "" });
+  const doctor = await runChild(["doctor"], { env: { ...env, PSQLQUEUE_URL: "http://127.0.0.1:1" } });
+  expect(doctor.stdout).toContain(`a server of these settings answers on ${env.PSQLQUEUE_SERVER_PORT}`);
+  child.signal("SIGTERM");
+  expect(await child.exited).toBe(0);
+  const after = await runChild(["healthcheck"], { env });
+  expect([after.code, after.stderr]).toEqual([1, expect.stringContaining(" did not answer: ")]);
 }, 40_000);
 
 test.if(!is_embedded)(

@@ -11,7 +11,6 @@ import { checkSession } from "../db/session.ts";
 import { readDotenv } from "../dotenv.ts";
 import { describeError } from "../log.ts";
 import { version } from "../version.ts";
-import type { Certificates } from "../web/port.ts";
 import { readCertificates } from "./certificates.ts";
 import type { Context, Runner } from "./context.ts";
 import {
@@ -24,7 +23,8 @@ import {
   signingKeysFinding,
   warning,
 } from "./findings.ts";
-import { checkListeners, healthUrl } from "./listeners.ts";
+import { problemOfServer } from "./healthcheck.ts";
+import { checkListeners } from "./listeners.ts";
 import { readServer } from "./store.ts";
 
 const free_bytes_min = 1_073_741_824;
@@ -54,24 +54,16 @@ function readSettings(): { config: Config | undefined; findings: Finding[] } {
   }
 }
 
-const answers = (config: Config, certificates: Certificates | undefined) => {
-  const tls = { ...certificates, rejectUnauthorized: false };
-  return fetch(healthUrl(config), { signal: AbortSignal.timeout(2000), tls }).then(
-    (response) => response.ok,
-    () => false,
-  );
-};
-
 async function checkPorts(config: Config): Promise<Finding> {
   const { PSQLQUEUE_SERVER_PORT: port, PSQLQUEUE_METRICS_PORT: metrics_port } = config;
   const ports = `${port} and ${metrics_port}`;
-  let certificates: Certificates | undefined;
   try {
-    certificates = readCertificates(config);
+    readCertificates(config);
   } catch (error) {
     return problem("certificates", (error as Error).message, "correct it, then look again");
   }
-  if (await answers(config, certificates)) return ok("ports", `a server of these settings answers on ${port}`);
+  if ((await problemOfServer(config, 2000)) === undefined)
+    return ok("ports", `a server of these settings answers on ${port}`);
   try {
     await checkListeners(config);
     return ok("ports", `${ports} are free`);

@@ -137,10 +137,11 @@ export function urlOf(host: string, port: number, has_tls = false): string {
   return `http${has_tls ? "s" : ""}://${isWildcard(host) ? "localhost" : canonical(host)}:${port}`;
 }
 
-/** Where a server of these settings is asked by a program on this machine. */
-export function healthUrl(config: Config): string {
-  const host = canonical(config.PSQLQUEUE_SERVER_HOST);
+/** Where a server of these settings is asked for its health by a program on this machine. */
+export function healthUrl(config: Config, listener: "http" | "metrics" = "http"): string {
+  const [host_name, port_name] = names[listener];
+  const host = canonical(config[host_name]);
   const reachable = host === "0.0.0.0" ? "127.0.0.1" : host === "[::]" ? "[::1]" : host;
-  const scheme = config.PSQLQUEUE_TLS_CERT === "" ? "http" : "https";
-  return `${scheme}://${reachable}:${config.PSQLQUEUE_SERVER_PORT}/v1/healthz`;
+  const scheme = listener === "metrics" || config.PSQLQUEUE_TLS_CERT === "" ? "http" : "https";
+  return `${scheme}://${reachable}:${config[port_name]}/v1/healthz`;
 }

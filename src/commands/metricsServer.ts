@@ -15,7 +15,11 @@ type MetricsServerOptions = {
   keys: Auth | undefined;
   /** With it the port is shared with the other workers, and each of them answers for all. */
   link: Link | undefined;
+  /** The API, which is asked for its health here as well: this port has no TLS, and asks for no certificates. */
+  api: (request: Request) => Promise<Response>;
 };
+
+const isHealth = (request: Request) => new URL(request.url).pathname === "/v1/healthz";
 
 /** The metrics say of every queue how it is doing. */
 async function refuseUnknown(keys: Auth | undefined, request: Request): Promise<Response | undefined> {
@@ -27,10 +31,10 @@ async function refuseUnknown(keys: Auth | undefined, request: Request): Promise<
   }
 }
 
-/** Serves the metrics, on every path. Throws where the port cannot be listened on. */
+/** Serves the metrics, on every path but that of the health check. Throws where the port cannot be listened on. */
 export function serveMetrics(
   config: Config,
-  { hostname, port, metrics, keys, link }: MetricsServerOptions,
+  { hostname, port, metrics, keys, link, api }: MetricsServerOptions,
 ): ReturnType<typeof Bun.serve> {
   const is_open = config.PSQLQUEUE_METRICS_AUTH !== "on";
   const origin = createOriginRule({ origins: config.PSQLQUEUE_CORS_ORIGINS, is_open, own_names: ownNames(config) });
@@ -47,6 +51,7 @@ export function serveMetrics(
     port,
     reusePort: link !== undefined,
     async fetch(request) {
+      if (isHealth(request)) return nativeResponse(await api(request));
       const refused = await refuseScrape(request);
       if (refused !== undefined) return nativeResponse(refused);
       const others = link === undefined ? [] : await link.collect(await metrics.collect());

@@ -219,7 +219,7 @@ async function serve(
     const metrics_host = config.PSQLQUEUE_METRICS_HOST;
     const metrics_server = await listen("metrics", config, () => {
       const port = ports.metrics ?? config.PSQLQUEUE_METRICS_PORT;
-      return serveMetrics(config, { hostname: addresses.metrics, port, metrics, keys, link });
+      return serveMetrics(config, { hostname: addresses.metrics, port, metrics, keys, link, api: edges.main });
     });
     metrics_port = metrics_server.port ?? 0;
     say("info", "metrics server starting", { host: metrics_host, port: metrics_port });
