@@ -4,7 +4,7 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { inputs, type Shape } from "../src/sqs/shapes.ts";
-import { callSqs, openSqs, type Protocol, parseXml, protocols, toForm } from "./sqs.ts";
+import { callSqs, openSqs, type Protocol, parseXml, protocols, refusedAs, toForm } from "./sqs.ts";
 
 setDefaultTimeout(30_000);
 
@@ -155,4 +155,31 @@ describe.each(protocols)("%s", (protocol) => {
     expect([...statuses]).toContain(200);
     expect([...statuses]).toContain(400);
   }, 600_000);
+});
+
+describe.each([
+  [
+    "QueueUrl",
+    "GetQueueAttributes",
+    { QueueUrl: `${"/".repeat(300_000)}x` },
+    "AWS.SimpleQueueService.NonExistentQueue",
+  ],
+  [
+    "number",
+    "SendMessage",
+    {
+      QueueUrl: "pool-a",
+      MessageBody: "x",
+      MessageAttributes: { n: { DataType: "Number", StringValue: `${"1".repeat(300_000)}x` } },
+    },
+    "InvalidParameterValue",
+  ],
+])("a long %s that is none", (_, action, input, expected) => {
+  test("is refused at once", async () => {
+    await prepare();
+    const started_ms = performance.now();
+    const { status, code } = refusedAs(await callSqs(sqs.origin, "json", action, input));
+    expect({ status, code }).toEqual({ status: 400, code: expected });
+    expect(performance.now() - started_ms).toBeLessThan(1000);
+  });
 });

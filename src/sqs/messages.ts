@@ -26,7 +26,8 @@ export type Extras = {
 const attribute_name = /^(?!(?:aws|amazon)\.)(?!\.)(?!.*\.\.)(?!.*\.$)[\p{L}\p{N}_.-]{1,256}$/iu;
 const attribute_type = /^(String|Number|Binary)(?:\.[^\s]*)?$/;
 const type_characters_max = 256;
-const number = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$/;
+/** No digit may be of either of two parts: of a million of them every division would be tried. */
+const number = /^[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?$/;
 /** Alphanumeric and punctuation. */
 const group_id = /^[!-~]{1,128}$/;
 

@@ -30,7 +30,10 @@ const possible_name = /^[!-~]{1,255}$/;
 export function nameOfUrl(url: string | undefined): string {
   if (url === undefined || url === "") throw missing("QueueUrl");
   const path = url.split(/[?#]/, 1)[0] ?? "";
-  let name = path.replace(/\/+$/, "");
+  // Not with a regular expression, which would start anew at each of a million slashes.
+  let end = path.length;
+  while (end > 0 && path[end - 1] === "/") end -= 1;
+  let name = path.slice(0, end);
   name = name.slice(name.lastIndexOf("/") + 1);
   try {
     name = decodeURIComponent(name);

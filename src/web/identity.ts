@@ -20,7 +20,7 @@ export type Grant = { actions: readonly string[]; queues?: readonly string[]; to
 /** Whose rights, and which. */
 export type Rights = { id: string; scopes: readonly Grant[]; namespace: string | null };
 
-/** What a list may show: ids with this beginning that fit one of these regular expressions of PostgreSQL. */
+/** What a list may show: ids with this beginning that fit one of these patterns of `like`. */
 export type Visible = { prefix: string; patterns: string[] };
 
 /** Somebody whose key was known. */
@@ -33,7 +33,7 @@ export type Identity = {
   visible(action: Action, resource: Resource): Visible;
 };
 
-const everything: Visible = { prefix: "", patterns: [""] };
+const everything: Visible = { prefix: "", patterns: ["%"] };
 
 /** The root key's owner, who may do everything. */
 export const root: Identity = {
@@ -43,12 +43,31 @@ export const root: Identity = {
   visible: () => everything,
 };
 
-/** `orders*` as a regular expression: a `*` is any run of characters. */
-const expressionOf = (pattern: string): string =>
-  `^${pattern
-    .split("*")
-    .map((part) => part.replace(/[\\^$.*+?()[\]{}|-]/g, "\\$&"))
-    .join(".*")}$`;
+/** No id is longer; what is, was never looked at before it came here. */
+const id_characters_max = 255;
+
+/** `orders*` as a pattern of `like`: a `*` is any run of characters, and everything else is itself. */
+const likeOf = (pattern: string): string => pattern.replace(/[\\%_]/g, "\\$&").replace(/\*+/g, "%");
+
+/**
+ * Does an id fit a pattern? `parts`: of the pattern, between its `*`. The first place of a part leaves the most room
+ * for those after it, so that no other has to be tried: a regular expression would try them all.
+ */
+function fits(parts: readonly string[], id: string): boolean {
+  const [first = "", ...others] = parts;
+  const last = others.pop();
+  if (last === undefined) return id === first;
+  if (first === "" && last === "" && others.length === 0) return true;
+  if (id.length > id_characters_max || id.length < first.length + last.length) return false;
+  if (!id.startsWith(first) || !id.endsWith(last)) return false;
+  let from = first.length;
+  for (const part of others) {
+    const found = id.indexOf(part, from);
+    if (found < 0) return false;
+    from = found + part.length;
+  }
+  return from <= id.length - last.length;
+}
 
 const lists: Record<Resource, "queues" | "topics"> = { queue: "queues", topic: "topics" };
 
@@ -63,15 +82,15 @@ export function createIdentity({ id: key_id, scopes, namespace }: Rights): Ident
   const prefix = namespace === null ? "" : `${namespace}.`;
   const granting = (action: Action) =>
     scopes.filter(({ actions }) => actions.includes("*") || actions.includes(action));
-  const expressions = new Map<string, RegExp[]>();
-  const expressionsFor = (action: Action, resource: Resource): RegExp[] => {
+  const known = new Map<string, string[][]>();
+  const partsFor = (action: Action, resource: Resource): string[][] => {
     const name = `${action} ${resource}`;
-    let found = expressions.get(name);
+    let found = known.get(name);
     if (found === undefined) {
       found = granting(action)
         .flatMap((scope) => patternsOf(scope, resource))
-        .map((pattern) => new RegExp(expressionOf(pattern), "s"));
-      expressions.set(name, found);
+        .map((pattern) => pattern.split(/\*+/));
+      known.set(name, found);
     }
     return found;
   };
@@ -79,7 +98,7 @@ export function createIdentity({ id: key_id, scopes, namespace }: Rights): Ident
     key_id,
     may(action, resource, id) {
       if (resource === undefined || id === undefined) return granting(action).length > 0;
-      return id.startsWith(prefix) && expressionsFor(action, resource).some((expression) => expression.test(id));
+      return id.startsWith(prefix) && partsFor(action, resource).some((parts) => fits(parts, id));
     },
     mayAll: (action) =>
       namespace === null &&
@@ -88,7 +107,7 @@ export function createIdentity({ id: key_id, scopes, namespace }: Rights): Ident
       ),
     visible: (action, resource) => ({
       prefix,
-      patterns: granting(action).flatMap((scope) => patternsOf(scope, resource).map(expressionOf)),
+      patterns: granting(action).flatMap((scope) => patternsOf(scope, resource).map(likeOf)),
     }),
   };
 }

@@ -1,0 +1,88 @@
+// What the scopes of a key mean, and how they are read.
+
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { createIdentity } from "../src/web/identity.ts";
+import { bearer, openSecured, settings } from "./secured.ts";
+
+setDefaultTimeout(60_000);
+
+const { ask, keyOf, queueOf } = await openSecured();
+const identityFor = (queues: string[]) =>
+  createIdentity({ id: "x", namespace: null, scopes: [{ actions: ["publish"], queues }] });
+
+/** What a regular expression says, which is slow for a few patterns, and right. */
+const slowly = (pattern: string, id: string) =>
+  new RegExp(`^${pattern.replaceAll(".", "\\.").replaceAll("*", ".*")}$`).test(id);
+
+describe("patterns", () => {
+  test("mean what they say", () => {
+    const identity = identityFor(["a.b", "x*y", "*-end"]);
+    const ids = ["a.b", "aXb", "xy", "x.1.y", "xyz", "q-end", "-end", "end", "axy"];
+    expect(ids.filter((id) => identity.may("publish", "queue", id))).toEqual(["a.b", "xy", "x.1.y", "q-end", "-end"]);
+    expect(identity.may("publish", "topic", "a.b")).toBe(false);
+    expect(identity.may("consume", "queue", "a.b")).toBe(false);
+  });
+
+  test("mean the same in a path and in a list, whatever stands between their stars", async () => {
+    const patterns = ["a*a", "a*b*a", "*a*b*", "**", "a**a", "ab*ab", "*aba*aba*", "_*", "a_b*", "*.*", "", "aba"];
+    const ids = [
+      "a",
+      "aa",
+      "aba",
+      "ab",
+      "abab",
+      "abba",
+      "ababa",
+      "abaaba",
+      "abababa",
+      "a_b",
+      "a.b",
+      "axb",
+      "a-b",
+      "_a",
+    ];
+    const prefix = "pat.";
+    for (const id of ids) {
+      expect((await ask("POST", "/v1/queues", { id: prefix + id, ...settings })).status).toBe(201);
+    }
+    for (const pattern of patterns) {
+      const own = prefix + pattern;
+      const expected = ids.map((id) => prefix + id).filter((id) => slowly(own, id));
+      expect([
+        own,
+        ids.map((id) => prefix + id).filter((id) => identityFor([own]).may("publish", "queue", id)),
+      ]).toEqual([own, expected]);
+      const listed = await ask(
+        "GET",
+        "/v1/queues?limit=100",
+        undefined,
+        bearer(await keyOf(["peek"], { queues: [own] })),
+      );
+      expect([own, listed.body.data.map(({ id }: { id: string }) => id).sort()]).toEqual([own, expected.sort()]);
+    }
+  });
+
+  test.each([
+    ["team-*-*-*-dlq", `team-${"-".repeat(4000)}`],
+    [`${"*a".repeat(8)}*b`, "a".repeat(60)],
+    [`${"*a".repeat(120)}*b`, "a".repeat(255)],
+    [`${"*ab".repeat(80)}*b*`, "ab".repeat(2000)],
+  ])("of many stars are compared at once with any id: %s", async (pattern, id) => {
+    const key = bearer(await keyOf(["publish", "peek"], { queues: [pattern] }));
+    const started_ms = performance.now();
+    expect((await ask("POST", `/v1/queues/${id}/messages`, { body: "x" }, key)).status).toBe(403);
+    expect((await ask("GET", "/v1/queues", undefined, key)).body.data).toEqual([]);
+    expect(performance.now() - started_ms).toBeLessThan(1500);
+  });
+
+  test("of a hundred, many stars each, are compared at once with all queues of a list", async () => {
+    const long = `${"a".repeat(240)}.`;
+    for (let i = 0; i < 20; i++) await queueOf({ id: `${long}${i}` });
+    const queues = Array.from({ length: 100 }, (_, i) => `${"*a".repeat(110)}*b${i}`);
+    const key = bearer(await keyOf(["peek"], { queues: [...queues.slice(1), `${long}7`] }));
+    const started_ms = performance.now();
+    const { body } = await ask("GET", "/v1/queues", undefined, key);
+    expect(body.data.map(({ id }: { id: string }) => id)).toEqual([`${long}7`]);
+    expect(performance.now() - started_ms).toBeLessThan(1500);
+  });
+});
