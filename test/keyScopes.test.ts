@@ -6,7 +6,7 @@ import { bearer, openSecured, settings } from "./secured.ts";
 
 setDefaultTimeout(60_000);
 
-const { ask, keyOf, queueOf } = await openSecured();
+const { ask, keyOf, queueOf, sql } = await openSecured();
 const identityFor = (queues: string[]) =>
   createIdentity({ id: "x", namespace: null, scopes: [{ actions: ["publish"], queues }] });
 
@@ -85,4 +85,44 @@ describe("patterns", () => {
     expect(body.data.map(({ id }: { id: string }) => id)).toEqual([`${long}7`]);
     expect(performance.now() - started_ms).toBeLessThan(1500);
   });
+});
+
+describe("a key is refused, and what is wrong with it is told,", () => {
+  const rate_limit = { count: 1, per_seconds: 1, burst: 1 };
+  test.each([
+    [{ scopes: [{ actions: ["publish"], queue: ["orders*"] }] }, "scopes[0].queue: is unknown, queues may be meant."],
+    [
+      { scopes: [{ actions: ["publish"], resources: ["orders*"] }] },
+      "scopes[0].resources: is unknown, there are actions, queues, topics.",
+    ],
+    [{ scopes: [{ actions: ["publish"], queue: null }] }, "scopes[0].queue: is unknown, queues may be meant."],
+    [{ scopes: [{ actions: ["publish"], queues: null }] }, "scopes[0].queues: must not be null."],
+    [
+      { scopes: [{ actions: ["publish"] }, { actions: ["peek"], queues: null, topics: null }] },
+      "scopes[1].queues: must not be null; scopes[1].topics: must not be null.",
+    ],
+    [{ namspace: "acme" }, "namspace: is unknown, namespace may be meant."],
+    [{ expire_at: "2050-01-01T00:00:00Z" }, "expire_at: is unknown, expires_at may be meant."],
+    [{ rate_limit: { ...rate_limit, bursts: 5 } }, "rate_limit.bursts: is unknown, burst may be meant."],
+    [{ rate_limit: { ...rate_limit, burst: null } }, "rate_limit.burst: must not be null."],
+  ])("%j", async (given, details) => {
+    const answer = await ask("POST", "/v1/keys", { name: "x", scopes: [{ actions: ["peek"] }], ...given });
+    expect([answer.status, answer.body.code, answer.body.details]).toEqual([400, 3, details]);
+  });
+
+  test("and not when it has what another is shown with", async () => {
+    const given = { name: "one", scopes: [{ actions: ["peek"], queues: ["a*"] }] };
+    const { key: _, ...shown } = (await ask("POST", "/v1/keys", given)).body;
+    const { status, body } = await ask("POST", "/v1/keys", shown);
+    expect([status, body]).toEqual([201, { ...shown, id: body.id, created_at: body.created_at, key: body.key }]);
+    expect(body.id).not.toBe(shown.id);
+  });
+});
+
+test("what was stored of a scope once and is not known is not shown as if it held", async () => {
+  const { id } = (await ask("POST", "/v1/keys", { name: "old", scopes: [{ actions: ["publish"] }] })).body;
+  const stored = [{ actions: ["publish"], queue: ["orders*"] }];
+  await sql`update psqlqueue.api_keys set scopes = ${JSON.stringify(stored)}::text::jsonb where id = ${id}`;
+  const { data } = (await ask("GET", "/v1/keys?limit=1000")).body;
+  expect(data.find((key: { id: string }) => key.id === id).scopes).toEqual([{ actions: ["publish"] }]);
 });

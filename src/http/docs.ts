@@ -81,13 +81,17 @@ function cleanSchema(value: unknown): unknown {
 /** What JSON can say and a text cannot hold: NUL, and halves of characters. */
 const text_pattern = "^[^\\u0000\\ud800-\\udfff]*$";
 
+/** What a member holds; in what knows all its members, a null is refused. */
+const nullableWithin = (schema: unknown): unknown =>
+  isJson(schema) && schema["additionalProperties"] === false ? schema : nullableMembers(schema);
+
 /** A member that is null is as if it were not there. */
 function nullableMembers(schema: unknown): unknown {
   if (!isJson(schema) || !isJson(schema["properties"])) return schema;
   const required = Array.isArray(schema["required"]) ? schema["required"] : [];
   const properties = Object.entries(schema["properties"]).map(([name, own]) => {
     if (!isJson(own)) return [name, own];
-    const inner = isJson(own["items"]) ? { ...own, items: nullableMembers(own["items"]) } : nullableMembers(own);
+    const inner = isJson(own["items"]) ? { ...own, items: nullableWithin(own["items"]) } : nullableWithin(own);
     return [name, required.includes(name) ? inner : { ...(inner as Json), nullable: true }];
   });
   return { ...schema, properties: Object.fromEntries(properties) };

@@ -2,7 +2,18 @@ import { Kind, type Static, type TObject, type TSchema, Type } from "@sinclair/t
 import { TypeCompiler } from "@sinclair/typebox/compiler";
 import { BrokerError } from "../errors.ts";
 import { readBody } from "../web/body.ts";
-import { describe, isMap, isNullable, isObject, isText, judge, judgeAll, member, type Problems } from "./schema.ts";
+import {
+  describe,
+  isMap,
+  isNullable,
+  isObject,
+  isStrict,
+  isText,
+  judge,
+  judgeAll,
+  member,
+  type Problems,
+} from "./schema.ts";
 
 // Reading requests: bytes to JSON, URL to parameters, both against their schema.
 
@@ -117,8 +128,9 @@ function checker({ body, query, path_id, rules, isLoose }: Check) {
   const isQuery = query && TypeCompiler.Compile(query);
   const members = Object.entries<TSchema>(body?.properties ?? {});
   const nullable = new Set(members.flatMap(([name, own]) => (isNullable(own) ? [name] : [])));
-  const lists = members.flatMap(([name, own]) => (own[Kind] === "Array" ? [name] : []));
-  const objects = members.flatMap(([name, own]) => (isObject(own) ? [name] : []));
+  // In what is strict a null is refused.
+  const lists = members.flatMap(([name, own]) => (own[Kind] === "Array" && !isStrict(own["items"]) ? [name] : []));
+  const objects = members.flatMap(([name, own]) => (isObject(own) && !isStrict(own) ? [name] : []));
 
   function refuse(given: Record<string, unknown>, parameters: unknown, problems: Problems): void {
     if (body && judgeAll(body, given, problems) === "malformed") throw malformed("a member of the wrong type");

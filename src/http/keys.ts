@@ -17,19 +17,27 @@ const pattern = Type.String({
   maxLength: 255,
   description: "An id, or one with * for any run of characters",
 });
-const Scope = Type.Object({
-  actions: Type.Array(Type.String({ enum: actions, pattern: "^(publish|consume|peek|manage|\\*)$" }), {
-    minItems: 1,
-    maxItems: actions.length,
-  }),
-  queues: Type.Optional(Type.Array(pattern, { maxItems: patterns_max })),
-  topics: Type.Optional(Type.Array(pattern, { maxItems: patterns_max })),
-});
-const RateLimit = Type.Object({
-  count: member.seconds("Requests", 1, 1_000_000),
-  per_seconds: member.seconds("In so many seconds", 1, 86_400),
-  burst: member.seconds("Of them at once", 1, 1_000_000),
-});
+/** Elsewhere unknown members are ignored. Here a misspelt one gives more than was meant: `queue`, the right to all. */
+const strict = { additionalProperties: false };
+const Scope = Type.Object(
+  {
+    actions: Type.Array(Type.String({ enum: actions, pattern: "^(publish|consume|peek|manage|\\*)$" }), {
+      minItems: 1,
+      maxItems: actions.length,
+    }),
+    queues: Type.Optional(Type.Array(pattern, { maxItems: patterns_max })),
+    topics: Type.Optional(Type.Array(pattern, { maxItems: patterns_max })),
+  },
+  strict,
+);
+const RateLimit = Type.Object(
+  {
+    count: member.seconds("Requests", 1, 1_000_000),
+    per_seconds: member.seconds("In so many seconds", 1, 86_400),
+    burst: member.seconds("Of them at once", 1, 1_000_000),
+  },
+  strict,
+);
 
 const example_input = { name: "orders service", scopes: [{ actions: ["publish", "consume"], queues: ["orders*"] }] };
 const example_key = {
@@ -53,8 +61,11 @@ const KeyInput = Type.Object(
     sigv4: Type.Optional(
       Type.Boolean({ description: "Its id and secret sign requests of SQS clients; needs PSQLQUEUE_MASTER_KEY" }),
     ),
+    id: Type.Optional(member.readOnlyText),
+    created_at: Type.Optional(member.readOnlyTime),
+    last_used_at: Type.Optional(member.readOnlyTime),
   },
-  { title: "ApiKeyInput", example: example_input },
+  { title: "ApiKeyInput", example: example_input, ...strict },
 );
 
 const orNull = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) => Type.Union([schema, Type.Null()]);

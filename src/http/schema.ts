@@ -1,4 +1,5 @@
 import { FormatRegistry, Kind, type TObject, type TSchema, Type, TypeRegistry } from "@sinclair/typebox";
+import { nearestOf } from "../nearest.ts";
 
 // What is legal on the wire, member by member. Schemas are TypeBox; each is the document, the type and the check of its
 // endpoint. Elysia's own validation is stepped round (`described`): it coerces "5" to 5, drops `__proto__`, and cannot
@@ -231,6 +232,25 @@ function nonNull(schema: TSchema): TSchema {
 /** Is the member an object with members of its own? */
 export const isObject = (schema: TSchema) => nonNull(schema)[Kind] === "Object";
 
+/** Is a member that the schema does not know refused? So where one that is misspelt would give more than was meant. */
+export const isStrict = (schema: TSchema) => nonNull(schema)["additionalProperties"] === false;
+
+const unknown_named_max = 5;
+const unknown_characters_max = 64;
+
+/** Members of a strict object that it has not, and nulls, which mean nothing there that a person could know. */
+function judgeStrict({ properties }: TObject, value: Record<string, unknown>, problems: Problems, prefix: string) {
+  const known = Object.keys(properties);
+  const shown = known.filter((name) => properties[name]?.readOnly !== true);
+  const unknown = Object.keys(value).filter((name) => !known.includes(name));
+  for (const name of unknown.slice(0, unknown_named_max)) {
+    const nearest = nearestOf(name, shown, 3);
+    const hint = nearest === undefined ? `there are ${shown.join(", ")}` : `${nearest} may be meant`;
+    problems.set(prefix + name.slice(0, unknown_characters_max), `is unknown, ${hint}`);
+  }
+  for (const name of known) if (value[name] === null) problems.set(prefix + name, "must not be null");
+}
+
 /** May the member be null, and mean something by it? */
 export const isNullable = (schema: TSchema) => nonNull(schema) !== schema;
 
@@ -242,8 +262,10 @@ export function judgeAll(
   prefix = "",
 ): "malformed" | undefined {
   let answer: "malformed" | undefined;
+  if (isStrict(schema)) judgeStrict(schema, value, problems, prefix);
   for (const [name, own] of Object.entries(schema.properties)) {
     const given = Object.hasOwn(value, name) ? value[name] : undefined;
+    if (given === null && isStrict(schema)) continue;
     const is_required = schema.required?.includes(name) ?? false;
     if (own[Kind] === "Array" && given !== undefined) {
       answer = judgeList(prefix + name, own, given, problems) ?? answer;

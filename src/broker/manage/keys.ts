@@ -54,10 +54,17 @@ export const hashSecret = (secret: string): string => new Bun.CryptoHasher("sha2
 
 type Row = typeof api_keys.$inferSelect;
 
+/** Only what counts: whatever else was given was stored once, and must not be shown as if it held. */
+const presentScope = ({ actions, queues, topics }: Scope): Scope => ({
+  actions,
+  ...(queues !== undefined && { queues }),
+  ...(topics !== undefined && { topics }),
+});
+
 const present = (row: Row): ApiKey => ({
   id: row.id,
   name: row.name,
-  scopes: row.scopes,
+  scopes: row.scopes.map(presentScope),
   namespace: row.namespace,
   expires_at: row.expires_at === null ? null : rfc3339(row.expires_at),
   rate_limit: row.rate_limit,
