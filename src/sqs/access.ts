@@ -5,7 +5,7 @@ import { nameOfArn, nameOfUrl } from "./names.ts";
 import type { Action } from "./shapes.ts";
 
 /** What each action needs of a key. */
-const rights: Record<Action, Right> = {
+export const rights: Record<Action, Right> = {
   AddPermission: "manage",
   CancelMessageMoveTask: "manage",
   ChangeMessageVisibility: "consume",
@@ -51,8 +51,8 @@ function deadQueueOf(attributes: Record<string, string> | undefined): string | u
   }
 }
 
-/** Every queue that a request names. */
-function queuesOf(input: Named): string[] {
+/** Every queue that a request names. Throws when its QueueUrl is of none. */
+export function queuesOf(input: Named): string[] {
   const of_arns = [input.SourceArn, input.DestinationArn].map((arn) =>
     arn === undefined ? undefined : nameOfArn(arn),
   );

@@ -189,8 +189,15 @@ function checkSignedHeaders(signed: Signed, { signed_headers }: Claim): void {
   if (missing.length > 0) throw incomplete(`SignedHeaders must name ${missing.join(", ")}`);
 }
 
-/** Checks the signature of a request, and answers its key. Throws why it is refused. */
-export async function checkSignature(signed: Signed, rules: SignatureRules): Promise<AccessKey> {
+/**
+ * Checks the signature of a request, and answers its key. Throws why it is refused. `onKnown` is told the key's id as
+ * soon as there is such a key, whatever the signature is.
+ */
+export async function checkSignature(
+  signed: Signed,
+  rules: SignatureRules,
+  onKnown: (key_id: string) => void,
+): Promise<AccessKey> {
   const claim = readClaim(signed);
   if (claim === undefined) {
     throw refuse(
@@ -204,6 +211,7 @@ export async function checkSignature(signed: Signed, rules: SignatureRules): Pro
   if (key === undefined) {
     throw refuse("InvalidClientTokenId", "The security token included in the request is invalid: unknown access key.");
   }
+  onKnown(claim.key_id);
   if (claim.service !== "sqs" || !claim.at.startsWith(claim.date)) {
     throw refuse(
       "SignatureDoesNotMatch",

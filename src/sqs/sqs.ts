@@ -9,6 +9,7 @@ import { mayWait } from "../web/request.ts";
 import { textResponse } from "../web/textResponse.ts";
 import { asSeenBy, checkAccess } from "./access.ts";
 import { createAttempts } from "./attempts.ts";
+import { type Asking, audit } from "./audit.ts";
 import { SqsError, toSqsError } from "./errors.ts";
 import { createFacts } from "./facts.ts";
 import { createInFlight } from "./inFlight.ts";
@@ -180,6 +181,18 @@ function readAsked(request: Request, protocol: Protocol, path: string, query: st
   return { action, input };
 }
 
+const guessed_bytes_max = 16_384;
+
+/** The same for the log, of a request that is refused: it costs its reader little, and fails for nothing. */
+function guessAsked(...given: Parameters<typeof readAsked>): ReturnType<typeof readAsked> {
+  if (given[4].length > guessed_bytes_max) return undefined;
+  try {
+    return readAsked(...given);
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * The endpoint for clients of Amazon SQS. `fetch` answers a request on a port of its own, or one that `isSqs` says is
  * for it. Never rejects.
@@ -199,21 +212,29 @@ export function createSqs(broker: Broker, options: SqsOptions) {
     deleted: options.deleted,
   };
 
-  async function act(request: Request): Promise<Response> {
+  async function act(request: Request, asking: Asking): Promise<Response> {
     const bytes = await readBody(request);
     const { path, query } = splitUrl(request);
     const { headers } = request;
     const protocol = protocolOf(request);
     const origin = originOf(request, options.trusted_proxies);
     const signed = { method: request.method, path, query, headers: withHost(headers, origin.host), body: bytes };
-    const key = options.signatures && (await checkSignature(signed, options.signatures));
+    const key =
+      options.signatures &&
+      (await checkSignature(signed, options.signatures, (id) => {
+        asking.key_id = id;
+      }).catch((error) => {
+        asking.asked = guessAsked(request, protocol, path, query, bytes);
+        throw error;
+      }));
     const asked = readAsked(request, protocol, path, query, bytes);
+    asking.asked = asked;
     if (asked === undefined) return account_path.test(path) ? noOperation(answerId(request)) : options.unknown();
     let onUnsent: (() => void) | undefined;
     let onSent: (() => void) | undefined;
     const call: Call = {
       origin,
-      sender: keyIdOf(headers, query),
+      sender: asking.key_id ?? keyIdOf(headers, query),
       trace: headers.get("x-amzn-trace-id") ?? undefined,
       // Made when it is asked for, which few actions do.
       get signal() {
@@ -244,21 +265,29 @@ export function createSqs(broker: Broker, options: SqsOptions) {
     }
   }
 
+  // Where nobody must say who they are, there is nobody to tell of.
+  function tell(request: Request, asking: Asking, response: Response, error?: SqsError): Response {
+    if (options.signatures !== undefined) audit(request, splitUrl(request).path, asking, response.status, error?.error);
+    return response;
+  }
+
   async function answer(request: Request): Promise<Response> {
+    const asking: Asking = {};
     try {
-      return await act(request);
+      return tell(request, asking, await act(request, asking));
     } catch (thrown) {
       const error = toSqsError(thrown, "sqs", requestId(request));
       if (error.error === "SerializationException") {
         observe({ kind: "malformed_request", reason: error.message, request_id: requestId(request) });
       }
-      return refuse(request, error);
+      return tell(request, asking, refuse(request, error), error);
     }
   }
 
   const gateway = createGateway(options, {
     refusal: (error: BrokerError, headers, request) => {
-      const response = refuse(request, toSqsError(error, "sqs"));
+      const refused = toSqsError(error, "sqs");
+      const response = tell(request, {}, refuse(request, refused), refused);
       for (const [name, value] of Object.entries(headers)) response.headers.set(name, value);
       return response;
     },
