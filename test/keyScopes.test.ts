@@ -1,4 +1,4 @@
-// What the scopes of a key mean, and how they are read.
+// What the scopes of a key mean, how they are read, and how far they reach.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createIdentity } from "../src/web/identity.ts";
@@ -125,4 +125,41 @@ test("what was stored of a scope once and is not known is not shown as if it hel
   await sql`update psqlqueue.api_keys set scopes = ${JSON.stringify(stored)}::text::jsonb where id = ${id}`;
   const { data } = (await ask("GET", "/v1/keys?limit=1000")).body;
   expect(data.find((key: { id: string }) => key.id === id).scopes).toEqual([{ actions: ["publish"] }]);
+});
+
+test("a key of a namespace makes no subscription of another name, and is told the same whether there is one", async () => {
+  const own = bearer(await keyOf(["*"], {}, { namespace: "acme" }));
+  for (const id of ["acme.sub", "acme.other"]) {
+    expect((await ask("POST", "/v1/queues", { id, ...settings }, own)).status).toBe(201);
+    expect((await ask("POST", "/v1/topics", { id }, own)).status).toBe(201);
+  }
+  const queue_id = await queueOf();
+  const topic_id = `t-${queue_id}`;
+  await ask("POST", "/v1/topics", { id: topic_id });
+  expect((await ask("POST", "/v1/subscriptions", { id: "foreign", topic_id, queue_id })).status).toBe(201);
+  const subscribe = (id: string, to = "acme.sub") =>
+    ask("POST", "/v1/subscriptions", { id, topic_id: to, queue_id: to }, own);
+  const refused = await subscribe("foreign");
+  expect([refused.status, refused.body.code]).toEqual([403, 16]);
+  for (const id of ["nowhere", "acme", "acmes.sub"]) {
+    const { status, body } = await subscribe(id);
+    expect([id, status, body]).toEqual([id, 403, refused.body]);
+  }
+  expect((await subscribe("acme.sub")).status).toBe(201);
+  expect((await subscribe("acme.sub", "acme.other")).body.code).toBe(9);
+});
+
+test("a dead-letter queue is deleted with the right to those only that lose it by that", async () => {
+  const queues = ["cut-dead", "cut-source", "cut.foreign"];
+  const dead = { dead_queue_id: "cut-dead", message_max_deliveries: 3 };
+  for (const id of queues) await queueOf({ id, ...(id !== "cut-dead" && dead) });
+  const own = bearer(await keyOf(["manage"], { queues: ["cut-*"] }));
+  const deadQueueOf = async (id: string) => (await ask("GET", `/v1/queues/${id}`)).body.dead_queue_id;
+  expect((await ask("DELETE", "/v1/queues/cut-dead", undefined, own)).status).toBe(409);
+  expect((await ask("DELETE", "/v1/queues/cut-dead?force=true", undefined, own)).status).toBe(403);
+  expect([await deadQueueOf("cut-source"), await deadQueueOf("cut.foreign")]).toEqual(["cut-dead", "cut-dead"]);
+  await ask("DELETE", "/v1/queues/cut.foreign");
+  expect((await ask("DELETE", "/v1/queues/cut-dead?force=true", undefined, own)).status).toBe(204);
+  expect(await deadQueueOf("cut-source")).toBe(null);
+  expect((await ask("DELETE", "/v1/queues/cut-dead?force=true", undefined, own)).status).toBe(404);
 });

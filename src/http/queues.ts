@@ -9,7 +9,7 @@ import {
   type RetryPolicy as QueuePolicy,
   type RateLimit as QueueRate,
 } from "../broker/settings.ts";
-import { assertMay, visibleTo } from "../web/identity.ts";
+import { assertMay, assertMayCutOff, visibleTo } from "../web/identity.ts";
 import { readsBody, readsOptionalBody, readsQuery } from "./input.ts";
 import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";
@@ -234,11 +234,11 @@ export const queueRoutes = (broker: Broker) =>
     )
     .delete(
       "/:queue_id",
-      async ({ params, query }) => {
-        const { force = false } = query;
-        const queue_no = await broker.removeQueue(params.queue_id, force);
-        const remove = query.async ? broker.startDelete : broker.removeDeleted;
-        return answerRemoval(await remove(params.queue_id, queue_no));
+      async ({ params: { queue_id }, query: { force = false, async: is_async }, request }) => {
+        if (force) await assertMayCutOff(request, broker, queue_id);
+        const queue_no = await broker.removeQueue(queue_id, force);
+        const remove = is_async ? broker.startDelete : broker.removeDeleted;
+        return answerRemoval(await remove(queue_id, queue_no));
       },
       {
         ...readsQuery(DeleteQuery),

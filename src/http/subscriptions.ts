@@ -2,7 +2,7 @@ import { type Static, Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import type { Broker } from "../broker/broker.ts";
 import type { MessageFilters } from "../broker/manage/subscriptions.ts";
-import { type Action, assertMay, findAllowed, identityOf, visibleTo } from "../web/identity.ts";
+import { type Action, assertMay, assertMayName, findAllowed, identityOf, visibleTo } from "../web/identity.ts";
 import { readsBody, readsQuery } from "./input.ts";
 import { ListQuery, list_limit, pageOf } from "./lists.ts";
 import { documents, json, noContent, page } from "./output.ts";
@@ -72,6 +72,7 @@ export const subscriptionRoutes = (broker: Broker) => {
         const { id, topic_id, queue_id } = body;
         assertMay(request, "manage", "topic", topic_id);
         assertMay(request, "manage", "queue", queue_id);
+        assertMayName(request, id);
         const message_filters = filtersOf(body);
         return json(201, await broker.createSubscription({ id, topic_id, queue_id, message_filters }));
       },

@@ -2,6 +2,7 @@ import type { Broker } from "../broker/broker.ts";
 import type { Identity, Action as Right } from "../web/identity.ts";
 import { SqsError } from "./errors.ts";
 import { nameOfArn, nameOfUrl } from "./names.ts";
+import type { Lists } from "./service.ts";
 import type { Action } from "./shapes.ts";
 
 /** What each action needs of a key. */
@@ -60,36 +61,51 @@ export function queuesOf(input: Named): string[] {
   return [of_url, input.QueueName, ...of_arns, deadQueueOf(input.Attributes)].filter((name) => name !== undefined);
 }
 
-/** Throws `AccessDenied` unless the key may do this to all that the request names, whether that is there or not. */
-export function checkAccess(identity: Identity, action: Action, input: object): void {
+/**
+ * Throws `AccessDenied` unless the key may do this to all that the request names, whether that is there or not, and to
+ * all that changes with it.
+ */
+export async function checkAccess(identity: Identity, action: Action, input: object, broker: Broker): Promise<void> {
   const right = rights[action];
   const queues = queuesOf(input as Named);
   // A move without a destination goes back to where messages came from, and its handle names no queue that was checked.
   const is_wide =
     (action === "StartMessageMoveTask" && (input as Named).DestinationArn === undefined) ||
     action === "CancelMessageMoveTask";
-  const may = is_wide
-    ? identity.mayAll(right)
-    : identity.may(right) && queues.every((queue) => identity.may(right, "queue", queue));
-  if (may) return;
-  throw new SqsError("AccessDenied", `Access denied: the key does not allow ${right} on this.`);
+  const isAllowed = (queue: string) => identity.may(right, "queue", queue);
+  const may = is_wide ? identity.mayAll(right) : identity.may(right) && queues.every(isAllowed);
+  if (!may) throw new SqsError("AccessDenied", `Access denied: the key does not allow ${right} on this.`);
+  if (action !== "DeleteQueue" || identity.mayAll(right)) return;
+  for (const queue of queues) {
+    if (await broker.everyDeadLetterSource(queue, isAllowed)) continue;
+    const what = `${right} on the queues whose dead-letter queue it is, which would lose it`;
+    throw new SqsError("AccessDenied", `Access denied: the key does not allow ${what}.`);
+  }
 }
 
-/** The same broker, whose lists show what the key may see. */
-export const asSeenBy = (broker: Broker, identity: Identity): Broker => ({
-  ...broker,
-  async searchQueues(prefix, after, limit) {
-    const names: string[] = [];
-    // Page by page, since what is not shown makes room for more.
-    for (let last = after; ; ) {
-      const found = await broker.searchQueues(prefix, last, limit);
-      for (const name of found) if (identity.may("peek", "queue", name)) names.push(name);
-      last = found.at(-1) ?? "";
-      if (found.length < limit || names.length >= limit) return names.slice(0, limit);
-    }
-  },
-  async listDeadLetterSources(id, after, limit) {
-    const found = await broker.listDeadLetterSources(id, after, limit);
-    return found.filter((name) => identity.may("peek", "queue", name));
-  },
+const rows_min = 100;
+
+/** Ids after `after`, of those that are found the ones that the key may see: page by page, for the others make room. */
+async function pageSeenBy(
+  identity: Identity,
+  after: string,
+  limit: number,
+  find: (after: string, limit: number) => Promise<string[]>,
+): Promise<string[]> {
+  const names: string[] = [];
+  const rows = Math.max(limit, rows_min);
+  for (let last = after; ; ) {
+    const found = await find(last, rows);
+    for (const name of found) if (identity.may("peek", "queue", name)) names.push(name);
+    last = found.at(-1) ?? "";
+    if (found.length < rows || names.length >= limit) return names.slice(0, limit);
+  }
+}
+
+/** What the key may see of lists. */
+export const asSeenBy = (lists: Lists, identity: Identity): Lists => ({
+  searchQueues: (prefix, after, limit) =>
+    pageSeenBy(identity, after, limit, (last, rows) => lists.searchQueues(prefix, last, rows)),
+  listDeadLetterSources: (id, after, limit) =>
+    pageSeenBy(identity, after, limit, (last, rows) => lists.listDeadLetterSources(id, last, rows)),
 });

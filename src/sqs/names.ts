@@ -44,6 +44,13 @@ export function nameOfUrl(url: string | undefined): string {
   return name;
 }
 
+/** The queue that a QueueName names: all of it, and not a part as of a URL, or rights would be checked for another. */
+export function nameOfName(name: string | undefined): string {
+  if (name === undefined) throw missing("QueueName");
+  if (!possible_name.test(name)) throw noQueue();
+  return name;
+}
+
 const strict_name = /^[\w-]{1,80}$/;
 const strict_fifo_name = /^[\w-]{1,75}\.fifo$/;
 const relaxed_name = /^[\w.-]{1,255}$/;

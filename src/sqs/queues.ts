@@ -12,7 +12,7 @@ import {
 } from "./attributes.ts";
 import { invalidParameter, invalidValue, missing, SqsError } from "./errors.ts";
 import { tags_max } from "./limits.ts";
-import { arnOf, checkNewName, isFifo, nameOfUrl, urlOf } from "./names.ts";
+import { arnOf, checkNewName, isFifo, nameOfName, nameOfUrl, urlOf } from "./names.ts";
 import { addPermission, allowsSource, removePermission } from "./policies.ts";
 import { type Act, type Call, nothing, type Service } from "./service.ts";
 import { isXmlText } from "./xml.ts";
@@ -113,8 +113,7 @@ export const createQueue: Act<"CreateQueue"> = async (service, input, call) => {
 
 /** Where a queue is found. */
 export const getQueueUrl: Act<"GetQueueUrl"> = async (service, input, call) => {
-  if (input.QueueName === undefined) throw missing("QueueName");
-  const name = nameOfUrl(input.QueueName);
+  const name = nameOfName(input.QueueName);
   await service.broker.getQueue(name);
   return { QueueUrl: urlOfQueue(service, call, name) };
 };
@@ -150,7 +149,7 @@ export const listQueues: Act<"ListQueues"> = async (service, input, call) => {
   const limit = readPageSize(input.MaxResults);
   const prefix = input.QueueNamePrefix ?? "";
   if (!/^[!-~]*$/.test(prefix)) return nothing;
-  const found = await service.broker.searchQueues(prefix, readToken(input.NextToken), limit + 1);
+  const found = await service.lists.searchQueues(prefix, readToken(input.NextToken), limit + 1);
   const { names, NextToken } = pageOf(found, limit, input.MaxResults !== undefined);
   if (names.length === 0) return nothing;
   return {
@@ -163,7 +162,7 @@ export const listQueues: Act<"ListQueues"> = async (service, input, call) => {
 export const listDeadLetterSourceQueues: Act<"ListDeadLetterSourceQueues"> = async (service, input, call) => {
   const queue = nameOfUrl(input.QueueUrl);
   const limit = readPageSize(input.MaxResults);
-  const found = await service.broker.listDeadLetterSources(queue, readToken(input.NextToken), limit + 1);
+  const found = await service.lists.listDeadLetterSources(queue, readToken(input.NextToken), limit + 1);
   const { names, NextToken } = pageOf(found, limit, input.MaxResults !== undefined);
   return {
     queueUrls: names.map((name) => urlOfQueue(service, call, name)),

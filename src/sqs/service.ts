@@ -8,9 +8,14 @@ import type { Origin } from "./origin.ts";
 import type { Recent } from "./recent.ts";
 import type { Action, Input } from "./shapes.ts";
 
-/** What all requests share. */
+/** What is listed for people to see. */
+export type Lists = Pick<Broker, "searchQueues" | "listDeadLetterSources">;
+
+/** What all requests share, but for what each may see. */
 export type Service = {
   broker: Broker;
+  /** What the key of the request may see of it. */
+  lists: Lists;
   place: Place;
   limits: Limits;
   facts: FactsOfQueues;

@@ -201,6 +201,7 @@ export function createSqs(broker: Broker, options: SqsOptions) {
   const limits = limitsOf(options.is_strict, options);
   const service: Service = {
     broker,
+    lists: broker,
     place: options.place,
     limits,
     in_flight: createInFlight(broker, limits.in_flight),
@@ -250,8 +251,8 @@ export function createSqs(broker: Broker, options: SqsOptions) {
     };
     const { action } = asked;
     const identity = key?.identity;
-    if (identity !== undefined) checkAccess(identity, action, asked.input as object);
-    const own = identity === undefined ? service : { ...service, broker: asSeenBy(broker, identity) };
+    if (identity !== undefined) await checkAccess(identity, action, asked.input as object, broker);
+    const own = identity === undefined ? service : { ...service, lists: asSeenBy(broker, identity) };
     try {
       const output = await acts[action](own, asked.input as never, call);
       const id = answerId(request);

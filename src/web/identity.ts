@@ -28,6 +28,8 @@ export type Identity = {
   key_id: string;
   /** May it do this, to this queue or topic? Without one: to any at all. */
   may(action: Action, resource?: Resource, id?: string): boolean;
+  /** May it call something so that is neither a queue nor a topic? */
+  mayName(id: string): boolean;
   /** May it do this to every queue and topic there is, and may be? */
   mayAll(action: Action): boolean;
   visible(action: Action, resource: Resource): Visible;
@@ -39,6 +41,7 @@ const everything: Visible = { prefix: "", patterns: ["%"] };
 export const root: Identity = {
   key_id: "root",
   may: () => true,
+  mayName: () => true,
   mayAll: () => true,
   visible: () => everything,
 };
@@ -100,6 +103,7 @@ export function createIdentity({ id: key_id, scopes, namespace }: Rights): Ident
       if (resource === undefined || id === undefined) return granting(action).length > 0;
       return id.startsWith(prefix) && partsFor(action, resource).some((parts) => fits(parts, id));
     },
+    mayName: (id) => id.startsWith(prefix),
     mayAll: (action) =>
       namespace === null &&
       (["queue", "topic"] as const).every((resource) =>
@@ -137,6 +141,24 @@ export function assertMay(request: Request, action: Action, resource: Resource, 
   const identity = identityOf(request);
   if (identity === undefined || identity.may(action, resource, id)) return;
   throw new BrokerError("forbidden", `the key does not allow ${action} on this ${resource}`);
+}
+
+/** Throws `forbidden` unless the request may make something of this name; the same whether there is one or not. */
+export function assertMayName(request: Request, id: string): void {
+  if (identityOf(request)?.mayName(id) === false) {
+    throw new BrokerError("forbidden", "the key makes only ids that begin with its namespace and a dot");
+  }
+}
+
+/** Where queues are known: are the ids of all that have this one as their dead-letter queue so? */
+type Sources = { everyDeadLetterSource(id: string, isSo: (source: string) => boolean): Promise<boolean> };
+
+/** Throws `forbidden` unless the request may change every queue whose dead-letter queue this one is: they lose it. */
+export async function assertMayCutOff(request: Request, sources: Sources, id: string): Promise<void> {
+  const identity = identityOf(request);
+  if (identity === undefined || identity.mayAll("manage")) return;
+  if (await sources.everyDeadLetterSource(id, (source) => identity.may("manage", "queue", source))) return;
+  throw new BrokerError("forbidden", "the key does not allow manage on the queues whose dead-letter queue it is");
 }
 
 /**

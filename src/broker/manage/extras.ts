@@ -4,6 +4,8 @@ import { queues } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
 import { value } from "../statement.ts";
 
+const sources_page = 1000;
+
 /** What an edge keeps of a queue, by name; null: it goes. */
 export type Extras = Record<string, string | null>;
 
@@ -59,6 +61,12 @@ export function createExtras(db: Db) {
     if (row === undefined) throw new BrokerError("queue_not_found");
   }
 
+  async function listDeadLetterSources(id: string, after: string, limit: number): Promise<string[]> {
+    const rows = await db.run("list_dead_letter_sources", () => sources.execute({ id, after, limit }), true);
+    if (rows.length === 0) await assertQueue(id);
+    return rows.map((row) => row.id);
+  }
+
   return {
     /**
      * Changes what an edge keeps of a queue. With `guard` only while that extra has that value; answers whether it was
@@ -87,10 +95,16 @@ export function createExtras(db: Db) {
     },
 
     /** Ids of the queues whose dead-letter queue this one is, ascending. Throws `queue_not_found`. */
-    async listDeadLetterSources(id: string, after: string, limit: number): Promise<string[]> {
-      const rows = await db.run("list_dead_letter_sources", () => sources.execute({ id, after, limit }), true);
-      if (rows.length === 0) await assertQueue(id);
-      return rows.map((row) => row.id);
+    listDeadLetterSources,
+
+    /** Are all of them so? Of what becomes one meanwhile nobody knows. Throws `queue_not_found`. */
+    async everyDeadLetterSource(id: string, isSo: (source: string) => boolean): Promise<boolean> {
+      for (let after = ""; ; ) {
+        const found = await listDeadLetterSources(id, after, sources_page);
+        if (!found.every(isSo)) return false;
+        if (found.length < sources_page) return true;
+        after = found.at(-1) ?? "";
+      }
     },
   };
 }
