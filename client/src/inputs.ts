@@ -21,8 +21,8 @@ export type ApiKeyInput = {
   /** Rights; they add up. Without queues and topics they are for all of them */
   scopes: {
     actions: ("publish" | "consume" | "peek" | "manage" | "*")[];
-    queues?: string[] | null | undefined;
-    topics?: string[] | null | undefined;
+    queues?: string[] | undefined;
+    topics?: string[] | undefined;
   }[];
   /** It sees and creates only ids that begin with this and a dot */
   namespace?: string | null | undefined;
