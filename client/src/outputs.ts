@@ -415,11 +415,11 @@ export type SeenMessageWithEvents = {
   /** Failures: the first and the latest 19; absent while nothing has failed */
   events?: {
     at: string;
-    /** nacked, lease_expired, dead_lettered or redriven */
+    /** nacked, lease_expired, dead_lettered, redriven or renamed */
     event: string;
     /** Deliveries so far */
     attempt: number;
-    /** What the consumer said, or why the message died */
+    /** What the consumer said, why the message died, or its id in the queue that it left */
     error?: string;
   }[];
 };

@@ -19,8 +19,10 @@ export function overdueJob(broker: Broker): Job {
     async run() {
       let total = 0;
       for (let pages = 1; pages <= busy_pages_max; pages++) {
-        const { count, next } = await broker.sweepOverdue(place);
+        const { count, next, failures } = await broker.sweepOverdue(place);
         total += count;
+        // The scan comes round again: one place that fails must not keep it from all that stands behind.
+        for (const error of failures) observe({ kind: "job", job: name, error });
         place = next;
         if (next === undefined || (count === 0 && pages >= idle_pages_max)) break;
       }

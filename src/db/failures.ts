@@ -55,6 +55,9 @@ const by_code: Record<string, DatabaseFailure> = {
   "40P01": "conflict",
 };
 
+/** Two messages of one id came to a queue at once. The next try sees the first, and gives the other a new id. */
+const message_ids = "messages_queue_no_id_pk";
+
 const by_class: Record<string, DatabaseFailure> = {
   "08": "lost",
   "22": "rejected",
@@ -79,11 +82,13 @@ export function classify(statement: string, error: unknown): DatabaseError {
   while (cause.code === undefined && cause.cause !== undefined) cause = cause.cause as typeof cause;
   if (cause.code === undefined && Array.isArray(cause.errors)) cause = cause.errors[0] as typeof cause;
   const code = typeof cause?.code === "string" ? cause.code : "UNKNOWN";
+  const constraint = typeof cause?.constraint_name === "string" ? cause.constraint_name : undefined;
   const failure =
     refused.has(code) || isAboutCertificates(code)
       ? "unavailable"
-      : (by_code[code] ?? by_class[code.slice(0, 2)] ?? "failed");
-  const constraint = typeof cause?.constraint_name === "string" ? cause.constraint_name : undefined;
+      : constraint === message_ids
+        ? "conflict"
+        : (by_code[code] ?? by_class[code.slice(0, 2)] ?? "failed");
   const found = new DatabaseError(failure, code, statement, constraint);
   // Without a code it is no answer of PostgreSQL but a bug: its own stack tells where. The message may hold parameters.
   if (code === "UNKNOWN" && error instanceof Error && error.stack !== undefined) {

@@ -66,9 +66,13 @@ const SeenAlone = Type.Object(
       Type.Array(
         Type.Object({
           at: Type.String({ format: "date-time" }),
-          event: Type.String({ description: "nacked, lease_expired, dead_lettered or redriven" }),
+          event: Type.String({ description: "nacked, lease_expired, dead_lettered, redriven or renamed" }),
           attempt: Type.Integer({ description: "Deliveries so far" }),
-          error: Type.Optional(Type.String({ description: "What the consumer said, or why the message died" })),
+          error: Type.Optional(
+            Type.String({
+              description: "What the consumer said, why the message died, or its id in the queue that it left",
+            }),
+          ),
         }),
         { description: "Failures: the first and the latest 19; absent while nothing has failed" },
       ),

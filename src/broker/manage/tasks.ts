@@ -1,5 +1,5 @@
 import type { Db } from "../../db/db.ts";
-import { BrokerError, DatabaseError } from "../../errors.ts";
+import { BrokerError, DatabaseError, type DatabaseFailure } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
 import { nextId } from "../publish/ids.ts";
 import { type Matching, prepareMatching } from "./matching.ts";
@@ -16,6 +16,8 @@ const chunk_rows = 1000;
 /** Milliseconds that one step of a removal takes, give or take a page, and its pages. */
 const step_ms_max = 200;
 const step_pages_max = 20;
+/** Failures that a statement meets again when it is run again. */
+const has_no_hope = new Set<DatabaseFailure>(["rejected", "failed"]);
 /** Where a task stands that is through with the live messages and goes on in the archive. */
 const archive_position = "a";
 
@@ -64,14 +66,27 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
     return is_done ? undefined : await beginRemoval(queue_id, { ...removal, position }, true);
   }
 
+  /** What PostgreSQL refuses, it refuses again: such a task ends, so that the next one of its kind can start. */
+  async function endFailed(id: string, error: unknown): Promise<void> {
+    if (!(error instanceof DatabaseError && has_no_hope.has(error.failure))) return;
+    const reason = `the database refused a step of it (SQLSTATE ${error.code}); the server's log tells more`;
+    await db.run("finish_task", () => finish.execute({ id, state: "failed", error: reason }), true);
+  }
+
   async function stepRedrive(id: string, moves_max: number): Promise<RedriveStep | undefined> {
     const values = { id, moves_max, limit: chunk_rows };
     const run = () => db.run("redrive", () => redrive.execute(values), true);
     // It locks messages and then their ordering keys, others the other way round: nothing has happened then.
-    const [step] = await run().catch((error) => {
+    const again = (error: unknown) => {
       if (!(error instanceof DatabaseError && error.failure === "conflict")) throw error;
       return run();
-    });
+    };
+    const [step] = await run()
+      .catch(again)
+      .catch(async (error) => {
+        await endFailed(id, error);
+        throw error;
+      });
     for (const queue_id of step?.queue_ids?.split(",") ?? []) onReady(queue_id, null, step?.now ?? "");
     return step;
   }

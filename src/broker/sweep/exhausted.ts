@@ -34,10 +34,17 @@ export function createExhaustedSweep(db: Db, settle: Settle) {
     async sweepExhausted(seconds: number): Promise<number> {
       const rows = await db.run("find_exhausted", () => findExhausted.execute({ seconds }), true);
       let total = 0;
+      const failures: unknown[] = [];
       for (const [queue_id, own] of Map.groupBy(rows, (row) => row.queue_id)) {
         const exhausted = own.map(({ id }) => ({ id, lease_token: null }));
-        total += await settle.deadLetter(queue_id, exhausted, "max_deliveries");
+        try {
+          total += await settle.deadLetter(queue_id, exhausted, "max_deliveries");
+        } catch (error) {
+          failures.push(error);
+        }
       }
+      // A queue that fails holds up no other.
+      if (failures.length > 0) throw failures[0];
       return total;
     },
   };

@@ -66,11 +66,14 @@ export function createOverdueSweep(db: Db, settle: Settle) {
   return {
     /**
      * One page, from `from` on: ends and dead-letters what is overdue. `next` is undefined at the end of the table.
-     * Repeatable.
+     * `failures`: why the messages of some queues are still there; they hold up no others, nor the scan. Repeatable.
      */
-    async sweepOverdue(from: Place | undefined): Promise<{ count: number; next: Place | undefined }> {
+    async sweepOverdue(
+      from: Place | undefined,
+    ): Promise<{ count: number; next: Place | undefined; failures: unknown[] }> {
       const rows = await db.run("find_overdue", () => findOverdue.execute(from ?? { queue_no: 0, id: "" }), true);
       let count = 0;
+      const failures: unknown[] = [];
       const overdue = rows.flatMap(({ id, queue_id, verdict }) =>
         id === null
           ? []
@@ -78,12 +81,16 @@ export function createOverdueSweep(db: Db, settle: Settle) {
       );
       for (const own of Map.groupBy(overdue, ({ group }) => group).values()) {
         const { verdict, queue_id } = own[0] as (typeof own)[number];
-        if (verdict === "expired") count += await settle.expire(queue_id, own);
-        else count += await settle.deadLetter(queue_id, own, verdict === "dead" ? "max_deliveries" : "expired");
+        try {
+          if (verdict === "expired") count += await settle.expire(queue_id, own);
+          else count += await settle.deadLetter(queue_id, own, verdict === "dead" ? "max_deliveries" : "expired");
+        } catch (error) {
+          failures.push(error);
+        }
       }
       const [edge] = rows;
       const next = edge?.last_id == null ? undefined : { queue_no: edge.last_queue_no ?? 0, id: edge.last_id };
-      return { count, next };
+      return { count, next, failures };
     },
   };
 }

@@ -8,6 +8,7 @@ const titles: Record<string, string> = {
   lease_expired: "Lease ran out",
   dead_lettered: "Dead-lettered",
   redriven: "Redriven",
+  renamed: "New id",
 };
 const reasons: Record<string, string> = {
   max_deliveries: "its deliveries were used up",
@@ -15,12 +16,17 @@ const reasons: Record<string, string> = {
   expired: "it expired",
 };
 
+function textOf(event: string, error: string | undefined): string | undefined {
+  if (event === "renamed") return `it was ${error}: another message of that id was here`;
+  return event === "dead_lettered" ? reasons[error ?? ""] : error;
+}
+
 function stepsOf(message: Message): Step[] {
   const { created_at, events = [], state, lease_expires_at, visible_at, delivery_attempts } = message;
   const past = events.map(({ at, event, attempt, error }): Step => {
     const title = titles[event] ?? event;
     const numbered = event === "nacked" || event === "lease_expired" ? `${title}, delivery ${attempt}` : title;
-    return { at, kind: event, title: numbered, text: event === "dead_lettered" ? reasons[error ?? ""] : error };
+    return { at, kind: event, title: numbered, text: textOf(event, error) };
   });
   const now: Step[] = [];
   if (state === "leased" && lease_expires_at) {
