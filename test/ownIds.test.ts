@@ -2,10 +2,9 @@
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { overdueJob } from "../src/background/overdue.ts";
-import { exportLines } from "../src/db/transfer/exporting.ts";
-import { importLines } from "../src/db/transfer/importing.ts";
 import { addObserver, type Observation } from "../src/observe.ts";
 import { createQueue, serviceForFile, until } from "./harness.ts";
+import { exportText, importText } from "./transferring.ts";
 import { verbsOf } from "./verbs.ts";
 
 setDefaultTimeout(30_000);
@@ -13,21 +12,6 @@ setDefaultTimeout(30_000);
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, elapse, broker, sql } = service;
 const { put, receive, take, nack, look, bodies } = verbsOf(service);
-
-async function exportText(queue_ids: string[]): Promise<string> {
-  let text = "";
-  await exportLines(sql, { has_messages: true, queue_ids, version: "test" }, async (lines) => {
-    text += lines;
-  });
-  return text;
-}
-
-async function importText(text: string) {
-  async function* lines() {
-    yield* text.split("\n");
-  }
-  return await importLines(sql, lines(), { on_conflict: "skip", source: "test" });
-}
 
 const redrive = (queue: string, query = "?wait=true") =>
   call("POST", `/v1/queues/${queue}/redrive${query}`, { limit: 1000 });
@@ -39,9 +23,9 @@ async function twins(own: Record<string, unknown> = {}, message: Record<string, 
   const id = await put(queue, { body: "old", ...message });
   await take(queue);
   await nack(queue, id);
-  const text = await exportText([dead]);
+  const text = await exportText(service, [dead]);
   expect((await redrive(dead)).status).toBe(200);
-  expect((await importText(text)).imported.message).toBe(1);
+  expect((await importText(service, text)).imported.message).toBe(1);
   await sql`update psqlqueue.messages set body = 'new' where id = ${id} and dead is null`;
   return { queue, dead, id };
 }
@@ -134,9 +118,9 @@ test("two messages of one id come to a queue at the same time", async () => {
   const own = { dead_queue_id: dead, message_max_deliveries: 1 };
   const queues = [await createQueue(service, own), await createQueue(service, own), await createQueue(service, own)];
   const ids = await Promise.all(Array.from({ length: 10 }, (_, i) => put(queues[0] as string, { body: `0 ${i}` })));
-  const text = await exportText([queues[0] as string]);
+  const text = await exportText(service, [queues[0] as string]);
   for (const [i, queue] of queues.entries()) {
-    if (i > 0) await importText(text.replaceAll(queues[0] as string, queue).replaceAll('"0 ', `"${i} `));
+    if (i > 0) await importText(service, text.replaceAll(queues[0] as string, queue).replaceAll('"0 ', `"${i} `));
   }
   const answers = await Promise.all(queues.flatMap((queue) => ids.map((id) => nack(queue, id, { dead_letter: true }))));
   expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 204));

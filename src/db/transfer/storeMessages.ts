@@ -11,15 +11,19 @@ export function prepareMessages(columns: string[]) {
   // What has no default must be given; what has one may be left out.
   const defaults: Record<string, string> = {
     delivery_attempts: "0",
-    priority: "0",
     has_ttl: "false",
     created_at: "now()",
   };
+  // A queue that knows no priorities would not look for it.
   const givenOf = (name: string) =>
-    name in defaults ? `coalesce(given.${quoted(name)}, ${defaults[name]})` : `given.${quoted(name)}`;
+    name === "priority"
+      ? "case when given.has_priorities then coalesce(given.priority, 0) else 0 end"
+      : name in defaults
+        ? `coalesce(given.${quoted(name)}, ${defaults[name]})`
+        : `given.${quoted(name)}`;
   const text = `
     with given as materialized (
-      select row.*, queue.no, queue.id as queue_id, queue.fair_by, line.n,
+      select row.*, queue.no, queue.id as queue_id, queue.fair_by, queue.has_priorities, line.n,
         psqlqueue.ordering_group(queue.ordering_scope, row.ordering_key, row.label) as own_group
       from unnest($1::text[]) with ordinality as line (json, n)
       cross join lateral (select line.json::jsonb as json) as parsed
