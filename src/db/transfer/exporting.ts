@@ -12,7 +12,7 @@ export type ExportOptions = {
   version: string;
 };
 
-type Query = { kind: Kind; text: string; values: (string | number | string[])[] };
+type Query = { kind: Kind; text: string; values: (string | number | string[] | number[])[] };
 
 const wanted = "($1::text[] is null or queue.id = any ($1))";
 
@@ -50,30 +50,50 @@ const subscriptions = `
   order by subscription.id`;
 
 // A lease ends with the time it was given: whoever holds one knows the database that gave it.
-const messages = (which: string, order: string) => `
-  select (
+const lineOf = (queue_id: string, more = "") => `(
     -- Most columns of most messages are null. Null inside one of them is somebody's.
     (select jsonb_object_agg(own.key, own.value) from jsonb_each(to_jsonb(message)) as own where own.value <> 'null')
     - '{queue_no,lease_token,leased_at,lease_expires_at,slot_key,fair_key,ordering_seq,ordering_group}'::text[]
-    || jsonb_build_object('kind', 'message', 'queue_id', $2::text, 'state', case
+    || jsonb_build_object('kind', 'message', 'queue_id', ${queue_id}, 'state', case
       when message.lease_token is not null and message.lease_expires_at > now() then 'leased'
       when message.visible_at <= now() then 'ready'
       else 'waiting'
     end)
-    || case
-      when message.ordering_seq is null then '{}'
-      else jsonb_build_object('due_at', greatest(message.due_at, message.lease_expires_at))
-    end
-  )::text as line
+    ${more}
+  )::text as line`;
+const is_there = "(message.expires_at > now() or message.lease_expires_at > now())";
+// In the order of an index.
+const unordered = `
+  select ${lineOf("$2::text")}
   from psqlqueue.messages as message
-  where message.queue_no + 0 = $1::int and ${which} and (message.expires_at > now() or message.lease_expires_at > now())
-  order by ${order}`;
-// Each in the order of an index.
-const unordered = messages(
-  "message.ordering_seq is null",
-  `message.priority, message.visible_at, message.id collate "POSIX"`,
-);
-const ordered = messages("message.ordering_seq is not null", "message.ordering_group, message.ordering_seq");
+  where message.queue_no + 0 = $1::int and message.ordering_seq is null and ${is_there}
+  order by message.priority, message.visible_at, message.id collate "POSIX"`;
+// An import gives numbers anew, in the order of the lines: those of a queue and of its dead-letter queue stand as one.
+// Places are sorted without the bodies.
+const of_order = `
+    || jsonb_build_object('due_at', greatest(message.due_at, message.lease_expires_at))
+    || case
+      when message.dead is not null and exists (
+        select from psqlqueue.ordering_keys as key
+        where key.dead_queue_no = message.queue_no and key.ordering_group = message.ordering_group
+          and key.blocked_seq = message.ordering_seq
+      ) then jsonb_build_object('is_blocking', true)
+      else '{}'
+    end`;
+const ordered = `
+  select ${lineOf("queue.id", of_order)}
+  from (
+    select message.queue_no, message.id, message.ordering_seq
+    from psqlqueue.messages as message
+    where message.queue_no + 0 = any ($1::int[]) and message.ordering_seq is not null and ${is_there}
+    order by message.ordering_seq
+    offset 0
+  ) as place
+  cross join lateral (
+    select * from psqlqueue.messages as message where message.queue_no = place.queue_no and message.id = place.id limit 1
+  ) as message
+  cross join lateral (select queue.id from psqlqueue.queues as queue where queue.no = place.queue_no limit 1) as queue
+  order by place.ordering_seq`;
 
 /**
  * Reads what there is at one moment, as lines, in pages. Only reads; may run beside servers. Throws TransferError for a
@@ -106,10 +126,10 @@ export async function exportLines(
     await run({ kind: "topic", text: topics, values: only });
     await run({ kind: "subscription", text: subscriptions, values: only });
     for (const queue of has_messages ? known : []) {
-      const values = [queue["no"] as number, queue["id"] as string];
-      await run({ kind: "message", text: unordered, values });
-      await run({ kind: "message", text: ordered, values });
+      await run({ kind: "message", text: unordered, values: [queue["no"] as number, queue["id"] as string] });
     }
+    if (has_messages)
+      await run({ kind: "message", text: ordered, values: [known.map((queue) => queue["no"] as number)] });
     await write(`${JSON.stringify({ kind: "end", ...counts })}\n`, counts);
   });
   return counts;

@@ -135,7 +135,7 @@ export async function importLines(
   const put = prepareMessages(tableOf("message").columns);
   async function store(batch: Line[]): Promise<void> {
     for (const line of batch) {
-      checkMembers(line, tableOf("message").columns, ["queue_id", "state"], source);
+      checkMembers(line, tableOf("message").columns, ["queue_id", "state", "is_blocking"], source);
     }
     const stored = await client.begin(async (transaction) => {
       const rows = await put(transaction, batch);

@@ -3,6 +3,42 @@ import type postgres from "postgres";
 /** A name as SQL takes it. */
 export const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;
 
+/** The keys that the messages come to, and those that a dead one keeps blocked. */
+const groups = `
+  select coalesce(array_agg(key.no), '{}') as nos, coalesce(array_agg(key.own_group), '{}') as groups
+  from (
+    select distinct touched.no, own.own_group
+    from unnest($1::text[]) as line (json)
+    cross join lateral (select line.json::jsonb as json) as parsed
+    join psqlqueue.queues as queue on queue.id = parsed.json ->> 'queue_id'
+    cross join lateral (
+      select psqlqueue.ordering_group(queue.ordering_scope, parsed.json ->> 'ordering_key', parsed.json ->> 'label')
+        collate "C" as own_group
+    ) as own
+    cross join lateral (
+      select queue.no
+      union
+      select source.no
+      from psqlqueue.queues as source
+      where source.id = parsed.json #>> '{dead,source_queue_id}' and (parsed.json ->> 'is_blocking')::boolean
+    ) as touched
+    where parsed.json ->> 'ordering_key' is not null
+    order by 1, 2
+  ) as key`;
+/** Blocks the keys of queues whose dead messages do that, where the other database had it so. */
+const block = `
+  update psqlqueue.ordering_keys as held
+  set blocked_seq = dead.ordering_seq, dead_id = dead.id, dead_queue_no = dead.queue_no,
+    blocked_since = (dead.dead ->> 'dead_at')::timestamptz
+  from unnest($1::text[]) as line (json)
+  cross join lateral (select line.json::jsonb as json) as parsed
+  join psqlqueue.queues as queue on queue.id = parsed.json ->> 'queue_id'
+  join psqlqueue.queues as source on source.id = parsed.json #>> '{dead,source_queue_id}'
+  join psqlqueue.messages as dead on dead.queue_no = queue.no and dead.id = parsed.json ->> 'id'
+  where (parsed.json ->> 'is_blocking')::boolean and queue.id || '/' || dead.id = any ($2::text[])
+    and source.on_dead = 'block' and held.queue_no = source.no and held.ordering_group = dead.ordering_group
+    and held.blocked_seq is null`;
+
 /** Stores messages that are not there yet, under the locks of their keys; answers `queue/id` of those it stored. */
 export function prepareMessages(columns: string[]) {
   const computed = ["queue_no", "visible_at", "ordering_seq", "ordering_group", "due_at", "fair_key"];
@@ -46,18 +82,6 @@ export function prepareMessages(columns: string[]) {
     )
     select given.queue_id || '/' || given.id as name
     from stored join given on given.no = stored.queue_no and given.id = stored.id`;
-  const groups = `
-    select coalesce(array_agg(key.no), '{}') as nos, coalesce(array_agg(key.own_group), '{}') as groups
-    from (
-      select distinct queue.no,
-        psqlqueue.ordering_group(queue.ordering_scope, parsed.json ->> 'ordering_key', parsed.json ->> 'label')
-          collate "C" as own_group
-      from unnest($1::text[]) as line (json)
-      cross join lateral (select line.json::jsonb as json) as parsed
-      join psqlqueue.queues as queue on queue.id = parsed.json ->> 'queue_id'
-      where parsed.json ->> 'ordering_key' is not null
-      order by 1, 2
-    ) as key`;
   return async (transaction: postgres.TransactionSql, batch: { text: string }[]): Promise<Set<string>> => {
     const json = batch.map((line) => line.text);
     const [keys] = await transaction.unsafe(groups, [json]);
@@ -67,10 +91,12 @@ export function prepareMessages(columns: string[]) {
         ? (await transaction`select psqlqueue.lock_keys(${nos}::int[], ${own_groups}::text[])::text as heads`)[0]
         : undefined;
     const rows = await transaction.unsafe(text, [json]);
+    const names = rows.map((row) => row["name"] as string);
     if (locks !== undefined) {
+      await transaction.unsafe(block, [json, names]);
       await transaction`
         select from psqlqueue.refresh_keys(${nos}::int[], ${own_groups}::text[], ${locks["heads"]}::text::bigint[])`;
     }
-    return new Set(rows.map((row) => row["name"] as string));
+    return new Set(names);
   };
 }
