@@ -1,7 +1,8 @@
 import { sql } from "drizzle-orm";
 import type { Db, Prepared } from "../../db/db.ts";
-import { archived_messages, messages } from "../../db/schema.ts";
+import { messages } from "../../db/schema.ts";
 import { column, prepare, type Tally, value } from "../statement.ts";
+import { archive, keptOf } from "./archiving.ts";
 import { fenced, is_unchanged } from "./fenced.ts";
 import { notesDone } from "./nack.ts";
 
@@ -24,19 +25,15 @@ export function prepareAck(db: Db, name: string, archives: boolean): Prepared<Ta
     delete from ${messages} as message
     using fenced
     where ${is_unchanged}
-    returning message.queue_no, message.id, message.body, message.label, message.attributes, message.priority,
-      message.delivery_attempts, message.created_at, message.last_error, message.dead, message.events,
-      fenced.n, fenced.kept_seconds, fenced.lease_token as used_token`);
+    returning ${keptOf("message")}, fenced.n, fenced.kept_seconds, fenced.lease_token as used_token`);
   // The token that did it stays: a repeated ack with it is a success, with another one a lost lease.
-  const archived = db.orm.$with("archived", {}).as(sql`
-    insert into ${archived_messages} (
-      queue_no, id, body, label, attributes, priority, delivery_attempts, lease_token, created_at, last_error, dead, events,
-      outcome, expires_at)
-    select gone.queue_no, gone.id, gone.body, gone.label, gone.attributes, gone.priority, gone.delivery_attempts,
-      gone.used_token, gone.created_at, gone.last_error, gone.dead, gone.events, ${value("outcome")},
-      now() + gone.kept_seconds * interval '1 second'
-    from gone
-    where gone.kept_seconds > 0 and ${archives ? sql`true` : sql`false`}`);
+  const archived = db.orm.$with("archived", {}).as(
+    archive({
+      outcome: sql`${value("outcome")}`,
+      used_token: sql`gone.used_token`,
+      where: archives ? sql`true` : sql`false`,
+    }),
+  );
   const answer = db.orm
     .$with("answer", { now: column<string>("now"), count: column<number>("count"), ns: column<string>("ns") })
     .as(sql`select now() as now, count(*)::int as count, string_agg(gone.n::text, ',') as ns from gone`);

@@ -1,7 +1,8 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
-import { archived_messages, messages, queues } from "../../db/schema.ts";
+import { messages, queues } from "../../db/schema.ts";
 import type { NoteMessages } from "../../observe.ts";
+import { archive, keptOf } from "../settle/archiving.ts";
 import type { Settle } from "../settle/settle.ts";
 import { column, value } from "../statement.ts";
 
@@ -36,28 +37,22 @@ function prepareArchivePage(db: Db) {
         string_agg(page.id, ',') filter (where page.ordering_seq is not null and page.expires_at <= now()
           and coalesce(page.lease_expires_at <= now(), true)) as ordered_ids
       from page`);
-  const ended = orm.$with("ended", {}).as(sql`
+  const gone = orm.$with("gone", {}).as(sql`
     delete from ${messages} as message
     where message.queue_no = ${value("queue_no")} and message.id > ${value("after")}
       and message.id <= (select last_id from seen)
       and message.expires_at <= now() and coalesce(message.lease_expires_at <= now(), true)
       and message.ordering_seq is null
-    returning message.*`);
-  const archived = orm.$with("archived", {}).as(sql`
-    insert into ${archived_messages} (
-      queue_no, id, body, label, attributes, priority, delivery_attempts, created_at, last_error, dead, events, outcome,
-      expires_at)
-    select ended.queue_no, ended.id, ended.body, ended.label, ended.attributes, ended.priority, ended.delivery_attempts,
-      ended.created_at, ended.last_error, ended.dead, ended.events, 'expired', now() + queue.kept_seconds * interval '1 second'
-    from ended
-    cross join lateral (
-      select coalesce(queue.archive_retention_seconds, queue.message_retention_seconds) as kept_seconds
+    returning ${keptOf("message")}, (
+      select coalesce(queue.archive_retention_seconds, queue.message_retention_seconds)
       from ${queues} as queue
-      where queue.no = ended.queue_no
+      where queue.no = ${value("queue_no")}
       limit 1
-    ) as queue
-    where queue.kept_seconds > 0`);
-  return orm.with(seen, ended, archived).select().from(seen).prepare("archive_expired_page");
+    ) as kept_seconds`);
+  const archived = orm
+    .$with("archived", {})
+    .as(archive({ outcome: sql`'expired'`, used_token: sql`null`, where: sql`true` }));
+  return orm.with(seen, gone, archived).select().from(seen).prepare("archive_expired_page");
 }
 
 /** The queues whose oldest message has expired. */
