@@ -40,9 +40,20 @@ export type Problem = {
   field: string;
   /**
    * `together`: it must be given together with the member `bound`; `not_together`: it must not. `not_enabled`: for this
-   * queue; `not_offered`: by this server.
+   * queue; `not_offered`: by this server. `alike`: for a queue and its dead-letter queue. `keeps_order`: the order
+   * of messages is kept by it.
    */
-  rule: "blank" | "at_most" | "itself" | "leads_back" | "together" | "not_together" | "not_enabled" | "not_offered";
+  rule:
+    | "blank"
+    | "at_most"
+    | "itself"
+    | "leads_back"
+    | "together"
+    | "not_together"
+    | "not_enabled"
+    | "not_offered"
+    | "alike"
+    | "keeps_order";
   bound?: number | string;
 };
 

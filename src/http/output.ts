@@ -48,6 +48,8 @@ const words: Record<Problem["rule"], string> = {
   together: "must be given together with",
   not_enabled: "is not enabled for this queue",
   not_offered: "is not enabled for this server",
+  alike: "must be the same for a queue and its dead-letter queue; to change it, take dead_queue_id away first",
+  keeps_order: "must stay, for with ordering_scope key_label the order is kept by it; publish the message anew instead",
   not_together: "must not be given together with",
 };
 

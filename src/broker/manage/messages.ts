@@ -60,6 +60,10 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle, open: O
       when ${queue}.max_message_bytes is not null then ${bytesWith(label, attributes)} > greatest(
         ${queue}.max_message_bytes, ${bytesWith(sql`message.label`, sql`message.attributes`)})
     end, false)`;
+  // Its new place would be behind or before messages of another order, and its old one empty.
+  const is_out_of_order = (queue: SQL) => sql`(
+    message.ordering_seq is not null and ${queue}.ordering_scope = 'key_label' and ${label} is distinct from message.label
+  )`;
   // Rows never become ready in the past: receives do not scan what lies before their hint, and a label has a hint of
   // its own. So a message that changes its label comes after the others with that label.
   const changed = db.orm
@@ -88,6 +92,7 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle, open: O
         select (message.ordering_seq is null or ${value("deliver_at")}::text is null or queue.allow_delayed_ordering)
           and (coalesce(${value("priority")}::int, 0) = 0 or queue.priority_enabled)
           and not ${is_too_large(sql`queue`)}
+          and not ${is_out_of_order(sql`queue`)}
         from ${queues} as queue where queue.no = message.queue_no)
     returning message.label, message.visible_at as ready_at`);
   const head = db.orm
@@ -102,14 +107,19 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle, open: O
   const refresh = db.orm.with(head).select().from(head).prepare("refresh_keys_of");
   const change = db.orm.with(changed).select().from(changed).prepare("change_message");
 
-  const larger = db.orm.$with("larger", { is_too_large: column<boolean>("is_too_large") }).as(sql`
-    select ${is_too_large(sql`queue`)} as is_too_large
+  const refusal = db.orm
+    .$with("refusal", {
+      is_too_large: column<boolean>("is_too_large"),
+      is_out_of_order: column<boolean>("is_out_of_order"),
+    })
+    .as(sql`
+    select ${is_too_large(sql`queue`)} as is_too_large, ${is_out_of_order(sql`queue`)} as is_out_of_order
     from ${queues} as queue
     cross join lateral (
       select * from ${messages} as message where message.queue_no = queue.no and message.id = ${value("id")} limit 1
     ) as message
     where queue.id = ${value("queue_id")}`);
-  const why = db.orm.with(larger).select().from(larger).prepare("explain_unchanged");
+  const why = db.orm.with(refusal).select().from(refusal).prepare("explain_unchanged");
 
   const queue_no = sql`(select queue.no from ${queues} as queue where queue.id = ${value("queue_id")})`;
   const removed = db.orm.$with("removed", {}).as(sql`
@@ -165,6 +175,7 @@ export function createMessages(db: Db, onReady: OnReady, settle: Settle, open: O
       if (is_refused && (wanted.priority ?? 0) !== 0) throw invalid("priority", "not_enabled");
       if (is_refused) {
         const [row] = await db.run("explain_unchanged", () => why.execute(values), true);
+        if (row?.is_out_of_order) throw invalid("label", "keeps_order");
         if (row?.is_too_large) throw new BrokerError("payload_too_large", too_large);
       }
       throw new BrokerError(isLive(seen.state) ? "lease_lost" : "message_not_found");
