@@ -227,7 +227,7 @@ export const queueRoutes = (broker: Broker) =>
           "queues",
           "Replace a queue's settings",
           [{ status: 200, schema: Queue, description: "The queue" }],
-          ["malformed_body", "validation_failed", "queue_not_found"],
+          ["malformed_body", "validation_failed", "queue_not_found", "queue_in_use"],
           { example: { ...settings_example, ack_deadline_seconds: 60 } },
         ),
       },

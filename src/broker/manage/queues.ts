@@ -17,6 +17,12 @@ const lone_settings: Record<string, [string, string]> = {
   queues_aging: ["priority_aging_seconds", "priority_enabled"],
   queues_per_key: ["max_in_flight_per_key", "fair_by"],
 };
+/** The rules of the trigger that keeps the order of what is stored. */
+const scopes_differ = "queues_ordering_scope";
+const scope_in_use = "queues_ordering_scope_in_use";
+const in_order =
+  "its messages with an ordering key are in the order of its ordering_scope; change that when they are acked or purged, " +
+  "and no key is blocked";
 const foreign_key_violation = "23503";
 const chain_loops = "PQ003";
 /** The sequence has given its last number. */
@@ -151,8 +157,10 @@ export function createQueues(db: Db, sealing: Sealing) {
     return invalid(alone as string, "together", other as string);
   }
 
-  /** A setting that was given without the one that it needs. */
+  /** A setting that was given without the one that it needs, or an order that cannot be another one. */
   function refuseAlone(error: DatabaseError | undefined): BrokerError | undefined {
+    if (error?.constraint === scopes_differ) return invalid("ordering_scope", "alike");
+    if (error?.constraint === scope_in_use) return new BrokerError("queue_in_use", in_order);
     const names = lone_settings[error?.constraint ?? ""];
     return names && invalid(names[0], "together", names[1]);
   }
@@ -205,8 +213,8 @@ export function createQueues(db: Db, sealing: Sealing) {
 
     /**
      * Changes those settings and extras that are given; an extra that is null goes. Repeatable. Throws
-     * `queue_not_found`, also for its dead-letter queue, and `validation_failed`. One that switches encryption on
-     * answers when no server stores plain bodies any more.
+     * `queue_not_found`, also for its dead-letter queue, `validation_failed`, and `queue_in_use` for another order of
+     * what it holds. One that switches encryption on answers when no server stores plain bodies any more.
      */
     async updateQueue(id: string, settings: Partial<BaseSettings>, input: LaterInput, extras?: Extras): Promise<Queue> {
       refuseItself(id, input);

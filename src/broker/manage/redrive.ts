@@ -54,6 +54,11 @@ export function prepareRedrive(db: Db): Prepared<RedriveStep[]> {
   const pick = db.orm.$with("pick", {}).as(sql`
     select page.tid, page.id, page.dead, page.ordering_group, destination.no, destination.id as queue_id,
       destination.message_retention_seconds, destination.has_priorities,
+      -- Where it goes another order may be kept.
+      case
+        when page.ordering_group is not null
+          then psqlqueue.ordering_group(destination.ordering_scope, page.ordering_key, page.label)
+      end as own_group,
       coalesce(destination.publish_paused, false) as is_closed
     from page
     cross join task
@@ -84,7 +89,7 @@ export function prepareRedrive(db: Db): Prepared<RedriveStep[]> {
         from (
           select task.queue_no, pick.ordering_group, pick.no from pick cross join task
           union
-          select pick.no, pick.ordering_group, pick.no from pick
+          select pick.no, pick.own_group, pick.no from pick
           union
           select source.no, pick.ordering_group, pick.no
           from pick
@@ -101,7 +106,7 @@ export function prepareRedrive(db: Db): Prepared<RedriveStep[]> {
   const moved = db.orm.$with("moved", {}).as(sql`
     update ${messages} as message
     set queue_no = pick.no, lease_token = null, leased_at = null, lease_expires_at = null, dead = null, last_error = null,
-      has_ttl = false,
+      has_ttl = false, ordering_group = pick.own_group,
       -- A queue that knows no priorities would not look for it.
       priority = case when pick.has_priorities then message.priority else 0 end,
       visible_at = case

@@ -124,11 +124,13 @@ export async function importLines(
     }
     const names = [...own, ...(links === "" ? [] : [linked])].map(quoted).join(", ");
     const values = [...own.map((column) => `given.${quoted(column)}`), ...(links === "" ? [] : ["$2::int"])].join(", ");
-    await client.unsafe(
-      `insert into psqlqueue.${name} (${names})
-      select ${values} from jsonb_populate_record(null::psqlqueue.${name}, $1::text::jsonb) as given`,
-      links === "" ? [line.text] : [line.text, (link?.["no"] as number | undefined) ?? null],
-    );
+    const insert = `insert into psqlqueue.${name} (${names})
+      select ${values} from jsonb_populate_record(null::psqlqueue.${name}, $1::text::jsonb) as given`;
+    const given_values = links === "" ? [line.text] : [line.text, (link?.["no"] as number | undefined) ?? null];
+    // What is there already may not go together with it.
+    await client.unsafe(insert, given_values).catch((cause: Error) => {
+      throw new TransferError(`${source}, line ${line.n}: ${line.kind} ${line.id}: ${cause.message}`, { cause });
+    });
     imported[line.kind] += 1;
   }
 
