@@ -155,11 +155,7 @@ export const settings = {
   PSQLQUEUE_SQS_PUBLIC_URL: baseUrl("what QueueUrls begin with; empty: the address that the client used"),
   PSQLQUEUE_SQS_ACCOUNT_ID: matching("000000000000", /^\d{12}$/, "twelve digits", "account in QueueUrls and ARNs"),
   PSQLQUEUE_SQS_REGION: matching("us-east-1", /^[a-z0-9-]{1,64}$/, "a region such as us-east-1", "region in ARNs"),
-  PSQLQUEUE_SQS_AUTH: oneOf(
-    ["auto", "on", "off"],
-    "auto",
-    "whether requests of SQS clients must be signed; auto: when there are access keys",
-  ),
+  PSQLQUEUE_SQS_AUTH: oneOf(["auto", "on", "off"], "auto", "SQS clients must sign; auto: with access keys or API keys"),
   PSQLQUEUE_SQS_ACCESS_KEYS: accessKeys,
   PSQLQUEUE_SQS_UNSIGNED_PAYLOAD: onOff("off", "whether a signature may leave the body out"),
   PSQLQUEUE_SQS_LIMITS: oneOf(
@@ -256,9 +252,11 @@ export function readConfig(
         `allowed: at most PSQLQUEUE_DATABASE_MAX_CONNS (${config.PSQLQUEUE_DATABASE_MAX_CONNS})`,
     );
   }
-  if (config.PSQLQUEUE_SQS_AUTH === "on" && config.PSQLQUEUE_SQS_ACCESS_KEYS.size === 0) {
+  const can_keys_sign = config.PSQLQUEUE_AUTH === "on" && config.PSQLQUEUE_MASTER_KEY.size > 0;
+  if (config.PSQLQUEUE_SQS_AUTH === "on" && config.PSQLQUEUE_SQS_ACCESS_KEYS.size === 0 && !can_keys_sign) {
     throw new ConfigError(
-      'PSQLQUEUE_SQS_AUTH="on" cannot be used without PSQLQUEUE_SQS_ACCESS_KEYS: nobody could sign; allowed: both, or off',
+      'PSQLQUEUE_SQS_AUTH="on" cannot be used: nobody could sign; allowed: with PSQLQUEUE_SQS_ACCESS_KEYS, ' +
+        "or with PSQLQUEUE_AUTH=on and PSQLQUEUE_MASTER_KEY; or off",
     );
   }
   const has_most = isSet("PSQLQUEUE_DATABASE_MAX_CONNS") || counts.PSQLQUEUE_DATABASE_MAX_CONNS !== undefined;

@@ -15,6 +15,7 @@ setDefaultTimeout(30_000);
 
 const { ask, origin } = await openSecured({
   PSQLQUEUE_MASTER_KEY: `now:${Buffer.alloc(32, 7).toString("base64")}`,
+  PSQLQUEUE_SQS_AUTH: "on",
 });
 const clients: SQSClient[] = [];
 afterAll(() => {

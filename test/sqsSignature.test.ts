@@ -223,6 +223,12 @@ test("with keys, and signatures switched off, none is asked for; switched on wit
   await off.close();
   expect(() => readConfig({ PSQLQUEUE_SQS_AUTH: "on" })).toThrow("nobody could sign");
   expect(readConfig({ ...keys, PSQLQUEUE_SQS_AUTH: "on" }).PSQLQUEUE_SQS_ACCESS_KEYS.size).toBe(1);
+  // API keys sign where their secrets can be kept.
+  const master = { PSQLQUEUE_MASTER_KEY: Buffer.alloc(32, 7).toString("base64") };
+  expect(readConfig({ ...master, PSQLQUEUE_AUTH: "on", PSQLQUEUE_SQS_AUTH: "on" }).PSQLQUEUE_SQS_AUTH).toBe("on");
+  for (const given of [master, { PSQLQUEUE_AUTH: "on" }]) {
+    expect(() => readConfig({ ...given, PSQLQUEUE_SQS_AUTH: "on" })).toThrow("nobody could sign");
+  }
 });
 
 test("without access keys any signature will do, and its key is the sender", async () => {
