@@ -1,8 +1,9 @@
 // v1 and SQS see the same queues and messages, both ways, and share a port.
 
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { md5OfAttributes } from "../src/sqs/messages.ts";
 import { uniqueId } from "./harness.ts";
-import { openSqs } from "./sqs.ts";
+import { openSqs, resultOf } from "./sqs.ts";
 import { verbsOf } from "./verbs.ts";
 
 setDefaultTimeout(30_000);
@@ -244,4 +245,28 @@ describe("one port", () => {
     expect([answer.status, answer.body]).toEqual([404, { code: 23, message: "route not found" }]);
     await off.close();
   });
+});
+
+test("what XML cannot carry is shown with the sums of what is shown, and whole where it can be", async () => {
+  const QueueUrl = await sqs.queue();
+  const body = "a\u0001b\r😀";
+  const attributes = { "n\u0002": "v\u0001", plain: "w" };
+  expect((await service.call("POST", `/v1/queues/${name(QueueUrl)}/messages`, { body, attributes })).status).toBe(204);
+  const input = { QueueUrl, VisibilityTimeout: 0, MessageAttributeNames: ["All"] };
+  const md5 = (text: string) => new Bun.CryptoHasher("md5").update(text).digest("hex");
+  const [whole] = (await json("ReceiveMessage", input)).Messages;
+  expect({ body: whole.Body, md5: whole.MD5OfBody }).toEqual({ body, md5: md5(body) });
+  expect(whole.MessageAttributes["n\u0002"].StringValue).toBe("v\u0001");
+
+  const shown = resultOf(await call("query", "ReceiveMessage", input), "ReceiveMessage").Message;
+  const carried = body.replace("\u0001", "\ufffd");
+  expect({ body: shown.Body, md5: shown.MD5OfBody }).toEqual({ body: carried, md5: md5(carried) });
+  const own = shown.MessageAttribute.map(
+    ({ Name, Value }: { Name: string; Value: { DataType: string; StringValue: string } }) => [
+      Name,
+      { type: Value.DataType, value: Value.StringValue },
+    ],
+  );
+  expect(own.map(([key]: [string]) => key).sort()).toEqual(["n\ufffd", "plain"]);
+  expect(shown.MD5OfMessageAttributes).toBe(md5OfAttributes(Object.fromEntries(own)));
 });

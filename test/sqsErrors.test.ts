@@ -507,6 +507,22 @@ for (const protocol of protocols) {
       expect((await add()).status).toBe(200);
     });
 
+    test("a policy whose statements are none, and a label beside one that was stored once", async () => {
+      const QueueUrl = await sqs.queue();
+      for (const policy of ['{"Statement":[null,5]}', '{"Statement":5}', '{"Statement":[[{}]]}']) {
+        const answer = await sqs.call(protocol, "SetQueueAttributes", { QueueUrl, Attributes: { Policy: policy } });
+        expect(refusedAs(answer)).toEqual({
+          status: 400,
+          code: parameter,
+          message: value(policy, "Policy", "Statement must be a JSON map, or a list of them."),
+        });
+      }
+      await sqs.service.broker.changeExtras(QueueUrl.split("/").at(-1) ?? "", { Policy: '{"Statement":[null,5]}' });
+      const permission = { QueueUrl, Label: "l", AWSAccountIds: ["111111111111"], Actions: ["SendMessage"] };
+      expect((await sqs.call(protocol, "AddPermission", permission)).status).toBe(200);
+      expect((await sqs.call(protocol, "RemovePermission", { QueueUrl, Label: "l" })).status).toBe(200);
+    });
+
     test("one entry of a batch that is too large fails alone", async () => {
       const QueueUrl = await sqs.queue({ MaximumMessageSize: "1024" });
       const Entries = [

@@ -66,6 +66,32 @@ for (const protocol of protocols) {
       expect(await shown()).toEqual({ FifoQueue: "true", ContentBasedDeduplication: "false", ...high });
     });
 
+    test("its limit is of each group only where its window is, when it is made and ever after", async () => {
+      const refused = {
+        status: 400,
+        code: "InvalidAttributeValue",
+        message:
+          "Invalid value for the parameter FifoThroughputLimit. Reason: perMessageGroupId is allowed only when the value " +
+          "of DeduplicationScope is messageGroup.",
+      };
+      const { call, done } = await fifo();
+      const limit = { FifoThroughputLimit: "perMessageGroupId" };
+      const make = (own: Record<string, string>) =>
+        sqs.call(protocol, "CreateQueue", {
+          QueueName: `${uniqueId()}.fifo`,
+          Attributes: { FifoQueue: "true", ...own },
+        });
+      expect(refusedAs(await make(limit))).toEqual(refused);
+      expect(refusedAs(await make({ ...limit, DeduplicationScope: "queue" }))).toEqual(refused);
+      expect((await make({ ...limit, DeduplicationScope: "messageGroup" })).status).toBe(200);
+      expect(refusedAs(await call("SetQueueAttributes", { Attributes: limit }))).toEqual(refused);
+      await done("SetQueueAttributes", { Attributes: { DeduplicationScope: "messageGroup" } });
+      await done("SetQueueAttributes", { Attributes: limit });
+      const narrow = { Attributes: { DeduplicationScope: "queue" } };
+      expect(refusedAs(await call("SetQueueAttributes", narrow))).toEqual(refused);
+      await done("SetQueueAttributes", { Attributes: { VisibilityTimeout: "31" } });
+    });
+
     test("its type cannot be changed, and it is made with its name only", async () => {
       const { call, QueueUrl } = await fifo();
       expect(refusedAs(await call("SetQueueAttributes", { Attributes: { FifoQueue: "false" } }))).toEqual({

@@ -36,7 +36,7 @@ export function serveMetrics(
   config: Config,
   { hostname, port, metrics, keys, link, api }: MetricsServerOptions,
 ): ReturnType<typeof Bun.serve> {
-  const is_open = config.PSQLQUEUE_METRICS_AUTH !== "on";
+  const is_open = config.PSQLQUEUE_METRICS_AUTH !== "on" || config.PSQLQUEUE_AUTH_OPEN.includes("metrics");
   const origin = createOriginRule({ origins: config.PSQLQUEUE_CORS_ORIGINS, is_open, own_names: ownNames(config) });
 
   /** Why nobody is told the metrics; undefined: they are. */

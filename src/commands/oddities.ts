@@ -41,6 +41,21 @@ export async function noteOddities(db: Db, broker: Broker, is_embedded: boolean)
   }
 }
 
+/** Says at the start that there is no key with which anybody could ask. Rejects with what its query rejects with. */
+export async function noteNoKeys(broker: Broker): Promise<void> {
+  if ((await broker.listKeys(1, 0)).length > 0) return;
+  observe({
+    kind: "notice",
+    level: "WARN",
+    message: "keys are asked for, and there are none: nobody can get in",
+    details: {
+      effect: "every request is answered 401",
+      remedy:
+        "set PSQLQUEUE_ROOT_KEY to a secret of your own, start again, and make keys with it: psqlqueue key create",
+    },
+  });
+}
+
 /** Says at the start which keys cannot sign requests any more. Rejects with what its query rejects with. */
 export async function noteClosedKeys(broker: Broker): Promise<void> {
   const ids = await broker.findClosedKeys();

@@ -23,7 +23,7 @@ import { createEdges } from "./edges.ts";
 import { createHearing, relayTo } from "./hearing.ts";
 import { checkListeners, type ListenerName, listen, ownNames, portOf, urlOf } from "./listeners.ts";
 import { serveMetrics } from "./metricsServer.ts";
-import { noteClosedKeys, noteOddities } from "./oddities.ts";
+import { noteClosedKeys, noteNoKeys, noteOddities } from "./oddities.ts";
 import { type Part, wholeServer } from "./part.ts";
 import { openStore, type Store } from "./store.ts";
 
@@ -214,6 +214,7 @@ async function serve(
     // On a connection of the pool, which the first request finds open.
     if (!store.is_embedded) await checkSession(db.client, statement_timeout_ms);
     if (is_first) await noteOddities(db, broker, store.is_embedded);
+    if (is_first && asks_keys && config.PSQLQUEUE_ROOT_KEY === "") await noteNoKeys(broker);
     if (is_first && asks_keys && edges.sqs) await noteClosedKeys(broker);
     await broker.clock.refresh();
     const metrics_host = config.PSQLQUEUE_METRICS_HOST;

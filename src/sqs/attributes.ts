@@ -195,6 +195,19 @@ export function readChange(given: Record<string, string>, queue: string): Change
   return change;
 }
 
+/** Throws InvalidAttributeValue where a limit per group would go with a window that all groups share. */
+export function checkThroughput({ later, extras }: Change, known?: Known): void {
+  const own = [later.dedup_scope, extras["FifoThroughputLimit"]];
+  if (own.every((given) => given === undefined)) return;
+  const scope = later.dedup_scope ?? known?.queue.dedup_scope ?? "queue";
+  const limit = extras["FifoThroughputLimit"] ?? known?.extras["FifoThroughputLimit"];
+  if (limit !== "perMessageGroupId" || scope !== "queue") return;
+  throw invalidAttribute(
+    "FifoThroughputLimit",
+    "perMessageGroupId is allowed only when the value of DeduplicationScope is messageGroup.",
+  );
+}
+
 /** The settings of a new queue that says nothing. */
 export const new_base: BaseSettings = {
   ack_deadline_seconds: 30,

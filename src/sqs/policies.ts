@@ -75,13 +75,19 @@ export function allowsSource(text: string | undefined, source: string): boolean 
   return (sourceQueueArns as unknown[]).some((arn) => typeof arn === "string" && nameOfArn(arn) === source);
 }
 
-/** Checks that a Policy is a map. Throws InvalidParameterValue. */
+const isMap = (value: unknown) => typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** Checks that a Policy is a map, and so are its statements. Throws InvalidParameterValue. */
 export function checkPolicy(text: string): void {
-  parseMap(text, "Policy", "The policy");
+  const { Statement = [] } = parseMap(text, "Policy", "The policy");
+  if ([Statement].flat().every(isMap)) return;
+  throw invalidValue(text, "Policy", "Statement must be a JSON map, or a list of them.");
 }
 
-type Statement = { Sid?: string };
-type Policy = { Statement?: Statement[] };
+type Policy = { Statement?: unknown };
+
+/** The label of a statement; of what is none, and was stored all the same, undefined. */
+const labelOf = (statement: unknown) => (statement as { Sid?: string } | null)?.Sid;
 
 const actions = [
   "*",
@@ -149,7 +155,7 @@ export function addPermission(text: string | undefined, permission: Permission, 
   const { label, account_ids, action_names } = permission;
   const policy: Policy = text === undefined ? JSON.parse(emptyPolicy(arn)) : JSON.parse(text);
   const statements = [policy.Statement ?? []].flat();
-  if (statements.some(({ Sid }) => Sid === label)) throw invalidValue(label, "Label", "Already exists.");
+  if (statements.some((own) => labelOf(own) === label)) throw invalidValue(label, "Label", "Already exists.");
   const statement = {
     Sid: label,
     Effect: "Allow",
@@ -164,7 +170,7 @@ export function addPermission(text: string | undefined, permission: Permission, 
 export function removePermission(text: string | undefined, label: string): string | null {
   const policy: Policy = text === undefined ? {} : JSON.parse(text);
   const statements = [policy.Statement ?? []].flat();
-  const left = statements.filter(({ Sid }) => Sid !== label);
+  const left = statements.filter((own) => labelOf(own) !== label);
   if (left.length === statements.length) throw invalidValue(label, "Label", "can't find label.");
   return left.length === 0 ? null : JSON.stringify({ ...policy, Statement: left });
 }

@@ -2,6 +2,7 @@ import { BrokerError } from "../errors.ts";
 import {
   asksForFifo,
   type Change,
+  checkThroughput,
   firstDifference,
   needsStats,
   new_base,
@@ -83,6 +84,7 @@ export const createQueue: Act<"CreateQueue"> = async (service, input, call) => {
   }
   checkNewName(name, is_fifo, service.limits.is_strict);
   const change = readChange(given, name);
+  checkThroughput(change);
   checkTags(tags);
   if (Object.keys(tags).length > tags_max) throw tooManyTags(name);
   const policy = given["RedrivePolicy"] ?? "";
@@ -210,8 +212,9 @@ export const setQueueAttributes: Act<"SetQueueAttributes"> = async (service, inp
   const { broker, facts } = service;
   const queue = nameOfUrl(input.QueueUrl);
   if (input.Attributes === undefined) throw missing("Attributes");
-  await broker.getQueue(queue);
+  const known = await broker.getQueueAndExtras(queue);
   const change = readChange(input.Attributes, queue);
+  checkThroughput(change, known);
   const policy = input.Attributes["RedrivePolicy"] ?? "";
   await checkTarget(service, queue, change, policy);
   await refusingTarget(policy, () => broker.updateQueue(queue, change.base, change.later, change.extras));

@@ -13,7 +13,7 @@ import {
 } from "./messages.ts";
 import { arnOf, isFifo, nameOfUrl, type Place } from "./names.ts";
 import { handleOf } from "./receipts.ts";
-import { type Act, nothing, type Service } from "./service.ts";
+import { type Act, type Call, nothing, type Service } from "./service.ts";
 import type { Input } from "./shapes.ts";
 
 // ReceiveMessage.
@@ -65,7 +65,7 @@ function readAttributeNames(asked: string[]): (name: string) => boolean {
 const written = ({ type, value }: Attribute) =>
   type.startsWith("Binary") ? { DataType: type, BinaryValue: value } : { DataType: type, StringValue: value };
 
-function showAttributes(message: LeasedMessage, extras: Extras, asked: string[]): object {
+function showAttributes(call: Call, message: LeasedMessage, extras: Extras, asked: string[]): object {
   if (asked.length === 0 || (message.attributes === null && extras.typed === undefined && message.label === null)) {
     return nothing;
   }
@@ -76,13 +76,21 @@ function showAttributes(message: LeasedMessage, extras: Extras, asked: string[])
     chosen.push([label_attribute, { type: "String", value: message.label }]);
   }
   if (chosen.length === 0) return nothing;
+  // The sums are of what is shown: clients refuse what another sum comes with.
+  const shown = chosen.map(([name, { type, value }]): [string, Attribute] => [
+    call.asShown(name),
+    { type, value: call.asShown(value) },
+  ]);
   return {
-    MD5OfMessageAttributes: md5OfAttributes(Object.fromEntries(chosen)),
-    MessageAttributes: Object.fromEntries(chosen.map(([name, attribute]) => [name, written(attribute)])),
+    MD5OfMessageAttributes: md5OfAttributes(Object.fromEntries(shown)),
+    MessageAttributes: Object.fromEntries(shown.map(([name, attribute]) => [name, written(attribute)])),
   };
 }
 
-function show(service: Service, queue: string, message: LeasedMessage, names: string[], asked: string[]): object {
+type Asked = { queue: string; names: string[]; asked: string[] };
+
+function show(service: Service, call: Call, { queue, names, asked }: Asked, message: LeasedMessage): object {
+  const body = call.asShown(message.body);
   const extras: Extras = message.extras === null ? {} : JSON.parse(message.extras);
   const shown = { queue, message, extras, place: service.place };
   const Attributes: Record<string, string> = {};
@@ -93,10 +101,10 @@ function show(service: Service, queue: string, message: LeasedMessage, names: st
   return {
     MessageId: message.id,
     ReceiptHandle: handleOf(queue, message.id, message.lease_token),
-    MD5OfBody: md5OfBody(message.body),
-    Body: message.body,
+    MD5OfBody: md5OfBody(body),
+    Body: body,
     ...(names.length > 0 && { Attributes }),
-    ...showAttributes(message, extras, asked),
+    ...showAttributes(call, message, extras, asked),
   };
 }
 
@@ -139,7 +147,8 @@ export const receiveMessage: Act<"ReceiveMessage"> = async (service, input, call
   const attempt = isFifo(queue) ? input.ReceiveRequestAttemptId : undefined;
   if (attempt !== undefined) checkGroupText(attempt, "ReceiveRequestAttemptId");
   const known = attempt === undefined ? undefined : await repeat(service, queue, input);
-  if (known !== undefined) return { Messages: known.map((message) => show(service, queue, message, names, asked)) };
+  if (known !== undefined)
+    return { Messages: known.map((message) => show(service, call, { queue, names, asked }, message)) };
   await service.in_flight.check(queue);
   const wait = input.WaitTimeSeconds;
   const wait_ms_max = Math.min(limits.receive_wait_seconds, service.wait_seconds_max) * 1000;
@@ -161,5 +170,5 @@ export const receiveMessage: Act<"ReceiveMessage"> = async (service, input, call
   const bytes = bytesOf(leased);
   call.whenSent(() => broker.answered(bytes));
   call.whenUnsent(() => broker.takeBack(queue, leased));
-  return { Messages: leased.map((message) => show(service, queue, message, names, asked)) };
+  return { Messages: leased.map((message) => show(service, call, { queue, names, asked }, message)) };
 };

@@ -39,6 +39,8 @@ export type Call = {
   /** Its X-Amzn-Trace-Id. */
   trace: string | undefined;
   signal: AbortSignal;
+  /** Text as the answer will show it: not every protocol can carry all characters. */
+  asShown(text: string): string;
   /** It asks to wait so long. */
   mayWait(ms: number): void;
   /** For what must be undone when the client is gone before it is answered. */

@@ -41,6 +41,7 @@ import type { Act, Call, Service } from "./service.ts";
 import { changeMessageVisibility, changeMessageVisibilityBatch, deleteMessage, deleteMessageBatch } from "./settle.ts";
 import { type Action, inputs, isAction, outputs } from "./shapes.ts";
 import { checkSignature, keyIdOf, type SignatureRules } from "./signature.ts";
+import { legalXml } from "./xml.ts";
 
 const acts: { [A in Action]: Act<A> } = {
   AddPermission: addPermissionTo,
@@ -241,6 +242,7 @@ export function createSqs(broker: Broker, options: SqsOptions) {
       get signal() {
         return request.signal;
       },
+      asShown: protocol === "json" ? (text) => text : legalXml,
       mayWait: (ms) => mayWait(request, ms),
       whenUnsent: (undo) => {
         onUnsent = undo;

@@ -18,9 +18,12 @@ const escapes: Record<string, string> = {
 /** Does the text hold only characters that XML can carry? */
 export const isXmlText = (text: string): boolean => plain.test(text) || text.search(illegal) < 0;
 
+/** The text as XML can carry it. */
+export const legalXml = (text: string): string => (isXmlText(text) ? text : text.replace(illegal, "\ufffd"));
+
 /** Text as it stands between tags, or in an attribute. */
 export const escapeXml = (text: string): string =>
-  text.replace(illegal, "\ufffd").replace(special, (character) => escapes[character] ?? character);
+  legalXml(text).replace(special, (character) => escapes[character] ?? character);
 
 /** An element around XML; without content it closes itself. */
 export const element = (name: string, content: string): string =>
