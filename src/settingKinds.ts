@@ -63,8 +63,9 @@ export const oneOf = <const T extends string>(values: readonly T[], default_valu
   read: (text) => values.find((value) => value === text.toLowerCase()),
 });
 
-/** Quotes that came along with the value (Docker's `--env-file` keeps them) would be part of a path. */
-const isText = (given: string) => given.trim() !== "" && !/^(["'`]).*\1$/s.test(given);
+/** Quotes that came along with the value (Docker's `--env-file` keeps them) would be part of a path or a secret. */
+const isQuoted = (given: string) => /^(["'`]).*\1$/s.test(given);
+const isText = (given: string) => given.trim() !== "" && !isQuoted(given);
 
 /** A text that is not empty. */
 export const text = (default_value: string, meaning: string): Setting<string> => ({
@@ -136,10 +137,10 @@ const secret_characters_min = 16;
 /** A text that nobody guesses, or nothing. */
 export const secret = (meaning: string): Setting<string> => ({
   default: "",
-  allowed: `empty, or at least ${secret_characters_min} characters without a blank`,
+  allowed: `empty, or at least ${secret_characters_min} characters without a blank, and without quotes around them`,
   meaning,
   is_secret: true,
-  read: (given) => (given === "" || /^[!-~]{16,512}$/.test(given) ? given : undefined),
+  read: (given) => (given === "" || (/^[!-~]{16,512}$/.test(given) && !isQuoted(given)) ? given : undefined),
 });
 
 /** Adds `10.0.0.7`, `10.0.0.0/8` or the like of IPv6; answers whether it is one. */
@@ -223,13 +224,13 @@ export const baseUrl = (meaning: string): Setting<string> => ({
 /** Secrets by their ids. */
 export const accessKeys: Setting<ReadonlyMap<string, string>> = {
   default: "",
-  allowed: "ids and secrets such as AKIDEXAMPLE:secret, separated by commas",
+  allowed: "ids and secrets such as AKIDEXAMPLE:secret, separated by commas, without quotes around them",
   meaning: "access keys of SQS clients, one of which a signature must be made with",
   is_secret: true,
   read: (given) => {
     const pairs = given.split(",").flatMap((item) => (item.trim() === "" ? [] : [item.trim()]));
     const read = pairs.map((pair) => /^([!-9;-~]{1,128}):([!-~]{8,256})$/.exec(pair));
-    if (read.some((match) => match === null)) return undefined;
+    if (isQuoted(given) || read.some((match) => match === null)) return undefined;
     return new Map(read.map((match) => [match?.[1] ?? "", match?.[2] ?? ""]));
   },
 };

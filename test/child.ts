@@ -36,7 +36,7 @@ export type ChildOptions = {
   /** What is started, instead of this source by Bun. */
   program?: string[];
   /** Standard input; without it there is none. */
-  stdin?: string;
+  stdin?: string | Uint8Array<ArrayBuffer>;
 };
 
 /** Bun itself reads no `.env` then, as in the binary. */

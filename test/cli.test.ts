@@ -18,7 +18,7 @@ afterAll(() => listener.stop(true));
 const url = `http://127.0.0.1:${listener.port}`;
 const { put, stats, look, take } = verbsOf(service);
 
-type Options = { stdin?: string; env?: Record<string, string> };
+type Options = { stdin?: string | Uint8Array<ArrayBuffer>; env?: Record<string, string> };
 const cli = (args: string[], { env, ...options }: Options = {}): Promise<Finished> =>
   runChild(args, { env: { PSQLQUEUE_URL: url, ...env }, ...options });
 
@@ -142,7 +142,7 @@ describe("a server that refuses or is away", () => {
       ],
       [["queue", "get", ".."], 1, '".." cannot be an id: in a URL it is a step between folders'],
       [["queue", "list", "--url", none], 3, `${none} did not answer: `],
-      [["queue", "list", "--url", "localhost:8000"], 1, 'url "localhost:8000" is no address of a server'],
+      [["queue", "list", "--url", "localhost:8000"], 2, 'url "localhost:8000" is no address of a server'],
     ];
     for (const [args, code, text] of cases) {
       const answer = await cli(args);
@@ -329,6 +329,10 @@ describe("publish", () => {
       const { code, stderr } = await cli(["publish", queue, "--ndjson"], { stdin });
       expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining(sentence) });
     }
+    const cut = new TextEncoder().encode("a\n\u{1f600}").subarray(0, -2);
+    const { code, stderr } = await cli(["publish", queue, "--lines"], { stdin: cut });
+    const half = "psqlqueue: after line 1 standard input is not UTF-8, and a body is text: encode it first";
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining(half) });
     const refused = await cli(["publish", queue, "--ndjson"], { stdin: '{"body":"a"}\n{"body":""}\n' });
     expect(refused.code).toBe(1);
     expect(refused.stderr).toContain(

@@ -140,6 +140,8 @@ function badValues(name: string): string[] {
 const more_bad_values: [name: keyof typeof settings, value: string][] = [
   ["PSQLQUEUE_DATABASE_URL", "localhost:5432"],
   ["PSQLQUEUE_DATA_DIR", '"/data"'],
+  ["PSQLQUEUE_ROOT_KEY", '"root-key-in-quotes"'],
+  ["PSQLQUEUE_SQS_ACCESS_KEYS", "'AKIDEXAMPLE:secret-in-quotes'"],
   ["PSQLQUEUE_DATABASE_MIN_CONNS", "11"],
   ["PSQLQUEUE_DATABASE_MAX_CONNS", "0"],
   ["PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS", "5s"],

@@ -190,7 +190,9 @@ test("the healthcheck knows a server that asks for certificates of an authority 
     PSQLQUEUE_TLS_CERT: path.join(folder, "server.pem"),
     PSQLQUEUE_TLS_KEY: path.join(folder, "server-key.pem"),
     PSQLQUEUE_TLS_CLIENT_CA: path.join(folder, "other-authority.pem"),
-    PSQLQUEUE_DATA_DIR: path.join(directory, "data"),
+    ...(is_embedded
+      ? { PSQLQUEUE_DATA_DIR: path.join(directory, "data") }
+      : { PSQLQUEUE_DATABASE_URL: await createMigratedDatabase() }),
     PSQLQUEUE_SERVER_PORT: String(await freePort()),
     PSQLQUEUE_METRICS_PORT: String(await freePort()),
     // Metrics are for keys only; that the server is well is for everybody.
@@ -239,12 +241,20 @@ test.if(!is_embedded)(
 );
 
 test("a certificate without its key, of another key, or that is not there stops the start in words", async () => {
+  const own = {
+    PSQLQUEUE_TLS_CERT: path.join(folder, "server.pem"),
+    PSQLQUEUE_TLS_KEY: path.join(folder, "server-key.pem"),
+  };
   const cases: [Record<string, string>, string][] = [
     [{ PSQLQUEUE_TLS_CERT: path.join(folder, "server.pem") }, "PSQLQUEUE_TLS_KEY"],
     [{ PSQLQUEUE_TLS_KEY: path.join(folder, "server-key.pem") }, "PSQLQUEUE_TLS_CERT"],
     [
       { PSQLQUEUE_TLS_CERT: path.join(folder, "server.pem"), PSQLQUEUE_TLS_KEY: path.join(folder, "client-key.pem") },
       "PSQLQUEUE_TLS_CERT and PSQLQUEUE_TLS_KEY cannot be used",
+    ],
+    [
+      { ...own, PSQLQUEUE_TLS_CLIENT_CA: path.join(import.meta.dir, "harness.ts") },
+      "psqlqueue: PSQLQUEUE_TLS_CLIENT_CA cannot be used: ",
     ],
     [{ PSQLQUEUE_TLS_CERT: "/nowhere.pem", PSQLQUEUE_TLS_KEY: "/nowhere.pem" }, "cannot be read (ENOENT)"],
   ];

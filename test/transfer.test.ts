@@ -194,6 +194,9 @@ test("files: none is overwritten, one that is not whole has another name, what i
   const kept = await run(source_url, ["export", "--file", file("mine.ndjson")]);
   expect([kept.code, readFileSync(file("mine.ndjson"), "utf8")]).toEqual([1, "mine"]);
   expect(kept.stderr).toContain("exists already; move it away");
+  const nowhere = await run(source_url, ["export", "--file", file("none/x.ndjson")]);
+  const why = "cannot be written (ENOENT): name a file in a directory that is there and is yours";
+  expect([nowhere.code, nowhere.stderr]).toEqual([1, `psqlqueue: ${file("none/x.ndjson")} ${why}\n`]);
   writeFileSync(file("plain.gz"), "no gzip");
   expect((await run(target_url, ["import", "--file", file("plain.gz")])).stderr).toContain("incorrect header check");
   writeFileSync(file("cut.gz"), gzipSync(Buffer.from("x".repeat(10_000))).subarray(0, 30));

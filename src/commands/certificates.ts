@@ -25,11 +25,18 @@ export function readCertificates(config: Config): Certificates | undefined {
   const key = readFile(config, "PSQLQUEUE_TLS_KEY");
   const client_ca = config.PSQLQUEUE_TLS_CLIENT_CA === "" ? undefined : readFile(config, "PSQLQUEUE_TLS_CLIENT_CA");
   try {
-    tls.createSecureContext({ cert, key, ...(client_ca !== undefined && { ca: client_ca }) });
+    tls.createSecureContext({ cert, key });
   } catch (cause) {
     throw new ConfigError(
       `PSQLQUEUE_TLS_CERT and PSQLQUEUE_TLS_KEY cannot be used: ${describeError(cause)}; allowed: a certificate and its ` +
         "own key, both in PEM",
+    );
+  }
+  try {
+    if (client_ca !== undefined) tls.createSecureContext({ ca: client_ca });
+  } catch (cause) {
+    throw new ConfigError(
+      `PSQLQUEUE_TLS_CLIENT_CA cannot be used: ${describeError(cause)}; allowed: certificates of authorities in PEM`,
     );
   }
   return { cert, key, client_ca };

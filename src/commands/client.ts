@@ -1,7 +1,13 @@
-import { createClient, PsqlqueueError, UnavailableError, UnreachableError } from "../../client/src/client.ts";
+import {
+  type Client,
+  createClient,
+  PsqlqueueError,
+  UnavailableError,
+  UnreachableError,
+} from "../../client/src/client.ts";
 import type { Options } from "../commandLine/command.ts";
 import { createOutput } from "../terminal/output.ts";
-import { targetOf } from "../terminal/profile.ts";
+import { type Target, targetOf } from "../terminal/profile.ts";
 import { stopSignals } from "../terminal/signals.ts";
 import { printable } from "../terminal/table.ts";
 import { CommandError, type Context, type Runner } from "./context.ts";
@@ -133,6 +139,16 @@ async function confirm(what: string, name: string, options: { yes?: boolean }): 
   throw new CommandError(`nothing was done: the answer was not ${name}`);
 }
 
+/** Throws a CommandError for an address that cannot be one. */
+function clientOf(target: Target): Client {
+  try {
+    return createClient(target);
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    throw new CommandError(error.message, 2);
+  }
+}
+
 /** Runs a command that asks a server, and answers its exit code. */
 export async function runClient(path: string, given: string[], options: Options): Promise<number> {
   // Whoever writes is told by its own call.
@@ -145,7 +161,7 @@ export async function runClient(path: string, given: string[], options: Options)
     url = target.url;
     let signals: ReturnType<typeof watchSignals> | undefined;
     const context: Context = {
-      client: createClient(target),
+      client: clientOf(target),
       url,
       out: createOutput({
         is_json: options["json"] === true,

@@ -88,12 +88,21 @@ async function* readLines(): AsyncGenerator<{ line: string; number: number }, vo
   let rest = "";
   let number = 0;
   const decoder = new TextDecoder("utf-8", { fatal: true });
+  /** Without bytes it throws when half of a character is left. */
+  const decode = (bytes?: Uint8Array) => {
+    try {
+      return bytes === undefined ? decoder.decode() : decoder.decode(bytes, { stream: true });
+    } catch {
+      const where = `after line ${number} standard input is not UTF-8`;
+      throw new CommandError(`${where}, and a body is text: encode it first, as with base64`);
+    }
+  };
   const take = (text: string) => {
     number += 1;
     return { line: text.endsWith("\r") ? text.slice(0, -1) : text, number };
   };
   for await (const chunk of Bun.stdin.stream()) {
-    rest += decoder.decode(chunk, { stream: true });
+    rest += decode(chunk);
     const lines = rest.split("\n");
     rest = lines.pop() ?? "";
     for (const text of lines) {
@@ -101,6 +110,7 @@ async function* readLines(): AsyncGenerator<{ line: string; number: number }, vo
       if (own.line !== "") yield own;
     }
   }
+  rest += decode();
   if (rest !== "") yield take(rest);
 }
 

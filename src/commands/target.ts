@@ -1,4 +1,4 @@
-import { createWriteStream, existsSync, renameSync, rmSync } from "node:fs";
+import { closeSync, createWriteStream, existsSync, openSync, renameSync, rmSync } from "node:fs";
 import { PassThrough, type Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGzip } from "node:zlib";
@@ -30,6 +30,15 @@ export function openTarget(file: string | undefined, { is_packed }: { is_packed:
   }
   if (existsSync(file)) throw new CommandError(`${file} exists already; move it away, or give another name`);
   const partial = `${file}.partial`;
+  try {
+    // Said now, and of the file: a stream fails at its first write, with words about streams.
+    closeSync(openSync(partial, "w"));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new CommandError(
+      `${file} cannot be written (${code}): name a file in a directory that is there and is yours`,
+    );
+  }
   const out: Writable = is_packed ? createGzip() : new PassThrough();
   const written = pipeline(out as PassThrough, createWriteStream(partial, { flush: true }));
   written.catch(() => {});
