@@ -186,13 +186,14 @@ test("the port of SQS clients has the TLS of the main port, client certificates 
 test("the healthcheck knows a server that asks for certificates of an authority which is not that of its own", async () => {
   const directory = mkdtempSync(path.join(tmpdir(), "psqlqueue-tls-"));
   afterAll(() => rmSync(directory, { recursive: true, force: true }));
+  const store: Record<string, string> = is_embedded
+    ? { PSQLQUEUE_DATA_DIR: path.join(directory, "data") }
+    : { PSQLQUEUE_DATABASE_URL: await createMigratedDatabase() };
   const env = {
     PSQLQUEUE_TLS_CERT: path.join(folder, "server.pem"),
     PSQLQUEUE_TLS_KEY: path.join(folder, "server-key.pem"),
     PSQLQUEUE_TLS_CLIENT_CA: path.join(folder, "other-authority.pem"),
-    ...(is_embedded
-      ? { PSQLQUEUE_DATA_DIR: path.join(directory, "data") }
-      : { PSQLQUEUE_DATABASE_URL: await createMigratedDatabase() }),
+    ...store,
     PSQLQUEUE_SERVER_PORT: String(await freePort()),
     PSQLQUEUE_METRICS_PORT: String(await freePort()),
     // Metrics are for keys only; that the server is well is for everybody.
