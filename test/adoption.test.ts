@@ -5,7 +5,7 @@ import { killChildren, runChild, startChild } from "./child.ts";
 import { createMigratedDatabase, openService, type Service, until } from "./harness.ts";
 import { sharedCluster } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 afterAll(killChildren);
 
@@ -168,7 +168,7 @@ describe("a database of psqlqueue 0.4.1", () => {
       adopted: { queues: 3, messages: Object.keys(kinds).length },
     });
     service = await openService({ url });
-  }, 20_000);
+  }, 60_000);
 
   test("keeps every time to the microsecond, every lease and delay, attempts, labels and attributes", async () => {
     const rows = await service.sql`
@@ -303,7 +303,7 @@ describe("what cannot be adopted is refused with a sentence, and nothing changes
       expect((await migrateDatabase(url)).adopted).toEqual({ queues: 1, messages: 1 });
       await sql.end();
     }
-  }, 20_000);
+  }, 60_000);
 
   test("a message id that is no ULID, named", async () => {
     for (const id of ["not a ulid", ulid(1).toLowerCase(), `8${ulid(1).slice(1)}`, `${ulid(1)}0`, `${ulid(1)}\n`]) {
@@ -313,7 +313,7 @@ describe("what cannot be adopted is refused with a sentence, and nothing changes
       await expectRefused(url, sql, `the message id ${JSON.stringify(id)} in public.messages is not a ULID`);
       await sql.end();
     }
-  }, 20_000);
+  }, 60_000);
 
   test("tables that a server is using", async () => {
     const { url, sql } = await upstreamDatabase(one_message);
@@ -327,7 +327,7 @@ describe("what cannot be adopted is refused with a sentence, and nothing changes
     });
     expect((await migrateDatabase(url)).adopted).toEqual({ queues: 1, messages: 1 });
     await sql.end();
-  }, 20_000);
+  }, 60_000);
 
   test("an id that exists on both sides, named", async () => {
     const clashes: [string, string][] = [
@@ -353,7 +353,7 @@ describe("what cannot be adopted is refused with a sentence, and nothing changes
       expect((await ours())[0]).toEqual(before!);
       await sql.end();
     }
-  }, 20_000);
+  }, 60_000);
 
   test("a label that the old index held and ours cannot", async () => {
     const { url, sql } = await upstreamDatabase(one_message);
@@ -391,7 +391,7 @@ describe("tables that are not ours to adopt are left alone", () => {
       expect(row).toEqual({ count: 0 });
       await sql.end();
     }
-  }, 20_000);
+  }, 60_000);
 });
 
 describe("a large one", () => {

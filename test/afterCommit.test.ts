@@ -6,7 +6,7 @@ import { createApp } from "../src/http/app.ts";
 import { createQueue, is_embedded, limits, read, serviceForFile, uniqueId } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // What happens between a statement's commit and its answer: the look-ups that explain refusals fail, or the answer is
 // lost and the statement is sent again. Both are made to happen at the one place through which every statement goes.

@@ -4,7 +4,7 @@ import path from "node:path";
 import { emptyDirectory, killChildren, runChild } from "./child.ts";
 import { listen, serviceForFile } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 afterAll(killChildren);
 const service = await serviceForFile();

@@ -6,7 +6,7 @@ import postgres from "postgres";
 import { arrayText } from "../src/db/arrayText.ts";
 import { sharedCluster } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const cluster = await sharedCluster();
 const sql = postgres(await cluster.createDatabase(), { max: 1, onnotice() {} });

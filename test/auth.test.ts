@@ -8,7 +8,7 @@ import type { Action } from "../src/web/identity.ts";
 import { createAuth } from "../src/web/keyCache.ts";
 import { openService, type Service, uniqueId, until } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const root_key = "root-key-of-the-tests";
 const plain = await openService();

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFi
 import path from "node:path";
 import { emptyDirectory, killChildren, runChild, type ServerChild, startServerChild } from "./child.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 afterAll(killChildren);
 
@@ -93,7 +93,7 @@ test("a backup of a server under load holds what was answered before it, and is 
   expect(await stateOf(after(running.published).at(-1) ?? "")).toBe("unknown");
   expect((await ask(copy, "POST", "/queues/q/messages", { body: "goes on" })).status).toBe(204);
   await stop(copy);
-}, 60_000);
+}, 120_000);
 
 test("without a server too, and refusals say what to do and change nothing", async () => {
   const directory = emptyDirectory();
@@ -147,4 +147,4 @@ test("without a server too, and refusals say what to do and change nothing", asy
   mkdirSync(target, { recursive: true });
   expect((await runChild(["restore", file], into)).code).toBe(0);
   await stop(await startEmbedded(target));
-}, 60_000);
+}, 120_000);

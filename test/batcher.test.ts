@@ -3,7 +3,7 @@ import { type BatcherOptions, createBatcher, full_lane_min, patience_ms } from "
 import { BrokerError, DatabaseError } from "../src/errors.ts";
 import { until } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 type Flush = { items: number[]; answer: (results?: (number | BrokerError)[]) => void; fail: (error: unknown) => void };
 

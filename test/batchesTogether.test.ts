@@ -5,7 +5,7 @@ import { addObserver } from "../src/observe.ts";
 import { createQueue, serviceForFile, uniqueId } from "./harness.ts";
 import { refused, verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ receive_limit_max: 1000, lanes: 1 });
 const { call } = service;

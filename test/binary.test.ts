@@ -7,7 +7,7 @@ import { buildBinary } from "./binary.ts";
 import { until } from "./harness.ts";
 import { freePort, sharedCluster } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // The file that people download: in an empty environment, in a directory that is not ours.
 let binary = "";
@@ -16,7 +16,7 @@ const running = new Set<ReturnType<typeof Bun.spawn>>();
 
 beforeAll(async () => {
   binary = await buildBinary();
-}, 60_000);
+}, 120_000);
 
 afterAll(async () => {
   for (const child of running) child.kill("SIGKILL");
@@ -80,13 +80,13 @@ describe("the recorded requests are answered as recorded", () => {
     const server = await serve(env);
     expect(await replay(server.url)).toMatch(/^\d+ passed, 0 failed$/);
     expect(await server.stop()).toBe(0);
-  }, 60_000);
+  }, 120_000);
 
   test("on the embedded database, with nothing configured", async () => {
     const server = await serve({});
     expect(await replay(server.url)).toMatch(/^\d+ passed, 0 failed$/);
     expect(await server.stop()).toBe(0);
-  }, 60_000);
+  }, 120_000);
 });
 
 test("it serves with two processes, and stops both", async () => {
@@ -141,4 +141,4 @@ test("an embedded data directory moves to a server", async () => {
   const again = await run(["migrate", "--from", "moving"], target);
   expect(again.exit_code).toBe(1);
   expect(again.stdout).toContain("holds 1 queues and 0 topics already");
-}, 60_000);
+}, 120_000);

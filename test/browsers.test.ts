@@ -7,7 +7,7 @@ import { openService, uniqueId } from "./harness.ts";
 import { bearer, openSecured, root_key, settings } from "./secured.ts";
 import { exchange, request } from "./wire.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 afterAll(closeBrowser);
 
 const { server, ask } = await openSecured({

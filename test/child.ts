@@ -81,7 +81,7 @@ export function startChild(args: string[], options: ChildOptions = {}): Child {
         if (found === undefined && has_ended)
           throw new Error(`ended without ${msg}:\n${written.stdout}${written.stderr}`);
         return found !== undefined;
-      }, 20_000);
+      }, 60_000);
       return found as LogLine;
     },
     signal: (name) => started.kill(name),

@@ -9,7 +9,7 @@ import { createQueue, listen, serviceForFile, uniqueId, until } from "./harness.
 import { freePort } from "./postgres.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 afterAll(killChildren);
 const service = await serviceForFile();

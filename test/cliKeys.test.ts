@@ -2,7 +2,7 @@ import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { killChildren, runChild, startServerChild } from "./child.ts";
 import { createMigratedDatabase, uniqueId, until } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 afterAll(killChildren);
 const root_key = "a root key of this test";

@@ -19,7 +19,7 @@ import { createQueue, serviceForFile, uniqueId, until } from "./harness.ts";
 import { freePort } from "./postgres.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile();
 const { put, stats } = verbsOf(service);

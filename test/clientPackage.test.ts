@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { createQueue, listen, serviceForFile } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // What is published: packed, installed into a directory that is not ours, and used from there.
 const service = await serviceForFile();
@@ -28,7 +28,7 @@ beforeAll(async () => {
   const file = readdirSync(directory).find((name) => name.endsWith(".tgz"));
   writeFileSync(path.join(directory, "package.json"), '{ "type": "module" }');
   await run([process.execPath, "add", "--silent", `./${file}`]);
-}, 60_000);
+}, 120_000);
 
 const script = `import { createClient, NotFoundError } from "@psqlqueue/client";
 const [url, id] = process.argv.slice(2);

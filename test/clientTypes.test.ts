@@ -5,7 +5,7 @@ import { operationsText, shapesText } from "./clientTypes.ts";
 import type { Document } from "./document.ts";
 import { serviceForFile } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile();
 const root = path.resolve(import.meta.dir, "..");

@@ -6,7 +6,7 @@ import { addObserver, type Observation } from "../src/observe.ts";
 import { createQueue, listen, serviceForFile, until } from "./harness.ts";
 import { exchange, request } from "./wire.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile();
 const listener = await listen(service.app, {
@@ -168,7 +168,7 @@ test("a slow reader gets all of an answer after which the connection ends", asyn
   await new Promise((resolve) => socket.once("close", resolve));
   expect(got).toBeGreaterThan(300_000);
   await patient.stop(true);
-}, 20_000);
+}, 60_000);
 
 describe("a client that leaves", () => {
   test("right after it has sent a publish has published", async () => {
@@ -389,7 +389,7 @@ describe("time", () => {
     // 5 s, longer than the time for headers, handlers and idle connections.
     expect(await Promise.all([upload(80), upload(1)])).toEqual([[204], [408]]);
     expect(await bodies(queue)).toHaveLength(1);
-  }, 20_000);
+  }, 60_000);
 
   test("a request that takes too long is 503; a receive may wait as it asked", async () => {
     const queue = await createQueue(service);
@@ -415,5 +415,5 @@ describe("time", () => {
     await until(() => poll.answers().length === 1);
     expect(poll.answers()).toEqual([200]);
     poll.socket.destroy();
-  }, 20_000);
+  }, 60_000);
 });

@@ -4,7 +4,7 @@ import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
 import { createIds } from "../src/broker/publish/ids.ts";
 import { createQueue, is_embedded, openService, type Service } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const hour_ms = 3_600_000;
 const realNow = Date.now;

@@ -4,7 +4,7 @@ import path from "node:path";
 import { catalogue } from "../src/commandLine/catalogue.ts";
 import { emptyDirectory, runChild } from "./child.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const directory = emptyDirectory();
 

@@ -5,7 +5,7 @@ import type { Wire } from "../src/web/port.ts";
 import { createRequest, RequestHeaders } from "../src/web/request.ts";
 import { until } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const handler_ms = 200;
 

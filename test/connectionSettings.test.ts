@@ -9,7 +9,7 @@ import { maskConnection } from "../src/connection/mask.ts";
 import { emptyDirectory, killChildren, runChild, startChild } from "./child.ts";
 import { freePort, sharedCluster } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 afterAll(killChildren);
 

@@ -11,7 +11,7 @@ import { connectOnce } from "../src/db/migrate.ts";
 import { until } from "./harness.ts";
 import { type Cluster, freePort, startCluster } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const certificates = path.join(import.meta.dir, "certificates");
 const file = (name: string) => path.join(certificates, `${name}.pem`);
@@ -75,7 +75,7 @@ beforeAll(async () => {
   await admin`select pg_reload_conf()`;
   const isOn = () => outcomeOf(`host=127.0.0.1 port=${cluster.port} user=over_tls dbname=postgres sslmode=require`);
   await until(async () => (await isOn()) === "over_tls@postgres, TLSv1.3");
-}, 60_000);
+}, 120_000);
 
 afterAll(async () => {
   for (const name of Object.keys(misleading)) delete process.env[name];
@@ -238,7 +238,7 @@ test("over TLS a pool and its listener find the next host, and live on when thei
     return heard.includes("again");
   });
   await db.close();
-}, 20_000);
+}, 60_000);
 
 test("a certificate that is missing for a while is an outage: 503, until the file is back", async () => {
   const root_file = path.join(scratch, "root.pem");
@@ -260,4 +260,4 @@ test("a certificate that is missing for a while is an outage: 503, until the fil
   copyFileSync(file("authority"), root_file);
   await until(async () => (await ping()) === "fine");
   await db.close();
-}, 20_000);
+}, 60_000);

@@ -14,7 +14,7 @@ import {
 import { createQueue, listen, serviceForFile, until } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ connections_max: 10 });
 const listener = await listen(service.app);

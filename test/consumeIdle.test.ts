@@ -5,7 +5,7 @@ import { verbsOf } from "./verbs.ts";
 
 // Consumers of queues that have nothing for them, or whose settings are not made for consumers.
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ connections_max: 10 });
 const listener = await listen(service.app);

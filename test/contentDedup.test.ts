@@ -2,7 +2,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createQueue, serviceForFile } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const key = Buffer.alloc(32, 1);
 const service = await serviceForFile({ receive_limit_max: 100, master_keys: new Map([["2026", key]]) });

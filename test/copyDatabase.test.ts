@@ -2,7 +2,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { carryOver } from "../src/db/copyDatabase.ts";
 import { createMigratedDatabase, createQueue, openService, uniqueId } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const everything = `
   select
@@ -73,4 +73,4 @@ test("everything is carried over as it is, leases and archive included, and the 
   expect(carryOver(from.url, url)).rejects.toThrow("the target database holds 3 queues and 1 topics already");
   await from.close();
   await to.close();
-}, 60_000);
+}, 120_000);

@@ -7,7 +7,7 @@ import { readConfig } from "../src/config.ts";
 import { closeBrowser, expectClean, findObstacles, has_browser, openPage } from "./browser.ts";
 import { createMigratedDatabase, uniqueId, until } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 type Json = Record<string, unknown>;
 
@@ -128,7 +128,7 @@ describe.if(has_browser)("in a browser", () => {
     seen.errors = seen.errors.filter((text) => !text.includes("status of 404"));
     expectClean(seen);
     await page.context().close();
-  }, 60_000);
+  }, 120_000);
 
   test("the lease of a consumer that was killed runs out before one's eyes", async () => {
     const queue = await makeQueue({ ack_deadline_seconds: 8 });
@@ -155,7 +155,7 @@ describe.if(has_browser)("in a browser", () => {
     await page.getByText("With a consumer, delivery 2").waitFor();
     expectClean(seen);
     await page.context().close();
-  }, 60_000);
+  }, 120_000);
 
   test("a thousand dead letters of three kinds are three groups; a canary goes back first, then the rest", async () => {
     const { queue, dead } = await bury(1000);
@@ -184,7 +184,7 @@ describe.if(has_browser)("in a browser", () => {
     expect([324, 323]).toContain(ready as number);
     expectClean(seen);
     await page.context().close();
-  }, 60_000);
+  }, 120_000);
 
   test("a canary whose messages die again says so", async () => {
     const { queue, dead } = await bury(40);
@@ -201,7 +201,7 @@ describe.if(has_browser)("in a browser", () => {
     await page.getByText("0 messages survived, 0 waiting, 10 died again. All died again").waitFor();
     expectClean(seen);
     await page.context().close();
-  }, 60_000);
+  }, 120_000);
 
   test("everything that a search matches is deleted after its count was shown, and the page shows how far it is", async () => {
     const queue = await makeQueue();
@@ -231,7 +231,7 @@ describe.if(has_browser)("in a browser", () => {
     expect((await statsOf(queue))["ready"]).toBe(198);
     expectClean(seen);
     await page.context().close();
-  }, 60_000);
+  }, 120_000);
 
   test("a slow task is seen and cancelled", async () => {
     const { dead } = await bury(30);
@@ -245,7 +245,7 @@ describe.if(has_browser)("in a browser", () => {
     await row.getByText("cancelled").waitFor();
     expectClean(seen);
     await page.context().close();
-  }, 60_000);
+  }, 120_000);
 
   test("whatever a message holds stays text", async () => {
     const attack = '<img src=x onerror="alert(1)"><script>alert(2)</script>';
@@ -268,7 +268,7 @@ describe.if(has_browser)("in a browser", () => {
     }
     expectClean(seen);
     await page.context().close();
-  }, 60_000);
+  }, 120_000);
 
   test("a topic is made, subscribed to and published to", async () => {
     const queue = await makeQueue();
@@ -297,7 +297,7 @@ describe.if(has_browser)("in a browser", () => {
     expect((await statsOf(queue))["ready"]).toBe(1);
     expectClean(seen);
     await page.context().close();
-  }, 60_000);
+  }, 120_000);
 });
 
 describe.if(has_browser)("the page", () => {
@@ -325,7 +325,7 @@ describe.if(has_browser)("the page", () => {
     await until(() => requests.slice(before).some((own) => own.includes("/v1/stats")));
     expectClean(seen);
     await page.context().close();
-  }, 60_000);
+  }, 120_000);
 
   test("has no serious obstacle in any view, light and dark, narrow and wide", async () => {
     const { queue, dead } = await bury(12);
@@ -384,7 +384,7 @@ describe.if(has_browser)("the page", () => {
     expect(await ground()).toBe(dark);
     expectClean(seen);
     await page.context().close();
-  }, 60_000);
+  }, 120_000);
 
   test("is led by the keyboard: the search, a table, a dialog and back", async () => {
     const queue = await makeQueue({}, uniqueId("keys"));
@@ -411,5 +411,5 @@ describe.if(has_browser)("the page", () => {
     expect(await page.getByLabel("Find queues").inputValue()).toBe(queue);
     expectClean(seen);
     await page.context().close();
-  }, 60_000);
+  }, 120_000);
 });

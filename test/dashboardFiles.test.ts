@@ -10,7 +10,7 @@ import { serviceForFile } from "./harness.ts";
 import { sharedCluster } from "./postgres.ts";
 import { refused } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ beside: [dashboardRoutes()], home: "/ui" });
 const plain = await serviceForFile();

@@ -1,7 +1,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { Digits, indentJson, readJson } from "../src/dashboard/ui/json.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 test("JSON is put on lines of its own, and no digit, member or character of it changes", () => {
   for (const value of [

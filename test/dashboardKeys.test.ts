@@ -6,7 +6,7 @@ import { readConfig } from "../src/config.ts";
 import { closeBrowser, expectClean, findObstacles, has_browser, openPage } from "./browser.ts";
 import { createMigratedDatabase, until } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const root_key = "root-key-of-the-tests";
 const server = await startServer(

@@ -7,7 +7,7 @@ import { killChildren, runChild } from "./child.ts";
 import { createMigratedDatabase, is_embedded, listen, openService, serviceForFile } from "./harness.ts";
 import { freePort, sharedCluster } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 afterAll(killChildren);
 const service = await serviceForFile();
@@ -78,7 +78,7 @@ test("names what cannot work, with what to do, and ends with 1", async () => {
   expect(served.of("ports")).toMatchObject([
     { state: "ok", what: `a server of these settings answers on ${listener.port}` },
   ]);
-}, 20_000);
+}, 60_000);
 
 test("knows a server with TLS again, and says what is wrong with certificates", async () => {
   const fileOf = (name: string) => path.join(import.meta.dir, "certificates", name);
@@ -101,7 +101,7 @@ test("knows a server with TLS again, and says what is wrong with certificates", 
       remedy: "correct it, then look again",
     },
   ]);
-}, 20_000);
+}, 60_000);
 
 test.if(!is_embedded)(
   "asks PostgreSQL for its version, settings, clock, LISTEN, snapshots and bloat",

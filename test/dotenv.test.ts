@@ -5,7 +5,7 @@ import path from "node:path";
 import { buildBinary } from "./binary.ts";
 import { emptyDirectory, killChildren, runChild, sourceProgram } from "./child.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 afterAll(killChildren);
 
@@ -71,7 +71,7 @@ describe.each(["source", "binary"])("from %s", (from) => {
       }
     };
     await Promise.all([work(), work(), work(), work()]);
-  }, 60_000);
+  }, 120_000);
 });
 
 test("what is not understood is told by file and line, never by its value", async () => {

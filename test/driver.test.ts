@@ -6,7 +6,7 @@ import postgres from "postgres";
 import { until } from "./harness.ts";
 import { sharedCluster } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const cluster = await sharedCluster();
 const url = await cluster.createDatabase();

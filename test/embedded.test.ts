@@ -20,7 +20,7 @@ import postgres from "postgres";
 import { type Embedded, type EmbeddedEvent, openEmbedded } from "../src/db/embedded/embedded.ts";
 import { pglite_version } from "../src/db/embedded/layout.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const root = mkdtempSync(join(tmpdir(), "psqlqueue-embedded-"));
 const created = join(root, "created");
@@ -116,7 +116,7 @@ beforeAll(async () => {
   Bun.gc(true);
   console.log(`first start ${created_ms.toFixed(0)} ms, ${(process.memoryUsage.rss() / 1e6).toFixed(0)} MB resident`);
   await embedded.close();
-}, 60_000);
+}, 120_000);
 
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
@@ -250,7 +250,7 @@ describe("durability", () => {
       expect(answered.filter((id) => !found.has(id))).toEqual([]);
       expect(answered.length).toBeGreaterThan(400);
     });
-  }, 60_000);
+  }, 120_000);
 });
 
 describe("one owner", () => {

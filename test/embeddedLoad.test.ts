@@ -7,7 +7,7 @@ import postgres from "postgres";
 import { type Embedded, openEmbedded } from "../src/db/embedded/embedded.ts";
 import { embeddedUpkeep, type UpkeepStep } from "../src/db/embedded/upkeep.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const root = mkdtempSync(join(tmpdir(), "psqlqueue-load-"));
 const large = 16 * 1024 * 1024;
@@ -15,7 +15,7 @@ let embedded: Embedded;
 
 beforeAll(async () => {
   embedded = await openEmbedded({ data_dir: root, fsync: true });
-}, 60_000);
+}, 120_000);
 
 afterAll(async () => {
   await embedded.close();

@@ -8,7 +8,7 @@ import postgres from "postgres";
 import { type Embedded, openEmbedded } from "../src/db/embedded/embedded.ts";
 import { strangers_max } from "../src/db/embedded/server.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const root = mkdtempSync(join(tmpdir(), "psqlqueue-wire-"));
 const refusals: string[] = [];
@@ -20,7 +20,7 @@ beforeAll(async () => {
     fsync: false,
     observe: (event) => event.name === "embedded_connection_refused" && refusals.push(event.reason),
   });
-}, 60_000);
+}, 120_000);
 
 afterAll(async () => {
   await embedded.close();

@@ -10,7 +10,7 @@ import { type FaultProxy, startFaultProxy } from "./faultProxy.ts";
 import { createMigratedDatabase, createQueue, is_embedded, openService, type Service, until } from "./harness.ts";
 import { type Cluster, startCluster, startStandby } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const statement_timeout_ms = 1000;
 const recovery_ms_max = 5000;

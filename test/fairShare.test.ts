@@ -4,7 +4,7 @@ import { createQueue, is_embedded, serviceForFile, uniqueId, until } from "./har
 import { all } from "./keyed.ts";
 import { refused, verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, sql, broker, elapse } = service;

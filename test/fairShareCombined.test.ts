@@ -4,7 +4,7 @@ import { createQueue, is_embedded, openService, serviceForFile, uniqueId, until 
 import { all, keyedVerbsOf, textOf } from "./keyed.ts";
 import { type Delivered, verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, sql, broker, elapse } = service;
@@ -140,7 +140,7 @@ describe("max_in_flight_per_key", () => {
     await Promise.all(Array.from({ length: 8 }, (_, i) => consume(i % 2 ? service : other)));
     expect([done, most <= 2]).toEqual([180, true]);
     if (other !== service) await other.close();
-  }, 60_000);
+  }, 120_000);
 });
 
 describe("with what else a queue has", () => {

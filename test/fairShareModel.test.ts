@@ -4,7 +4,7 @@ import { createQueue, is_embedded, serviceForFile } from "./harness.ts";
 import { command } from "./modelCommands.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // A shared queue against a model of start-time fair queuing, exactly: which messages a receive returns. Weights are
 // powers of two, so that the arithmetic of both is exact; as in model.test.ts all times are multiples of ten seconds.

@@ -8,7 +8,7 @@ import { mergeRows } from "./faults/paper.ts";
 import { describeResult, runScenario } from "./faults/scenario.ts";
 import { scenarios } from "./faults/scenarios.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const root = path.resolve(import.meta.dir, "..");
 const seed = Number(process.env["PSQLQUEUE_TEST_SEED"] ?? 1 + Math.floor(Math.random() * 1_000_000_000));

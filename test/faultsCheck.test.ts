@@ -11,7 +11,7 @@ import { createHistory, type Delivery, type History, hashOf, lost, timeOf, unsur
 import { createRandom } from "./faults/random.ts";
 import type { FileChange } from "./faults/recordedFs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const lease_ms = 1000;
 const queue = "q";

@@ -5,7 +5,7 @@ import { createQueue, is_embedded, openService } from "./harness.ts";
 import { problemsOf } from "./planProblems.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // What stands in functions of the database is planned as other statements are, and must depend as little on what the
 // planner believes of the tables (see plans.test.ts). Their plans are told by auto_explain.

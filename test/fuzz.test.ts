@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { type Document, inlined, misfits, type Operation, type Schema } from "./document.ts";
 import { type Answer, is_embedded, serviceForFile } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const requests = Number(process.env["PSQLQUEUE_TEST_FUZZ_REQUESTS"] ?? (is_embedded ? 1500 : 5000));
 /** One refusal in this many is checked against the tables' contents. */

@@ -2,7 +2,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import path from "node:path";
 import { listen, serviceForFile } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile();
 
@@ -18,4 +18,4 @@ test("requests recorded from psqlqueue 0.4.1 are answered as recorded, apart fro
   await listener.stop(true);
   expect(output).toMatch(/^\d+ passed, 0 failed\n$/);
   expect(await replay.exited).toBe(0);
-}, 60_000);
+}, 120_000);

@@ -3,7 +3,7 @@ import { createQueue, is_embedded, openService, serviceForFile, uniqueId, until 
 import { all, keyedVerbsOf, textOf } from "./keyed.ts";
 import { type Delivered, refused, verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, sql, broker, elapse } = service;
@@ -274,7 +274,7 @@ describe("max_in_flight", () => {
     expect(done).toBe(200);
     expect(most).toBeLessThanOrEqual(max_in_flight);
     if (other !== service) await other.close();
-  }, 60_000);
+  }, 120_000);
 });
 
 describe("rate_limit", () => {

@@ -238,7 +238,7 @@ export async function createQueue(service: Service, settings: Record<string, unk
 }
 
 /** Waits until `condition` holds, at most `ms`; tests never sleep for a fixed time. */
-export async function until(condition: () => boolean | Promise<boolean>, ms = 10_000): Promise<void> {
+export async function until(condition: () => boolean | Promise<boolean>, ms = 20_000): Promise<void> {
   const end = performance.now() + ms;
   while (!(await condition())) {
     if (performance.now() > end) throw new Error(`condition did not come to hold within ${ms} ms`);

@@ -6,7 +6,7 @@ import { connect } from "node:net";
 import { openSecured, root_key } from "./secured.ts";
 import { chunked, exchange, request } from "./wire.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const { server, sql, logged, ask, queueOf, put, receive } = await openSecured({ PSQLQUEUE_MAX_BODY_BYTES: "4000000" });
 const auth = ["Host: x", `Authorization: Bearer ${root_key}`];

@@ -4,7 +4,7 @@ import path from "node:path";
 import { buildBinary } from "./binary.ts";
 import { freePort } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // Docker does not run everywhere, so the image's root file system is assembled here from the Dockerfile's own COPY
 // lines.

@@ -8,7 +8,7 @@ import { catalogue } from "../src/errors.ts";
 import { createMigratedDatabase, openService, read, uniqueId } from "./harness.ts";
 import { chunked, exchange, type RawAnswer, request } from "./wire.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const body_bytes_max = 4_194_304;
 const int32_max = 2_147_483_647;
@@ -414,7 +414,7 @@ describe("bodies", () => {
       );
       await expectRefusals([...cases, [`${method} ${path} without one`, () => send(method, path), { code: 2 }]]);
     }
-  }, 20_000);
+  }, 60_000);
 
   test("of ack and nack may be missing, empty or null, and must be an object when there is one", async () => {
     const queue = await createQueue();
@@ -433,7 +433,7 @@ describe("bodies", () => {
       for (const body of bodies) expect([body, (await send("PUT", path, body)).status]).toEqual([body, 204]);
       expect((await raw(chunked("PUT", path, []))).status).toBe(204);
     }
-  }, 20_000);
+  }, 60_000);
 
   test("of other requests are not looked at", async () => {
     const queue = await createQueue();
@@ -473,7 +473,7 @@ describe("bodies", () => {
     const ignored = await send("POST", path, `{"body":"x","other":${deep("[", "]")}}`);
     expect([204, 400]).toContain(ignored.status);
     expect((await send("GET", "/v1/healthz")).status).toBe(200);
-  }, 20_000);
+  }, 60_000);
 
   test("null is the empty object, unknown members are ignored, names have a case, the last repeated one wins", async () => {
     await expectRefusals([

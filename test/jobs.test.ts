@@ -6,7 +6,7 @@ import { addObserver, type Observation } from "../src/observe.ts";
 import { createQueue, is_embedded, serviceForFile, until } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile();
 const { broker, elapse, sql } = service;

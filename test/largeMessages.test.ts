@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { killChildren, type ServerChild, startServerChild } from "./child.ts";
 import { createMigratedDatabase } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // Bodies of many megabytes: what a receive leases is bounded in bytes as well as in messages, so that a queue of large
 // messages drains, little by little, and disturbs nobody.

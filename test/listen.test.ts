@@ -7,7 +7,7 @@ import { openPostgres } from "../src/db/db.ts";
 import { addObserver, type Observation } from "../src/observe.ts";
 import { createMigratedDatabase, openService, until } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const recovery_ms_max = 20_000;
 const sockets = new Set<Socket>();

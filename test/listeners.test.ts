@@ -8,7 +8,7 @@ import { emptyDirectory, killChildren, runChild, sourceProgram, startServerChild
 import { createMigratedDatabase } from "./harness.ts";
 import { freePort } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 afterAll(killChildren);
 

@@ -2,7 +2,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { createLog, logObserver } from "../src/log.ts";
 import { until } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 test("a database that comes and goes is told once as away, with its cause, and once as back, when it stays", async () => {
   const lines: Record<string, unknown>[] = [];

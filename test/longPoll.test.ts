@@ -4,7 +4,7 @@ import type { Db } from "../src/db/db.ts";
 import { createQueue, limits, openService, serviceForFile, uniqueId, until } from "./harness.ts";
 import { refused, verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, broker } = service;

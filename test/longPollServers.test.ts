@@ -3,7 +3,7 @@ import { killChildren, type ServerChild, startServerChild } from "./child.ts";
 import { createMigratedDatabase, createQueue, openService, type Service, until } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // What needs a second server, or a second session on the database.
 
@@ -138,7 +138,7 @@ test("servers that have just started wake each other's consumers from the first 
   expect(latencies[10]).toBeLessThan(200);
   for (const server of [first, second]) server.signal("SIGTERM");
   await Promise.all([first.exited, second.exited]);
-}, 60_000);
+}, 120_000);
 
 test("at 1,000 messages a second, a message is with its waiting consumer soon after its publish", async () => {
   const queue = await createQueue(a, { ack_deadline_seconds: 600 });

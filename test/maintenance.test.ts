@@ -4,7 +4,7 @@ import { addObserver, type Observation } from "../src/observe.ts";
 import { createQueue, is_embedded, serviceForFile } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile();
 const { call, broker, sql } = service;

@@ -1,7 +1,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createQueue, serviceForFile } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile();
 const { call } = service;
@@ -200,5 +200,5 @@ describe("under concurrency", () => {
     await Promise.all(Array.from({ length: 50 }, consumer));
     expect(seen.length).toBe(total);
     expect(new Set(seen).size).toBe(total);
-  }, 60_000);
+  }, 120_000);
 });

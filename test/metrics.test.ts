@@ -5,7 +5,7 @@ import { addObserver, observe } from "../src/observe.ts";
 import { createQueue, is_embedded, openService, serviceForFile } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, elapse, broker } = service;

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { createQueue, is_embedded, serviceForFile } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // One queue against a model of it: a list and a clock. All times are multiples of ten seconds, and a run takes less
 // than that, so what the machine's own clock adds never decides anything but the order of what is equal: at a boundary

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { createNetwork, type Network, type Place, whyNoNetwork } from "./faults/namespaces.ts";
 import { until } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 /** Answers each datagram with its own content, and says when it listens. */
 const echo = `

@@ -3,7 +3,7 @@ import { createApp } from "../src/http/app.ts";
 import { type Document, inlined, misfits } from "./document.ts";
 import { createQueue, serviceForFile } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile();
 

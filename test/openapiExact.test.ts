@@ -5,7 +5,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { createQueue, serviceForFile } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 type Json = { [name: string]: unknown };
 type Schema = Json & { type?: string; properties?: Record<string, Schema>; items?: Schema; required?: string[] };

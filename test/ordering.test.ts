@@ -3,7 +3,7 @@ import { createQueue, serviceForFile } from "./harness.ts";
 import { all, keyedVerbsOf, textOf, whole } from "./keyed.ts";
 import { type Delivered, refused, verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, elapse } = service;

@@ -3,7 +3,7 @@ import { createQueue, serviceForFile, uniqueId, until } from "./harness.ts";
 import { all, keyedVerbsOf, textOf } from "./keyed.ts";
 import { type Delivered, refused, verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // Messages with ordering keys where they end, move, or come in by another way than a single publish.
 

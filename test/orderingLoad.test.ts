@@ -2,7 +2,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { createQueue, is_embedded, openService, type Service, until } from "./harness.ts";
 import { type Delivered, verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // Publishers and consumers on two servers of one database, with nacks, leases that run out and backends that are
 // killed. The small dose is for the suite; PSQLQUEUE_TEST_LOAD is the number of messages, PSQLQUEUE_TEST_LOAD_KEYS of

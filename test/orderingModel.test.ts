@@ -4,7 +4,7 @@ import { createQueue, is_embedded, serviceForFile } from "./harness.ts";
 import { command } from "./modelCommands.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // A queue with ordering keys, priorities and a cap against a model of it. As in model.test.ts all times are multiples
 // of ten seconds, and a run takes less than that. Which of several messages of one priority comes first is left open

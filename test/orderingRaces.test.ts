@@ -3,7 +3,7 @@ import { createQueue, is_embedded, serviceForFile, until } from "./harness.ts";
 import { all, keyedVerbsOf } from "./keyed.ts";
 import { type Delivered, verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // Pairs of operations on one ordering key at the same time. In every second round both find the key locked, so that
 // each has begun, and waits, before either can look: what an operation must not rely on is what it saw before its wait.

@@ -9,7 +9,7 @@ import { type FaultProxy, startFaultProxy } from "./faultProxy.ts";
 import { type Answer, createQueue, openService, type Service, until } from "./harness.ts";
 import { type Cluster, startCluster } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const statement_timeout_ms = 1000;
 // The watchdog gives a connection up 2 s after the statement timeout and looks four times a second.
@@ -166,7 +166,7 @@ describe("backends killed under load", () => {
     await drain(queue, history);
     expect(history.stored.size).toBeGreaterThan(20);
     expectNothingLost(history);
-  }, 60_000);
+  }, 120_000);
 });
 
 describe("a connection cut after the request was forwarded", () => {
@@ -190,7 +190,7 @@ describe("a connection cut after the request was forwarded", () => {
     await proxy.heal();
     await drain(queue, history);
     expectNothingLost(history);
-  }, 60_000);
+  }, 120_000);
 
   test("of an ack: the message is gone for good, whatever the answer was", async () => {
     const queue = await createQueue(service);

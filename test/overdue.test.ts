@@ -3,7 +3,7 @@ import { overdueJob } from "../src/background/overdue.ts";
 import { createQueue, serviceForFile } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { elapse, broker, call } = service;

@@ -7,7 +7,7 @@ import { bearer, openSecured, root_key, settings } from "./secured.ts";
 import { callSqs } from "./sqs.ts";
 import { chunked, exchange, request } from "./wire.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const body_bytes_max = 65_536;
 const { server, origin, sql, logged, ask, queueOf, keyOf, put, receive } = await openSecured({

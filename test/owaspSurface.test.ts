@@ -10,7 +10,7 @@ import { bearer, openSecured, root_key } from "./secured.ts";
 import { callSqs } from "./sqs.ts";
 import { exchange, request } from "./wire.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const { server, origin, url, sql, logged, ask, queueOf, keyOf, put, receive } = await openSecured();
 const auth = ["Host: x", `Authorization: Bearer ${root_key}`];

@@ -7,7 +7,7 @@ import { createQueue, serviceForFile, until } from "./harness.ts";
 import { exportText, importText } from "./transferring.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, elapse, broker, sql } = service;

@@ -19,7 +19,7 @@ import { sendResponse } from "../src/web/send.ts";
 import { textResponse } from "../src/web/textResponse.ts";
 import { until } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const handler_seconds_max = 1;
 const plain = { "content-type": "text/plain" };

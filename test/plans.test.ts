@@ -6,7 +6,7 @@ import { openPostgres } from "../src/db/db.ts";
 import { createMigratedDatabase, limits } from "./harness.ts";
 import { problemsOf } from "./planProblems.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // A queue is empty most of the time, so a generic plan is made for empty tables, and stays in its connection while the
 // backlog grows. So no plan may depend on how large the planner believes a table to be: each statement is explained in
@@ -214,4 +214,4 @@ test("a receive, an ack and a nack keep their speed when their plans were made f
   await db.close(0);
   // The wrong plans take 60 to 170 ms each on a fast machine; the right ones well under one.
   expect(times.sort((a, b) => a - b)[10]).toBeLessThan(30);
-}, 60_000);
+}, 120_000);

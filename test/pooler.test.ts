@@ -11,7 +11,7 @@ import { killChildren, type LogLine, runChild, startServerChild } from "./child.
 import { createMigratedDatabase } from "./harness.ts";
 import { startTransactionPooler } from "./transactionPooler.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const known = new Set(["user", "database", "application_name", "TimeZone", "client_encoding"]);
 const sockets = new Set<Socket>();

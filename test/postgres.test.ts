@@ -8,7 +8,7 @@ import postgres from "postgres";
 import { type FaultProxy, startFaultProxy } from "./faultProxy.ts";
 import { type Cluster, startCluster } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const cluster_ms_max = 20_000;
 

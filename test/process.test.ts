@@ -21,7 +21,7 @@ import {
 import { createMigratedDatabase, read, until } from "./harness.ts";
 import { freePort, sharedCluster } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 afterAll(killChildren);
 
@@ -177,7 +177,7 @@ describe("settings", () => {
       const error: string = expect.stringContaining(name);
       expect(answer.lines).toEqual([{ time, level: "ERROR", msg: "cli app failed", error }]);
     });
-  }, 60_000);
+  }, 120_000);
 
   test("blanks around a value and zeros before a number mean nothing", async () => {
     const env = {
@@ -222,7 +222,7 @@ describe("settings", () => {
       expect(stdout).toContain('"msg":"cli app failed"');
       expect(`${url}\n${stdout}${stderr}`.slice(url.length)).not.toContain("s3cret");
     });
-  }, 60_000);
+  }, 120_000);
 
   test("a `.env` is found from the working directory upwards, said so, and loses to the environment", async () => {
     const outer = emptyDirectory();
@@ -335,7 +335,7 @@ describe("the server", () => {
       expect(lines.at(-1)).toEqual({ time, level: "ERROR", msg: `${listener} server listen error`, error });
     }
     await new Promise((resolve) => taken.close(resolve));
-  }, 20_000);
+  }, 60_000);
 
   test("two servers never share a port", async () => {
     const url = await createMigratedDatabase();
@@ -344,7 +344,7 @@ describe("the server", () => {
     await expect(startServerChild(url, env)).rejects.toThrow("http server listen error");
     server.signal("SIGTERM");
     expect(await server.exited).toBe(0);
-  }, 20_000);
+  }, 60_000);
 });
 
 describe("a running server", () => {
@@ -593,7 +593,7 @@ describe("stopping", () => {
     const [row] = await sql`select count(*)::int as count from psqlqueue.messages`;
     expect(row).toEqual({ count: 20 });
     await close();
-  }, 20_000);
+  }, 60_000);
 
   test("a second signal ends the process at once, whatever is in flight", async () => {
     const { server, answers, close } = await busyServer(1);
@@ -608,7 +608,7 @@ describe("stopping", () => {
     expect(server.lines().filter((line) => line.msg === "server exiting")).toEqual([]);
     expect((await gone)[0]?.status).toBe("rejected");
     await close();
-  }, 20_000);
+  }, 60_000);
 
   test("a request that never ends does not keep the server past its grace", async () => {
     const env = { PSQLQUEUE_SHUTDOWN_GRACE_SECONDS: "1", PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS: "60000" };
@@ -621,7 +621,7 @@ describe("stopping", () => {
     expect(server.lines().at(-1)).toEqual({ time, level: "INFO", msg: "server exiting" });
     await gone;
     await close();
-  }, 20_000);
+  }, 60_000);
 
   test("a signal before the server listens ends it too", async () => {
     const url = await createMigratedDatabase();
@@ -640,5 +640,5 @@ describe("stopping", () => {
       expect(child.lines().map((line) => line.msg)).toEqual([goodbye, "server exiting"]);
     });
     await sql.end();
-  }, 20_000);
+  }, 60_000);
 });

@@ -6,7 +6,7 @@ import { emptyDirectory, sourceProgram } from "./child.ts";
 import { is_embedded, listen, openService, uniqueId, until } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const file = path.resolve(import.meta.dir, "../README.md");
 const readme = readFileSync(file, "utf8");

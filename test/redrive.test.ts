@@ -3,7 +3,7 @@ import { createBroker } from "../src/broker/broker.ts";
 import { createQueue, limits, serviceForFile, uniqueId, until } from "./harness.ts";
 import { refused, verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, elapse, broker } = service;

@@ -6,7 +6,7 @@ import { migrateDatabase } from "../src/db/migrate.ts";
 import { createQueue, openService, type Service, uniqueId, until } from "./harness.ts";
 import { type Cluster, startCluster, startStandby } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const statement_timeout_ms = 1000;
 

@@ -5,7 +5,7 @@ import postgres from "postgres";
 import { checkMigrated, migrateDatabase } from "../src/db/migrate.ts";
 import { sharedCluster } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const cluster = await sharedCluster();
 const admin_url = await cluster.createDatabase();

@@ -6,7 +6,7 @@ import postgres from "postgres";
 import { readMigrationTimes } from "../src/db/folder.ts";
 import { createMigratedDatabase, openService } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // Run with PSQLQUEUE_TEST_WRITE_SCHEMA=1 after a new migration, and read the difference before it is committed.
 const file = path.join(import.meta.dir, "schema.txt");

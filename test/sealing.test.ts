@@ -7,7 +7,7 @@ import { addObserver } from "../src/observe.ts";
 import { createQueue, is_embedded, type Service, serveOn, serviceForFile, uniqueId } from "./harness.ts";
 import { refused, verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // See onEmbedded.ts.
 if (is_embedded) await import("./sealingEntry.test.ts");

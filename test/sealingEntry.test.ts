@@ -8,7 +8,7 @@ import { createQueue, is_embedded, openService, type Service, serveOn, uniqueId,
 import { openSqs } from "./sqs.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const old_key: [string, Buffer] = ["2025", Buffer.alloc(32, 1)];
 const master_keys = new Map([old_key]);

@@ -3,7 +3,7 @@ import postgres from "postgres";
 import { createMigratedDatabase, createQueue, openService, type Service, uniqueId } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // A database, a role or a session may carry other settings than PostgreSQL's defaults. Everything works as with those.
 const odd: [name: string, value: string][] = [

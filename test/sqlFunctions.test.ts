@@ -3,7 +3,7 @@ import type postgres from "postgres";
 import { createMigratedDatabase, createQueue, openService, uniqueId, until } from "./harness.ts";
 import { rollBack, verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // Transactions of one's own need sessions of one's own, so this is for PostgreSQL only.
 const service = await openService({ url: await createMigratedDatabase(), receive_limit_max: 1000 });

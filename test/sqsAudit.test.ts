@@ -21,7 +21,7 @@ import { type AuditObservation, addObserver } from "../src/observe.ts";
 import { openSecured } from "./secured.ts";
 import { callSqs } from "./sqs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const { ask, logged, origin } = await openSecured({
   PSQLQUEUE_MASTER_KEY: `now:${Buffer.alloc(32, 7).toString("base64")}`,

@@ -6,7 +6,7 @@ import { uniqueId } from "./harness.ts";
 import { openSqs, resultOf } from "./sqs.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const sqs = await openSqs();
 afterAll(() => sqs.close());

@@ -24,7 +24,7 @@ import { Squiss } from "squiss-ts";
 import { until } from "./harness.ts";
 import { openSqs } from "./sqs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const sqs = await openSqs();
 afterAll(() => sqs.close());

@@ -3,7 +3,7 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { openSqs, protocols, refusedAs, resultOf, type SqsAnswer } from "./sqs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const sqs = await openSqs();
 afterAll(() => sqs.close());

@@ -4,7 +4,7 @@ import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { uniqueId } from "./harness.ts";
 import { openSqs, protocols, refusedAs, resultOf } from "./sqs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const sqs = await openSqs();
 afterAll(() => sqs.close());

@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { inputs, type Shape } from "../src/sqs/shapes.ts";
 import { callSqs, openSqs, type Protocol, parseXml, protocols, refusedAs, toForm } from "./sqs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const runs = Number(process.env["PSQLQUEUE_TEST_SQS_FUZZ"] ?? 300);
 

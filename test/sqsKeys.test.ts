@@ -19,7 +19,7 @@ import { addObserver } from "../src/observe.ts";
 import { emptyDirectory } from "./child.ts";
 import { createMigratedDatabase, is_embedded, openService, until } from "./harness.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const root_key = "root-key-of-the-tests";
 const master_key = Buffer.alloc(32, 7).toString("base64");

@@ -4,7 +4,7 @@ import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { startFauxqs } from "fauxqs";
 import { callSqs, openSqs, refusedAs } from "./sqs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const ours = await openSqs();
 const theirs = await startFauxqs({ port: 0, logger: false });
@@ -301,4 +301,4 @@ test("what fauxqs says otherwise is known, and why", async () => {
   const isLax = ({ ours, theirs }: Difference) =>
     ours.startsWith("200") && isRefusal(theirs) && !theirs.includes("Unknown action");
   expect(differences.filter(isLax).map(({ title }) => title)).toEqual(["ChangeMessageVisibility: 30"]);
-}, 60_000);
+}, 120_000);

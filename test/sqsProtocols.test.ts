@@ -5,7 +5,7 @@ import { readConfig } from "../src/config.ts";
 import { element, escapeXml, isXmlText } from "../src/sqs/xml.ts";
 import { openSqs, parseXml, protocols, refusedAs, resultOf, type SqsAnswer } from "./sqs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const sqs = await openSqs();
 afterAll(() => sqs.close());

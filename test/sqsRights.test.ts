@@ -11,7 +11,7 @@ import {
 } from "@aws-sdk/client-sqs";
 import { openSecured, settings } from "./secured.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const { ask, origin } = await openSecured({
   PSQLQUEUE_MASTER_KEY: `now:${Buffer.alloc(32, 7).toString("base64")}`,

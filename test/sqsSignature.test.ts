@@ -7,7 +7,7 @@ import { readConfig } from "../src/config.ts";
 import { type Claim, type Signed, signatureOf } from "../src/sqs/signature.ts";
 import { callSqs, openSqs, refusedAs, type SqsAnswer, toForm } from "./sqs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const key_id = "AKIDEXAMPLE";
 const secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";

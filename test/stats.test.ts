@@ -2,7 +2,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createQueue, serviceForFile, uniqueId } from "./harness.ts";
 import { refused, verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, elapse, broker, sql } = service;
@@ -100,7 +100,7 @@ describe("the statistics of a queue", () => {
     expect(estimated.num_undelivered_messages).toBe(estimated.ready);
     expect(estimated).toMatchObject({ delayed: 10_000, leased: 0, backing_off: 0, dead: 0 });
     await sql`delete from psqlqueue.messages`;
-  }, 60_000);
+  }, 120_000);
 });
 
 describe("the rates", () => {

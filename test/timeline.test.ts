@@ -2,7 +2,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createQueue, serviceForFile, uniqueId } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const service = await serviceForFile({ receive_limit_max: 100 });
 const { call, elapse, broker, sql } = service;

@@ -9,7 +9,7 @@ import { runChild, startChild } from "./child.ts";
 import { createMigratedDatabase, createQueue, is_embedded, listen, serviceForFile, until } from "./harness.ts";
 import { freePort } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const folder = path.join(import.meta.dir, "certificates");
 const read = (name: string) => readFileSync(path.join(folder, name), "utf8");

@@ -4,7 +4,7 @@ import { createQueue, listen, serviceForFile, until } from "./harness.ts";
 import { openTerminal } from "./terminal.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 afterAll(killChildren);
 const service = await serviceForFile();

@@ -8,7 +8,7 @@ import { emptyDirectory, killChildren, runChild } from "./child.ts";
 import { createMigratedDatabase, openService, type Service } from "./harness.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const source_url = await createMigratedDatabase();
 const target_url = await createMigratedDatabase();
@@ -209,4 +209,4 @@ test("the embedded database, in a directory that holds one or will", async () =>
   const { stdout } = await run(source_url, ["export", "--messages"]);
   expect(await run("", ["import"], stdout)).toMatchObject({ code: 0, stderr: "" });
   expect(lasting(parse((await run("", ["export", "--messages"])).stdout))).toEqual(lasting(parse(stdout)));
-}, 60_000);
+}, 120_000);

@@ -5,7 +5,7 @@ import { openService, type Service, serviceForFile, uniqueId } from "./harness.t
 import { exportText, importText } from "./transferring.ts";
 import { verbsOf } from "./verbs.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 const source = await serviceForFile({ receive_limit_max: 100 });
 const { put, take, nack } = verbsOf(source);

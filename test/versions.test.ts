@@ -6,7 +6,7 @@ import { killChildren, startServerChild } from "./child.ts";
 import { createMigratedDatabase } from "./harness.ts";
 import { startCluster } from "./postgres.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 afterAll(killChildren);
 

@@ -8,7 +8,7 @@ import { createMigratedDatabase, until } from "./harness.ts";
 import { sharedCluster } from "./postgres.ts";
 import { isAlive } from "./processes.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(90_000);
 
 // One server of several processes. Which of them serves a connection is the system's choice, and the log says it.
 
@@ -259,7 +259,7 @@ describe("a server of two processes that cannot start", () => {
       lines: [{ time, level: "ERROR", msg: "cli app failed", error: expect.stringContaining(error) }],
       stderr: "",
     });
-  }, 20_000);
+  }, 60_000);
 
   test("shares its port with no other server", async () => {
     const taken = Bun.serve({ hostname: "127.0.0.1", port: 0, reusePort: true, fetch: () => new Response() });
@@ -267,7 +267,7 @@ describe("a server of two processes that cannot start", () => {
     const { code, lines } = await runChild(["server"], { env });
     expect([code, lines.map(({ msg }) => msg)]).toEqual([1, ["http server listen error"]]);
     await taken.stop(true);
-  }, 20_000);
+  }, 60_000);
 });
 
 describe("PSQLQUEUE_WORKERS", () => {
