@@ -1,23 +1,31 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { whenSent } from "../src/web/answer.ts";
 import { Connection } from "../src/web/connection.ts";
 import type { Exchange } from "../src/web/exchange.ts";
 import type { Wire } from "../src/web/port.ts";
 import { createRequest, RequestHeaders } from "../src/web/request.ts";
+import { sendResponse } from "../src/web/send.ts";
+import { textResponse } from "../src/web/textResponse.ts";
 import { until } from "./harness.ts";
 
 setDefaultTimeout(90_000);
 
 const handler_ms = 200;
 
-/** A connection without a socket, the requests that arrive on it, and those that took too long. */
-function connect() {
+/**
+ * A connection without a socket, the requests that arrive on it, and those that took too long. `is_slow`: its client
+ * takes nothing of what is written, until `unsent_bytes` is set.
+ */
+function connect(is_slow = false) {
   const requests: Exchange[] = [];
   const late: Exchange[] = [];
-  const wire: Wire = {
+  const wire = {
     remote_address: "",
     is_encrypted: false,
     unsent_bytes: 0,
-    write() {},
+    write(data: string | Uint8Array) {
+      if (is_slow) wire.unsent_bytes += data.length;
+    },
     end() {},
     destroy() {},
     pause() {},
@@ -40,7 +48,7 @@ function connect() {
     rate_window_ms: 60_000,
     handler_seconds_max: handler_ms / 1000,
   };
-  return { connection: new Connection(wire, options, () => {}), requests, late };
+  return { connection: new Connection(wire satisfies Wire, options, () => {}), wire, requests, late };
 }
 
 test("a handler has its whole time from the end of the upload, whenever that was looked after", async () => {
@@ -58,4 +66,20 @@ test("a handler has its whole time from the end of the upload, whenever that was
   expect(late).toEqual([]);
   connection.check(performance.now() + handler_ms + 1);
   expect(late).toEqual(requests);
+});
+
+test("what an answer holds is held until the client's system has it", async () => {
+  const { connection, requests, wire } = connect(true);
+  connection.onData(Buffer.from("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+  const [own] = requests as [Exchange];
+  const response = textResponse(200, "messages", { "content-type": "text/plain" });
+  let sent = 0;
+  whenSent(own.request as unknown as Request, response, () => void sent++);
+  const done = sendResponse(own, response);
+  await Bun.sleep(1);
+  expect(sent).toBe(0);
+  wire.unsent_bytes = 0;
+  connection.onDrain();
+  await done;
+  expect(sent).toBe(1);
 });

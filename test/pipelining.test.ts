@@ -8,14 +8,9 @@ import net from "node:net";
 import path from "node:path";
 import { BrokerError } from "../src/errors.ts";
 import { refusal } from "../src/http/output.ts";
-import { whenSent } from "../src/web/answer.ts";
-import { Connection } from "../src/web/connection.ts";
-import type { Exchange } from "../src/web/exchange.ts";
 import { Gathered } from "../src/web/gathered.ts";
 import { startListener } from "../src/web/listener.ts";
-import type { Wire } from "../src/web/port.ts";
-import { createRequest, type IncomingRequest, mayWait, RequestHeaders } from "../src/web/request.ts";
-import { sendResponse } from "../src/web/send.ts";
+import { type IncomingRequest, mayWait } from "../src/web/request.ts";
 import { textResponse } from "../src/web/textResponse.ts";
 import { until } from "./harness.ts";
 
@@ -137,58 +132,6 @@ test.each([
   socket.write(Buffer.from(sent, "hex"));
   socket.resume();
   await until(() => socket.closed);
-});
-
-test("what an answer holds is held until the client's system has it", async () => {
-  let unsent_bytes = 0;
-  const wire: Wire = {
-    remote_address: "",
-    is_encrypted: false,
-    get unsent_bytes() {
-      return unsent_bytes;
-    },
-    write(data) {
-      unsent_bytes += data.length;
-    },
-    end() {},
-    destroy() {},
-    pause() {},
-    resume() {},
-  };
-  const exchanges: Exchange[] = [];
-  const connection: Connection = new Connection(
-    wire,
-    {
-      onRequest: (exchange) => void exchanges.push(exchange),
-      createRequest: ({ method, headers }, source) =>
-        createRequest(method, new RequestHeaders(headers), source, {
-          url: "/",
-          problem: undefined,
-          askForBody: undefined,
-        }),
-      onBroken() {},
-      onError() {},
-      onLate() {},
-      idle_seconds_max: 60,
-      header_seconds_max: 60,
-      body_rate_min: 0,
-      rate_window_ms: 60_000,
-      handler_seconds_max: 60,
-    },
-    () => {},
-  );
-  connection.onData(Buffer.from(get("/")));
-  const [own] = exchanges as [Exchange];
-  const response = textResponse(200, "messages", plain);
-  let sent = 0;
-  whenSent(own.request as unknown as Request, response, () => void sent++);
-  const done = sendResponse(own, response);
-  await Bun.sleep(1);
-  expect(sent).toBe(0);
-  unsent_bytes = 0;
-  connection.onDrain();
-  await done;
-  expect(sent).toBe(1);
 });
 
 test("a request that is refused while others wait before it is refused after them", async () => {

@@ -120,7 +120,7 @@ export function createGateway(options: GatewayOptions, { refusal, start, failure
     if (route.is_page) return undefined;
     // Where a GET has an effect there is no HEAD.
     const has_effect = (request.method !== "GET" && request.method !== "HEAD") || !route.methods.has("HEAD");
-    const why = origin.problemOf(request, { has_effect, reads_messages: route.reads_messages });
+    const why = origin.problemOf(request, has_effect || route.reads_messages);
     return why === undefined ? undefined : refusal(new BrokerError("forbidden", why), {}, request);
   }
 

@@ -25,9 +25,6 @@ export type OriginRules = {
   own_names: string[];
 };
 
-/** What a route does, as far as it matters who makes a browser ask. */
-export type Sensitivity = { has_effect: boolean; reads_messages: boolean };
-
 /** `http://host:port` of an address against the Host header; a default port counts as left out. */
 function isOwn(address: string, headers: Headers): boolean {
   const host = headers.get("host");
@@ -75,7 +72,7 @@ export function createOriginRule({ origins, is_open, own_names }: OriginRules) {
   }
 
   /** Why the request is refused for who made the browser send it; undefined: it is not. */
-  function problemOf(request: Request, { has_effect, reads_messages }: Sensitivity): string | undefined {
+  function problemOf(request: Request, is_sensitive: boolean): string | undefined {
     const { headers } = request;
     const origin = headers.get("origin");
     const site = headers.get("sec-fetch-site");
@@ -83,7 +80,7 @@ export function createOriginRule({ origins, is_open, own_names }: OriginRules) {
     // Any content type is JSON here, and GET leases.
     if (site === "cross-site" || (origin !== null && !isOwn(origin, headers))) return foreign;
     // An image or a script, of another port or a neighbouring name.
-    if (site === "same-site" && origin === null && (has_effect || reads_messages)) return foreign;
+    if (site === "same-site" && origin === null && is_sensitive) return foreign;
     return is_open && !isEncrypted(request) && isRebound(request) ? unknown_name : undefined;
   }
 

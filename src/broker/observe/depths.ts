@@ -40,6 +40,12 @@ type CountedDepth = States & { no: number; hidden: number; oldest_ready_age_seco
 type SampledDepth = States & { no: number; factor: number };
 
 const whole = (name: string) => column<number>(name);
+const state_columns = () => ({
+  ready: whole("ready"),
+  leased: whole("leased"),
+  delayed: whole("delayed"),
+  backing_off: whole("backing_off"),
+});
 
 /** What was counted to its end stays; what was not is the estimate of a sample. */
 function depthOf(
@@ -63,11 +69,8 @@ function prepareDepths(db: Db) {
   const depth = db.orm
     .$with("depth", {
       no: whole("no"),
-      ready: whole("ready"),
       hidden: whole("hidden"),
-      leased: whole("leased"),
-      delayed: whole("delayed"),
-      backing_off: whole("backing_off"),
+      ...state_columns(),
       oldest_ready_age_seconds: whole("oldest_ready_age_seconds"),
     })
     .as(sql`
@@ -93,10 +96,7 @@ function prepareSampleDepths(db: Db) {
     .$with("sampled_depth", {
       no: whole("no"),
       factor: whole("factor"),
-      ready: whole("ready"),
-      leased: whole("leased"),
-      delayed: whole("delayed"),
-      backing_off: whole("backing_off"),
+      ...state_columns(),
     })
     .as(sql`
       with size as ${sample_size}
@@ -118,14 +118,14 @@ function prepareOtherDepths(db: Db) {
       has_any: column<boolean>("has_any"),
       oldest_ready_age_seconds: whole("oldest_ready_age_seconds"),
       factor: whole("factor"),
-      ready: whole("ready"),
-      leased: whole("leased"),
-      delayed: whole("delayed"),
-      backing_off: whole("backing_off"),
+      ...state_columns(),
     })
     .as(sql`
       with size as ${sample_size}, other as materialized (
-        select * from ${queues} as queue where queue.id > ${value("after")} order by queue.id limit ${others_max}
+        select no, id, has_priorities, is_governed from ${queues} as queue
+        where queue.id > ${value("after")}
+        order by queue.id
+        limit ${others_max}
       )
       select exists (select from other) as has_any,
         (
