@@ -28,6 +28,9 @@ export function prepareNack(db: Db): Prepared<Nacked[]> {
   const is_dead = sql`(
     queue.dead_queue_no is not null and (given.dead_letter or found.delivery_attempts >= queue.message_max_deliveries)
   )`;
+  // Looked up for each item: a join to a list of them compares every item with every other.
+  const of_dead_queue = (name: string) =>
+    sql`select dead.${sql.identifier(name)} from ${queues} as dead where dead.no = queue.dead_queue_no`;
   const found = db.orm.$with("fenced", {}).as(
     fenced({
       names: sql`seconds, error, dead_letter,`,
@@ -36,7 +39,9 @@ export function prepareNack(db: Db): Prepared<Nacked[]> {
       settings: sql`dead_queue_no, message_max_deliveries, retry_min_seconds, retry_max_seconds, retry_multiplier,
         retry_jitter`,
       columns: sql`queue.dead_queue_no, queue.retry_min_seconds, queue.retry_max_seconds, queue.retry_multiplier,
-        queue.retry_jitter, found.delivery_attempts, ${is_dead} as is_dead`,
+        queue.retry_jitter, found.delivery_attempts, ${is_dead} as is_dead,
+        case when ${is_dead} then (${of_dead_queue("id")}) end as dead_queue_id,
+        case when ${is_dead} then (${of_dead_queue("message_retention_seconds")}) end as dead_retention_seconds`,
       where: sql`
         and (message.expires_at > now() or ${is_held})`,
     }),
@@ -46,14 +51,6 @@ export function prepareNack(db: Db): Prepared<Nacked[]> {
     when message.lease_token is null then message.events
     else psqlqueue.add_event(message.events, 'nacked', fenced.delivery_attempts, fenced.error)
   end`;
-  // Retention of a dead message starts anew, with the dead-letter queue's.
-  const dead = db.orm.$with("dead_queue", {}).as(sql`
-    select fenced.n, queue.id, queue.message_retention_seconds
-    from fenced
-    cross join lateral (
-      select id, message_retention_seconds from ${queues} as queue where queue.no = fenced.dead_queue_no limit 1
-    ) as queue
-    where fenced.is_dead`);
   const released = db.orm
     .$with("released", {
       n: column<string>("n"),
@@ -77,7 +74,8 @@ export function prepareNack(db: Db): Prepared<Nacked[]> {
         delivery_attempts = case when fenced.is_dead then 0 else message.delivery_attempts end,
         has_ttl = message.has_ttl and not fenced.is_dead,
         expires_at = case
-          when fenced.is_dead then now() + dead_queue.message_retention_seconds * interval '1 second'
+          -- Retention of a dead message starts anew, with the dead-letter queue's.
+          when fenced.is_dead then now() + fenced.dead_retention_seconds * interval '1 second'
           else message.expires_at
         end,
         dead = case
@@ -92,9 +90,8 @@ export function prepareNack(db: Db): Prepared<Nacked[]> {
           else ${failed}
         end
       from fenced
-      left join dead_queue on dead_queue.n = fenced.n
       where ${is_unchanged}
-      returning fenced.n, message.visible_at as ready_at, message.label, dead_queue.id as dead_queue_id`);
+      returning fenced.n, message.visible_at as ready_at, message.label, fenced.dead_queue_id`);
   const noted = notesDone(db, sql`select released.n from released`);
-  return prepare<Nacked>(db.orm.with(found, dead, released, noted).select().from(released), "nack");
+  return prepare<Nacked>(db.orm.with(found, released, noted).select().from(released), "nack");
 }
