@@ -11,7 +11,7 @@ setDefaultTimeout(90_000);
 afterAll(killChildren);
 
 const megabyte = 1_048_576;
-const total = 40;
+const total = 24;
 const process_bytes_max = 1024 * megabyte;
 
 /** The most memory that the process has while `work` runs. */

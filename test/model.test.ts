@@ -65,7 +65,10 @@ class Model {
     return message.attempts === 0 ? "delayed" : "backing_off";
   }
 
-  backoff({ attempts }: Message): number {
+  /** Behind a lease or a nack; the last lease waits for no other. */
+  backoff(message: Message): number {
+    if (this.isExhausted(message)) return 0;
+    const { attempts } = message;
     return Math.min(600, this.settings.retry_min_seconds * 2 ** (Math.max(attempts, 1) - 1));
   }
 

@@ -7,9 +7,10 @@ import { embeddedTemplate } from "./harness.ts";
 // on the embedded one. Those that need a server of their own (to stop it, to race on it) say so by starting a cluster.
 // What is about the wire, the client or the command line is the same on both.
 const same_on_both = new Set(
-  "apply cli client clientPackage clientTypes clients consume docsPage follow log tls top"
-    .split(" ")
-    .map((name) => `${name}.test.ts`),
+  [
+    ..."apply batchCosts batcher browsers cli client clientPackage clientTypes clients connection consume".split(" "),
+    ..."consumeIdle docsPage follow log openapi openapiExact owaspSurface pipelining tls top".split(" "),
+  ].map((name) => `${name}.test.ts`),
 );
 /** Another file does the same: the start of an embedded database takes longer than its tests, or the binary runs it. */
 const brought_along = new Set(["sealingEntry.test.ts", "golden.test.ts"]);

@@ -52,8 +52,9 @@ class Model {
   isHeld = (one: Message) => one.token !== undefined && one.lease_until > this.now;
   isOver = (one: Message) => one.expires_at <= this.now && !this.isHeld(one);
   live = () => this.messages.filter((one) => one.place === "live" && !this.isOver(one));
+  /** The last lease waits for no other. */
   backoff = ({ attempts }: Message) =>
-    Math.min(600, this.settings.retry_min_seconds * 2 ** (Math.max(attempts, 1) - 1));
+    attempts >= deliveries_max ? 0 : Math.min(600, this.settings.retry_min_seconds * 2 ** (Math.max(attempts, 1) - 1));
   naturalAt = (one: Message) =>
     one.token === undefined
       ? one.due_at
