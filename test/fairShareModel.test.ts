@@ -165,7 +165,7 @@ const advancing = fc.integer({ min: 1, max: 4 }).map((n) =>
 test("a shared queue does what its model does", async () => {
   const often = [publishing, publishing, publishing, receiving, receiving, receiving, settling, settling];
   const commands = fc.commands([...often, advancing], { maxCommands: 40, size: "max" });
-  const numRuns = Number(process.env["PSQLQUEUE_TEST_MODEL_RUNS"] ?? (is_embedded ? 30 : 100));
+  const numRuns = Number(process.env["PSQLQUEUE_TEST_MODEL_RUNS"] ?? (is_embedded ? 15 : 100));
   const property = fc.asyncProperty(fc.constantFrom(null, null, 2), commands, async (max_in_flight_per_key, steps) => {
     const queue = await createQueue(service, {
       ack_deadline_seconds: deadline_seconds,

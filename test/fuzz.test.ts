@@ -8,7 +8,7 @@ import { type Answer, is_embedded, serviceForFile } from "./harness.ts";
 
 setDefaultTimeout(90_000);
 
-const requests = Number(process.env["PSQLQUEUE_TEST_FUZZ_REQUESTS"] ?? (is_embedded ? 1500 : 5000));
+const requests = Number(process.env["PSQLQUEUE_TEST_FUZZ_REQUESTS"] ?? (is_embedded ? 500 : 5000));
 /** One refusal in this many is checked against the tables' contents. */
 const compared_every = 10;
 

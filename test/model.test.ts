@@ -349,7 +349,7 @@ test("a queue does what its model does", async () => {
   const often = [publishing, publishing, receiving, receiving, receiving, settling, settling, settling, advancing];
   const seldom = [fc.oneof(sweeping, walking), restarting, fc.oneof(purging, recreating, looking)];
   const commands = fc.commands([...often, looking, ...seldom], { maxCommands: 40, size: "max" });
-  const numRuns = Number(process.env["PSQLQUEUE_TEST_MODEL_RUNS"] ?? (is_embedded ? 100 : 400));
+  const numRuns = Number(process.env["PSQLQUEUE_TEST_MODEL_RUNS"] ?? (is_embedded ? 50 : 400));
   let slowest_ms = 0;
   const property = fc.asyncProperty(settings, commands, async (given, steps) => {
     const queue = await createQueue(service, settingsOf(given, dead_queue));

@@ -303,7 +303,7 @@ test("a queue with ordering keys, priorities and a cap does what its model does"
     maxCommands: 40,
     size: "max",
   });
-  const numRuns = Number(process.env["PSQLQUEUE_TEST_MODEL_RUNS"] ?? (is_embedded ? 60 : 150));
+  const numRuns = Number(process.env["PSQLQUEUE_TEST_MODEL_RUNS"] ?? (is_embedded ? 30 : 150));
   const property = fc.asyncProperty(settings, commands, async (given, steps) => {
     const queue = await createQueue(service, {
       ack_deadline_seconds: deadline_seconds,

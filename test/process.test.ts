@@ -617,7 +617,8 @@ describe("stopping", () => {
     const since_ms = performance.now();
     server.signal("SIGTERM");
     expect(await server.exited).toBe(0);
-    expect(performance.now() - since_ms).toBeLessThan(4000);
+    // Its statement would take 60 s.
+    expect(performance.now() - since_ms).toBeLessThan(20_000);
     expect(server.lines().at(-1)).toEqual({ time, level: "INFO", msg: "server exiting" });
     await gone;
     await close();
