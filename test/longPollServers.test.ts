@@ -32,6 +32,30 @@ async function handOvers(count: number): Promise<number> {
   return median(times);
 }
 
+type Step = (queue: string) => Promise<unknown>;
+
+/** How long consumers of `b` wait for messages that are there, from when `a` lets them be delivered. */
+async function openings(close: Step, open: Step): Promise<number> {
+  const count = 7;
+  const queues = await Promise.all(Array.from({ length: count }, () => createQueue(a)));
+  for (const queue of queues) {
+    await close(queue);
+    await verbsOf(a).put(queue);
+  }
+  const answers = queues.map((queue) => verbsOf(b).receive(queue, "?wait_seconds=20"));
+  // Whoever begins to wait is looked after sooner.
+  await until(() => b.broker.wakeups.size() === count);
+  await Bun.sleep(1500);
+  const times: number[] = [];
+  for (const [i, queue] of queues.entries()) {
+    const started_ms = performance.now();
+    await open(queue);
+    expect(await answers[i]).toHaveLength(1);
+    times.push(performance.now() - started_ms);
+  }
+  return median(times);
+}
+
 describe("two servers on one database", () => {
   test("find each other's messages without LISTEN, by polling every 250 ms", async () => {
     a.broker.wakeups.setListening(false);
@@ -39,7 +63,7 @@ describe("two servers on one database", () => {
     expect(await handOvers(5)).toBeLessThan(600);
   });
 
-  test("wake each other once they know of each other", async () => {
+  test("wake each other once they know of each other, by messages and by what lets them be delivered", async () => {
     const services = [a, b];
     const ends = await Promise.all(
       services.map(({ broker }) =>
@@ -52,6 +76,15 @@ describe("two servers on one database", () => {
     for (const { broker } of [a, b, a]) await broker.notifier.announce();
     // The poll alone would take half a second.
     expect(await handOvers(7)).toBeLessThan(300);
+    const switchTo = (state: string) => (queue: string) => a.call("PUT", `/v1/queues/${queue}/${state}`);
+    expect(await openings(switchTo("pause"), switchTo("resume"))).toBeLessThan(300);
+    const capAt = (max_in_flight: number) => (queue: string) => verbsOf(a).update(queue, { max_in_flight });
+    const fill = async (queue: string) => {
+      await capAt(1)(queue);
+      await verbsOf(a).put(queue);
+      await verbsOf(a).take(queue);
+    };
+    expect(await openings(fill, capAt(2))).toBeLessThan(300);
     await Promise.all(services.map(({ broker }) => broker.notifier.retire()));
     await Promise.all(ends.map((end) => end()));
   });

@@ -130,11 +130,14 @@ export function createBroker(
     onForgotten: (queue_id) => wakeups.onForgotten(queue_id),
   });
   const wakeups = createWakeups(db, consumers, floors.floorOf);
-  const counted = createCounted(note, (queue_id) => {
-    // The place of a lease that has ended may be what somebody waits for.
-    if (!known_governed.has(queue_id)) return;
+  /** What may be delivered now was there already. */
+  const wakeWaiting = (queue_id: string) => {
     consumers.wake(queue_id);
     notifier.note(queue_id);
+  };
+  const counted = createCounted(note, (queue_id) => {
+    // The place of a lease that has ended may be what somebody waits for.
+    if (known_governed.has(queue_id)) wakeWaiting(queue_id);
   });
   const storePlain = counted("published", publish.plain);
   const storeOptioned = counted("published", publish.optioned);
@@ -190,7 +193,7 @@ export function createBroker(
   }
 
   return {
-    ...createQueues(db, sealing),
+    ...createQueues(db, sealing, wakeWaiting),
     ...createExtras(db),
     ...createTopics(db),
     ...createSubscriptions(db),

@@ -32,7 +32,7 @@ const no_number =
   "make new queues in a new database";
 
 /** What can be done with queues. Every call may run concurrently with any other. */
-export function createQueues(db: Db, sealing: Sealing) {
+export function createQueues(db: Db, sealing: Sealing, onOpened: (queue_id: string) => void) {
   const { orm } = db;
   const base = {
     ack_deadline_seconds: sql`${value("ack_deadline_seconds")}::int`,
@@ -228,6 +228,7 @@ export function createQueues(db: Db, sealing: Sealing) {
       }
       if (row === undefined) throw await explainRefusal(id, input);
       await noteEncryption(id, input);
+      onOpened(id);
       return present(row as Row);
     },
 
@@ -239,6 +240,7 @@ export function createQueues(db: Db, sealing: Sealing) {
       const values = { id, publish: String(paused.publish), consume: String(paused.consume) };
       const [row] = await db.run("pause_queue", () => pause.execute(values), true);
       if (row === undefined) throw new BrokerError("queue_not_found");
+      if (!paused.consume) onOpened(id);
       return { ...present(row as Row), paused };
     },
 
