@@ -305,7 +305,7 @@ function checkTls(config: Values): void {
 }
 
 /** Our own for builds, tests and the commands that ask a server, which a server does not read. */
-const other_names = /^PSQLQUEUE_(COMMIT|TEST_[A-Z_]+|URL|KEY|PROFILE)$/;
+const other_names = /^PSQLQUEUE_(COMMIT|TEST_[A-Z_]+|URL|KEY|PROFILE|CACERT|CLIENT_CERT(_KEY)?)$/;
 /** What Kubernetes gives every container about a service that is named psqlqueue. */
 const kubernetes_names = /^PSQLQUEUE_(.*_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$/;
 

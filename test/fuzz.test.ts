@@ -39,6 +39,8 @@ const between_members = new RegExp(
     "must be in the future",
     "deliver_at: must be no greater than 20",
     "must not (lead back|be the queue)",
+    "must be the same for a queue and its dead-letter queue",
+    "must stay, for with ordering_scope key_label",
     "retry_policy\\.max_seconds: must be no less",
     "ack_deadline_seconds: (cannot be blank|must be no greater)",
     "(limit|lease_token): cannot be blank",

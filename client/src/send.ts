@@ -134,8 +134,9 @@ export function createSend(options: ClientOptions): Send {
   };
 }
 
-/** Node says "fetch failed", and why one step further in. */
+/** Node says "fetch failed", and why one step further in; Bun ends with what its callers may pass. */
 function reasonOf(cause: unknown): string {
   const { message, cause: inner } = cause as { message?: string; cause?: { message?: string; code?: string } };
-  return inner?.message || inner?.code || message || String(cause);
+  const own = message?.replace(/\.? For more information, pass `verbose.*/s, "");
+  return inner?.message || inner?.code || own || String(cause);
 }

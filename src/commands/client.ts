@@ -10,7 +10,8 @@ import { createOutput } from "../terminal/output.ts";
 import { type Target, targetOf } from "../terminal/profile.ts";
 import { stopSignals } from "../terminal/signals.ts";
 import { printable } from "../terminal/table.ts";
-import { CommandError, type Context, type Runner } from "./context.ts";
+import { createFetch } from "./clientTls.ts";
+import { type ClientFetch, CommandError, type Context, type Runner } from "./context.ts";
 
 // The commands that ask a server. Exit codes: 0, 1 refused, 2 not understood, 3 not reachable.
 
@@ -92,12 +93,30 @@ const remedies = new Map<number, string>([
   [23, "is this a psqlqueue, and new enough? `psqlqueue --version` tells this program's"],
 ]);
 
+/** What to do about a server that was not reached. */
+function unreachableRemedy(message: string, url: string): string {
+  if (/certificate|CERT_/i.test(message)) {
+    return (
+      "PSQLQUEUE_CACERT, or `cacert` of the profile, names an authority to trust; the name in the url must be one of " +
+      "the certificate"
+    );
+  }
+  const is_cut = /ECONNRESET|EPROTO|closed/.test(message);
+  if (is_cut && url.startsWith("https:")) {
+    return (
+      "does it speak TLS? Where it asks for a certificate, PSQLQUEUE_CLIENT_CERT and PSQLQUEUE_CLIENT_CERT_KEY, or " +
+      "`client_cert` and `client_cert_key` of the profile, name one"
+    );
+  }
+  const other = is_cut ? "does it want https? " : "";
+  return `${other}is a server there? \`psqlqueue server\` starts one; --url, PSQLQUEUE_URL or a profile name another`;
+}
+
 /** What went wrong, why, and what to do. */
 function explain(error: unknown, url: string): { text: string; exit_code: number } {
   if (error instanceof CommandError) return { text: error.message, exit_code: error.exit_code };
   if (error instanceof UnreachableError) {
-    const remedy = "is a server there? `psqlqueue server` starts one; --url, PSQLQUEUE_URL or a profile name another";
-    return { text: `${error.message}; ${remedy}`, exit_code: 3 };
+    return { text: `${error.message}; ${unreachableRemedy(error.message, url)}`, exit_code: 3 };
   }
   if (error instanceof PsqlqueueError) {
     const remedy = remedies.get(error.code);
@@ -140,9 +159,9 @@ async function confirm(what: string, name: string, options: { yes?: boolean }): 
 }
 
 /** Throws a CommandError for an address that cannot be one. */
-function clientOf(target: Target): Client {
+function clientOf({ url, key }: Target, fetch: ClientFetch): Client {
   try {
-    return createClient(target);
+    return createClient({ url, key, fetch });
   } catch (error) {
     if (!(error instanceof TypeError)) throw error;
     throw new CommandError(error.message, 2);
@@ -160,9 +179,11 @@ export async function runClient(path: string, given: string[], options: Options)
     const target = targetOf(options as { url?: string; profile?: string }, process.env);
     url = target.url;
     let signals: ReturnType<typeof watchSignals> | undefined;
+    const fetch = createFetch(target.files);
     const context: Context = {
-      client: clientOf(target),
+      client: clientOf(target, fetch),
       url,
+      fetch,
       out: createOutput({
         is_json: options["json"] === true,
         is_quiet: options["quiet"] === true,

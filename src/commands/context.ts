@@ -2,10 +2,15 @@ import type { Client } from "../../client/src/client.ts";
 import type { Options } from "../commandLine/command.ts";
 import type { Output } from "../terminal/output.ts";
 
+/** As the client's own option of that name. */
+export type ClientFetch = (url: string, init?: RequestInit) => Promise<Response>;
+
 /** What a command works with. */
 export type Context = {
   client: Client;
   url: string;
+  /** With the certificates of the target. */
+  fetch: ClientFetch;
   out: Output;
   /** From the first SIGINT or SIGTERM on `stopping` is aborted, from the second on `forced`. */
   signals(): { stopping: AbortSignal; forced: AbortSignal };

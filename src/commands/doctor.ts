@@ -1,6 +1,6 @@
 import { access, constants, statfs } from "node:fs/promises";
 import path from "node:path";
-import { type Client, UnreachableError } from "../../client/src/client.ts";
+import { UnreachableError } from "../../client/src/client.ts";
 import { createKeys } from "../broker/manage/keys.ts";
 import { createTableHealth } from "../broker/observe/tableHealth.ts";
 import { type Config, findUnknown, readConfig } from "../config.ts";
@@ -154,7 +154,7 @@ async function checkDatabase(config: Config): Promise<Finding[]> {
 }
 
 /** The server that commands ask, which may be another one than that of the settings here. */
-async function checkServer(client: Client, url: string, has_database: boolean): Promise<Finding[]> {
+async function checkServer({ client, url, fetch }: Context, has_database: boolean): Promise<Finding[]> {
   try {
     const before_ms = Date.now();
     const info = await client.info();
@@ -182,14 +182,15 @@ const signs = { ok: "ok     ", warning: "warning", problem: "PROBLEM" };
 
 /** `doctor` */
 export const doctor: Runner = {
-  async run({ client, url, out }: Context) {
+  async run(context: Context) {
+    const { out } = context;
     const { config, findings } = readSettings();
     if (config !== undefined) {
       findings.push(await checkPorts(config));
       findings.push(...(config.database_url === "" ? await checkDirectory(config) : await checkDatabase(config)));
     }
     const has_database = config !== undefined && config.database_url !== "";
-    findings.push(...(await checkServer(client, url, has_database)));
+    findings.push(...(await checkServer(context, has_database)));
     for (const finding of findings) {
       const { check, state, what, remedy } = finding;
       const line = `${signs[state]}  ${check}: ${what}`;
