@@ -9,7 +9,7 @@ import { embeddedTemplate } from "./harness.ts";
 const same_on_both = new Set(
   [
     ..."apply batchCosts batcher browsers cli client clientPackage clientTypes clients connection consume".split(" "),
-    ..."consumeIdle docsPage follow log openapi openapiExact owaspSurface pipelining tls top".split(" "),
+    ..."consumeIdle docsPage follow log openapi openapiExact owaspSurface pages pipelining tls top".split(" "),
   ].map((name) => `${name}.test.ts`),
 );
 /** Another file does the same: the start of an embedded database takes longer than its tests, or the binary runs it. */

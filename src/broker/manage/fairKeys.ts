@@ -2,6 +2,7 @@ import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { queues } from "../../db/schema.ts";
 import type { OnReady } from "../onReady.ts";
+import { createPages } from "../pages.ts";
 import { column, prepare, value } from "../statement.ts";
 
 /** Keys that one statement looks at. */
@@ -31,11 +32,14 @@ export function createFairRepair(db: Db, onReady: OnReady): RepairFair {
     .as(sql`
       select own.*, queue.id as queue_id, now() as now
       from ${queues} as queue
-      cross join lateral psqlqueue.repair_fair_keys(queue.no, ${value("after")}::text, ${page_keys}) as own
+      cross join lateral psqlqueue.repair_fair_keys(queue.no, ${value("after")}::text, ${value("limit")}::int) as own
       where queue.no = ${value("queue_no")}::int`);
   const statement = prepare<Repaired>(db.orm.with(page).select().from(page), "repair_fair_keys");
+  const pages = createPages(page_keys);
   return async (queue_no, after) => {
-    const [row] = await db.run("repair_fair_keys", () => statement.execute({ queue_no, after }), true);
+    const [row] = await pages((limit) =>
+      db.run("repair_fair_keys", () => statement.execute({ queue_no, after, limit }), true),
+    );
     if (row === undefined) return { last_key: null, checked: 0, repaired: 0 };
     if (row.repaired > 0) onReady(row.queue_id, null, row.now);
     return { last_key: row.last_key, checked: row.checked, repaired: row.repaired };

@@ -4,6 +4,7 @@ import { ordering_keys } from "../../db/orderingSchema.ts";
 import { messages, queues } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
+import { createPages } from "../pages.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
 import type { RepairFair } from "./fairKeys.ts";
 
@@ -55,11 +56,14 @@ export function createRepair(db: Db, onReady: OnReady): Repair {
     })
     .as(sql`
       select page.*
-      from psqlqueue.repair_keys(${value("queue_no")}::int, ${value("after")}::text, ${page_keys}) as page`);
+      from psqlqueue.repair_keys(${value("queue_no")}::int, ${value("after")}::text, ${value("limit")}::int) as page`);
   const statement = prepare<RepairRow>(db.orm.with(repaired).select().from(repaired), "repair_keys");
 
+  const pages = createPages(page_keys);
   return async (queue_no, after) => {
-    const rows = await db.run("repair_keys", () => statement.execute({ queue_no, after }), true);
+    const rows = await pages((limit) =>
+      db.run("repair_keys", () => statement.execute({ queue_no, after, limit }), true),
+    );
     const heads = rows.filter(({ queue_id }) => queue_id !== null);
     for (const { queue_id, label, ready_at } of heads) onReady(queue_id as string, label, ready_at);
     const page = rows.find(({ checked }) => checked !== null);

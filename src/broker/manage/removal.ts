@@ -3,6 +3,7 @@ import type { Db } from "../../db/db.ts";
 import { deduplications } from "../../db/dedupSchema.ts";
 import { archived_messages, messages, queues } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
+import { createPages, type Pages } from "../pages.ts";
 import { column, value } from "../statement.ts";
 import type { Repair } from "./orderingKeys.ts";
 
@@ -79,7 +80,7 @@ export type Removals = {
   plan(kind: "purge" | "cleanup", queue_id: string): Promise<Removal>;
   /**
    * Removes page after page until nothing is left, or for `ms_max` milliseconds and one page, or `pages_max` pages of
-   * 1000 rows. Repeatable.
+   * 1000 rows at most. Repeatable.
    */
   proceed(removal: Removal, ms_max: number, pages_max?: number): Promise<Progress>;
 };
@@ -142,6 +143,13 @@ export function createRemovals(db: Db, repair: Repair): Removals {
     ),
   };
 
+  const pages: Record<Exclude<Phase, "ordering">, Pages> = {
+    keys: createPages(page_rows),
+    messages: createPages(page_rows),
+    expired: createPages(page_rows),
+    archive: createPages(page_rows),
+  };
+
   async function removePage(removal: Removal, phase: Phase, after: string) {
     if (phase === "ordering") {
       const { last_group } = await repair(removal.queue_no, after);
@@ -154,10 +162,10 @@ export function createRemovals(db: Db, repair: Repair): Removals {
       after,
       to,
       until: removal.until,
-      limit: page_rows,
       ...(phase === "archive" && { bound: removal.to, is_cleanup: String(removal.kind === "cleanup") }),
     };
-    const [page] = await db.run(`remove_${phase}`, () => statements[phase].execute(values), true);
+    const remove = (limit: number) => statements[phase].execute({ ...values, limit });
+    const [page] = await pages[phase]((limit) => db.run(`remove_${phase}`, () => remove(limit), true));
     return page;
   }
 

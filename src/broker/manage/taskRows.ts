@@ -90,7 +90,9 @@ export function prepareTasks(db: Db) {
     select ${value("id")}, ${value("kind")}, ${value("queue_no")}::int, ${value("queue_id")}, ${value("options")}::text::jsonb,
       ${value("position")}, coalesce(${value("total")}::bigint, (
         select count(*) from (
-          select from ${messages} as message where message.queue_no = ${value("queue_no")}::int limit ${estimate_max}
+          select from ${messages} as message where message.queue_no = ${value("queue_no")}::int
+          -- What a task may move at most, where it says so.
+          limit least(${estimate_max}, (${value("options")}::text::jsonb ->> 'limit')::bigint)
         ) as counted
       ))
     -- What a call could not finish joins the task of the kind that runs, which begins again with the later bounds.

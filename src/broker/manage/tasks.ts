@@ -1,6 +1,7 @@
 import type { Db } from "../../db/db.ts";
 import { BrokerError, DatabaseError, type DatabaseFailure } from "../../errors.ts";
 import type { OnReady } from "../onReady.ts";
+import { createPages } from "../pages.ts";
 import { nextId } from "../publish/ids.ts";
 import { type Matching, prepareMatching } from "./matching.ts";
 import { prepareRedrive, type RedriveOptions, type RedriveStep } from "./redrive.ts";
@@ -24,6 +25,8 @@ const archive_position = "a";
 /** Long work that a request started: kept in the database, done in bounded steps by one server at a time. */
 export function createTasks(db: Db, removals: Removals, onReady: OnReady, removal_ms_max: number) {
   const redrive = prepareRedrive(db);
+  const redrive_pages = createPages(chunk_rows);
+  const matching_pages = createPages(chunk_rows);
   const matching = prepareMatching(db);
   const { get, list, running, start, advance, finish, forget, findNo } = prepareTasks(db);
 
@@ -74,8 +77,8 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
   }
 
   async function stepRedrive(id: string, moves_max: number): Promise<RedriveStep | undefined> {
-    const values = { id, moves_max, limit: chunk_rows };
-    const run = () => db.run("redrive", () => redrive.execute(values), true);
+    const run = () =>
+      redrive_pages((limit) => db.run("redrive", () => redrive.execute({ id, moves_max, limit }), true));
     // It locks messages and then their ordering keys, others the other way round: nothing has happened then.
     const again = (error: unknown) => {
       if (!(error instanceof DatabaseError && error.failure === "conflict")) throw error;
@@ -120,8 +123,10 @@ export function createTasks(db: Db, removals: Removals, onReady: OnReady, remova
     const in_archive = task.position.startsWith(archive_position);
     const statement = in_archive ? matching.forget : task.kind === "delete_matching" ? matching.remove : matching.free;
     const has_archive = task.kind === "delete_matching" && !in_archive;
-    const values = { id: task.id, limit: chunk_rows, has_archive: String(has_archive), archive_position };
-    const [step] = await db.run(task.kind, () => statement.execute(values), true);
+    const values = { id: task.id, has_archive: String(has_archive), archive_position };
+    const [step] = await matching_pages((limit) =>
+      db.run(task.kind, () => statement.execute({ ...values, limit }), true),
+    );
     if (step !== undefined && step.count > 0 && task.kind === "nack_matching") onReady(task.queue_id, null, step.now);
     // Keys may have lost their first message. Should this server end now, the sweep of the keys finds them.
     if (step?.is_end && task.kind === "delete_matching" && !in_archive) await removals.repairKeys(task.queue_no);

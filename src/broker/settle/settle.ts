@@ -2,6 +2,7 @@ import type { Db } from "../../db/db.ts";
 import { type BrokerError, DatabaseError, type Failure, invalid } from "../../errors.ts";
 import type { NoteMessages } from "../../observe.ts";
 import type { OnReady } from "../onReady.ts";
+import { createPages } from "../pages.ts";
 import { isInTally, rfc3339, type Tally } from "../statement.ts";
 import { prepareAck } from "./ack.ts";
 import { type DeadReason, prepareDeadLetter } from "./deadLetter.ts";
@@ -53,6 +54,8 @@ export type Settle = {
   deleteOrdered(item: SettleItem): Promise<boolean>;
 };
 
+/** Expired messages that one statement ends at most. */
+const expiry_rows = 1000;
 /** SQLSTATE: no room for what was to be written. Nothing happened. */
 const disk_full = "53100";
 
@@ -76,6 +79,8 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
       return await run(false);
     }
   }
+
+  const expiry_pages = createPages(expiry_rows);
 
   async function endAll(
     items: SettleItem[],
@@ -225,7 +230,17 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
     async expire(queue_id, expired) {
       const count = await withOrdered(
         itemsOf(queue_id, expired),
-        async (items) => (await endAll(items, "expired"))?.count ?? 0,
+        async (items) => {
+          let count = 0;
+          for (let at = 0; at < items.length; ) {
+            at += await expiry_pages(async (limit) => {
+              const page = items.slice(at, at + limit);
+              count += (await endAll(page, "expired"))?.count ?? 0;
+              return page.length;
+            });
+          }
+          return count;
+        },
         async (items) => (await endOrdered(items, "expired")).count,
       );
       if (count > 0) note("expired", queue_id, count);

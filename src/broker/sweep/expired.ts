@@ -2,6 +2,7 @@ import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { messages, queues } from "../../db/schema.ts";
 import type { NoteMessages } from "../../observe.ts";
+import { createPages } from "../pages.ts";
 import { archive, keptOf } from "../settle/archiving.ts";
 import type { Settle } from "../settle/settle.ts";
 import { column, value } from "../statement.ts";
@@ -89,6 +90,7 @@ function prepareFindUnclaimed(db: Db) {
 /** Ends expired messages that no receive has met, in bounded pages. May run concurrently with anything. */
 export function createExpiredSweep(db: Db, settle: Settle, note: NoteMessages) {
   const archivePage = prepareArchivePage(db);
+  const pages = createPages(page_rows);
   const findExpired = prepareFindExpired(db);
   const findUnclaimed = prepareFindUnclaimed(db);
 
@@ -96,8 +98,8 @@ export function createExpiredSweep(db: Db, settle: Settle, note: NoteMessages) {
     let ended = 0;
     let ordered_ended = 0;
     for (let after = ""; ; ) {
-      const values = { queue_no, after, limit: page_rows };
-      const [page] = await db.run("archive_expired_page", () => archivePage.execute(values), true);
+      const archive = (limit: number) => archivePage.execute({ queue_no, after, limit });
+      const [page] = await pages((limit) => db.run("archive_expired_page", () => archive(limit), true));
       ended += page?.ended ?? 0;
       const ordered = page?.ordered_ids?.split(",").map((id) => ({ id, lease_token: null })) ?? [];
       if (ordered.length > 0) ordered_ended += await settle.expire(queue_id, ordered);
