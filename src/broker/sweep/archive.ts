@@ -1,7 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
-import { column } from "../statement.ts";
-import { page_rows, untilEmpty } from "./untilEmpty.ts";
+import { column, value } from "../statement.ts";
+import { untilEmpty } from "./untilEmpty.ts";
 
 const archive_days_ahead = 2;
 
@@ -19,7 +19,7 @@ export function createArchiveSweep(db: Db) {
       select old.ctid from only psqlqueue.archived_messages_default as old
       where old.expires_at <= now()
       order by old.expires_at
-      limit ${page_rows}
+      limit ${value("limit")}::int
     )) and past.expires_at <= now()
     returning past.id`);
   const lateCount = db.orm

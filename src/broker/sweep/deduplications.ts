@@ -1,8 +1,8 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { queues } from "../../db/schema.ts";
-import { column } from "../statement.ts";
-import { page_rows, untilEmpty } from "./untilEmpty.ts";
+import { column, value } from "../statement.ts";
+import { untilEmpty } from "./untilEmpty.ts";
 
 /** Client keys that no queue's window holds any more. */
 export function createDeduplicationSweep(db: Db) {
@@ -19,7 +19,7 @@ export function createDeduplicationSweep(db: Db) {
         from psqlqueue.${name} as old
         where old.created_at < ${longest_ago}
         order by old.created_at
-        limit ${page_rows}
+        limit ${value("limit")}::int
       )) and seen.created_at < ${longest_ago}   -- not one that was taken anew meanwhile
       returning 1`);
     const counted = db.orm

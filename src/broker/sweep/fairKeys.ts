@@ -4,7 +4,7 @@ import { fair_changes, fair_keys } from "../../db/orderingSchema.ts";
 import { queues } from "../../db/schema.ts";
 import type { RepairFair } from "../manage/fairKeys.ts";
 import { column, value } from "../statement.ts";
-import { page_rows, untilEmpty } from "./untilEmpty.ts";
+import { untilEmpty } from "./untilEmpty.ts";
 
 /** Pages that one sweep looks at; the next one goes on. */
 const pages_max = 10;
@@ -26,12 +26,12 @@ function prepareForgetting(db: Db) {
         select left_over.tid
         from known
         cross join lateral (
-          select row.ctid as tid from ${table} as row where row.queue_no = known.queue_no limit ${page_rows}
+          select row.ctid as tid from ${table} as row where row.queue_no = known.queue_no limit ${value("limit")}::int
         ) as left_over
         where known.queue_no is not null and not exists (
           select from ${queues} as queue where queue.no = known.queue_no and queue.fair_by is not null
         )
-        limit ${page_rows}
+        limit ${value("limit")}::int
       ))
       returning 1`);
     const counted = db.orm

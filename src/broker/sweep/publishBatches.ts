@@ -1,8 +1,8 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { publish_batches } from "../../db/schema.ts";
-import { column } from "../statement.ts";
-import { page_rows, untilEmpty } from "./untilEmpty.ts";
+import { column, value } from "../statement.ts";
+import { untilEmpty } from "./untilEmpty.ts";
 
 /** How long the guard against double publishing must outlive a statement: far longer than any of them runs. */
 const batch_guard_minutes = 10;
@@ -13,7 +13,7 @@ export function createPublishBatchSweep(db: Db) {
   // Ids rise with time, so the old ones are at the start of the key: the page ends the scan.
   const swept = orm.$with("swept", {}).as(sql`
     with page as materialized (
-      select batch.id, batch.created_at from ${publish_batches} as batch order by batch.id limit ${page_rows}
+      select batch.id, batch.created_at from ${publish_batches} as batch order by batch.id limit ${value("limit")}::int
     )
     delete from ${publish_batches} as batch
     using page

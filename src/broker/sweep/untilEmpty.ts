@@ -1,18 +1,24 @@
 import type { Db } from "../../db/db.ts";
+import { createPages } from "../pages.ts";
 
-/** Rows that one page of a sweep removes. */
-export const page_rows = 5000;
+/** Rows that one page of a sweep removes at most. */
+const page_rows = 5000;
 
-/** Runs a statement that removes up to `page_rows` rows until it finds fewer; answers how many in all. */
+/** Runs a statement that removes up to `limit` rows until it finds fewer; answers how many in all. */
 export async function untilEmpty(
   db: Db,
   name: string,
-  statement: { execute(): PromiseLike<{ count: number }[]> },
+  statement: { execute(values: { limit: number }): PromiseLike<{ count: number }[]> },
 ): Promise<number> {
+  const pages = createPages(page_rows);
   let total = 0;
   for (;;) {
-    const [row] = await db.run(name, () => statement.execute(), true);
-    total += row?.count ?? 0;
-    if ((row?.count ?? 0) < page_rows) return total;
+    const { count, is_last } = await pages(async (limit) => {
+      const [row] = await db.run(name, () => statement.execute({ limit }), true);
+      const count = row?.count ?? 0;
+      return { count, is_last: count < limit };
+    });
+    total += count;
+    if (is_last) return total;
   }
 }
