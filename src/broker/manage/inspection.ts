@@ -2,6 +2,7 @@ import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { messages, queues } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
+import { createPages } from "../pages.ts";
 import { column, prepare, rfc3339, value } from "../statement.ts";
 import { errorGroup, type Filter, foldError, isNamed, matches } from "./filter.ts";
 import { live_rows, past_rows, type State } from "./seen.ts";
@@ -121,6 +122,9 @@ export function createInspection(db: Db) {
   const countLive = prepareCount(db, "count_messages", live_rows, sql`message.queue_no`, sql`message.id`);
   const countPast = prepareCount(db, "count_archive", past_rows, sql`past.queue_no`, sql`past.id`);
   const group = prepareGroups(db);
+  const counted_pages = createPages(counted_rows_max);
+  const searched_pages = createPages(searched_rows_max);
+  const grouped_pages = createPages(grouped_rows_max);
 
   return {
     /**
@@ -129,9 +133,10 @@ export function createInspection(db: Db) {
     async countMatching(queue_id: string, { after, ...query }: CountQuery): Promise<Count> {
       const in_archive = after.startsWith("a") || query.state === "acked";
       const is_deep = query.search !== null || query.error_group !== null;
-      const rows_max = is_deep ? searched_rows_max : counted_rows_max;
-      const values = { ...query, queue_id, after: after.replace(/^a/, ""), rows_max };
-      const [row] = await db.run("count_messages", () => (in_archive ? countPast : countLive).execute(values), true);
+      const pages = is_deep ? searched_pages : counted_pages;
+      const values = { ...query, queue_id, after: after.replace(/^a/, "") };
+      const count = (rows_max: number) => (in_archive ? countPast : countLive).execute({ ...values, rows_max });
+      const [row] = await pages((rows_max) => db.run("count_messages", () => count(rows_max), true));
       if (row === undefined || row.known_queue === null) throw new BrokerError("queue_not_found");
       if (row.last_id !== null) return { count: row.count, next: (in_archive ? "a" : "") + row.last_id };
       const has_archive = !in_archive && ["expired", "all", "dead"].includes(query.state);
@@ -140,8 +145,9 @@ export function createInspection(db: Db) {
 
     /** The dead letters among the next rows by their error, the largest group first. Otherwise as countMatching. */
     async groupDeadLetters(queue_id: string, after: string): Promise<{ data: ErrorGroup[]; next?: string }> {
-      const values = { queue_id, after, rows_max: grouped_rows_max };
-      const rows = await db.run("group_dead_letters", () => group.execute(values), true);
+      const rows = await grouped_pages((rows_max) =>
+        db.run("group_dead_letters", () => group.execute({ queue_id, after, rows_max }), true),
+      );
       if (rows[0]?.known_queue == null) throw new BrokerError("queue_not_found");
       const data = rows.flatMap(({ error_group, sample_id, sample_error, ...row }) =>
         error_group === null

@@ -2,6 +2,7 @@ import { eq, type SQL, sql } from "drizzle-orm";
 import type { Db } from "../../db/db.ts";
 import { queues } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
+import { createPages } from "../pages.ts";
 import { magic } from "../publish/sealing.ts";
 import { column, prepare, value } from "../statement.ts";
 import { type Filter, isNamed, matches } from "./filter.ts";
@@ -98,6 +99,8 @@ export function createPeek(db: Db, open: Open) {
     .from(queues)
     .where(eq(queues.id, value("queue_id")))
     .prepare("queue_exists");
+  const scanned_pages = createPages(scanned_rows_max);
+  const searched_pages = createPages(searched_rows_max);
 
   return {
     /**
@@ -108,15 +111,16 @@ export function createPeek(db: Db, open: Open) {
       // "a…" goes on in the archive; ids start with a digit.
       const in_archive = query.after.startsWith("a") || query.state === "acked";
       const statement = in_archive ? peekPast : peekLive;
-      const rows_max = query.search === null ? scanned_rows_max : searched_rows_max;
+      const pages = query.search === null ? scanned_pages : searched_pages;
       const values = {
         ...query,
         has_body: String(query.has_body),
         queue_id,
         after: query.after.replace(/^a/, ""),
-        scanned_rows_max: rows_max,
       };
-      const rows = await db.run("peek", () => statement.execute(values), true);
+      const rows = await pages((scanned_rows_max) =>
+        db.run("peek", () => statement.execute({ ...values, scanned_rows_max }), true),
+      );
       const matching = rows.filter((row) => row.id !== null) as (PageRow & { id: string })[];
       const characters_max = query.has_body ? query.body_characters_max : undefined;
       const data = matching.map((row) => present(row, queue_id, open, characters_max));
