@@ -4,7 +4,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { createPages } from "../src/broker/pages.ts";
 import { DatabaseError } from "../src/errors.ts";
 import { createQueue, serviceForFile, until } from "./harness.ts";
-import { verbsOf } from "./verbs.ts";
+import { refused, verbsOf } from "./verbs.ts";
 
 setDefaultTimeout(90_000);
 
@@ -76,6 +76,18 @@ test("a redrive, and a deletion of what matches, come to their end", async () =>
   expect(deletion.status).toBe(202);
   await until(async () => !(await broker.runTasks()).is_busy);
   expect(await task(deletion.body.task_id)).toMatchObject({ state: "completed", moved: count });
+});
+
+test("what is asked for at once, and takes too long, is refused in words, and undone", async () => {
+  const queue = await createQueue(service);
+  await slowly("insert");
+  const messages = Array.from({ length: count }, () => ({ body: "x" }));
+  const answer = await call("POST", `/v1/queues/${queue}/messages/batch`, { messages });
+  const details = expect.stringMatching(
+    /longer than PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS allows.* ask for less at once \(57014\)$/,
+  );
+  expect([answer.status, answer.body]).toEqual([503, refused(19, "service unavailable", details)]);
+  expect(await stats(queue)).toMatchObject({ ready: 0 });
 });
 
 const canceled = () => new DatabaseError("timeout", "57014", "x");

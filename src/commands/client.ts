@@ -87,7 +87,7 @@ const remedies = new Map<number, string>([
   [16, "use a key that may do this"],
   [17, "`psqlqueue queue resume QUEUE` opens it"],
   [18, "the queue is full: let it be consumed, or raise max_depth or max_bytes: `psqlqueue queue update QUEUE --set`"],
-  [19, "the server is there, but not its database: come back later; its log says why"],
+  [19, "the server is there, but its database did not do it; the server's log tells more"],
   [21, "`psqlqueue task list` shows the tasks there are"],
   [25, "`psqlqueue key list` shows the keys there are"],
   [23, "is this a psqlqueue, and new enough? `psqlqueue --version` tells this program's"],

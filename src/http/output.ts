@@ -73,11 +73,20 @@ export const itemError = Type.Optional(
 /** Database failures that pass: the caller should come back. */
 const passing = new Set(["unavailable", "lost", "timeout", "conflict"]);
 
+/** By SQLSTATE, what is known of why the database does not do it. A statement that fails is undone. */
+const reasons: Record<string, string> = {
+  "57014":
+    "a statement took longer than PSQLQUEUE_DATABASE_STATEMENT_TIMEOUT_MS allows, and was undone; come back, or ask for " +
+    "less at once",
+  "55P03": "a statement waited too long for a lock that another one holds, and was undone; come back",
+  "53100": "the database's disk is full: nothing can be stored until there is room",
+};
+
 /** What the caller is told of an error. What it did not cause, and does not pass, is logged and told to nobody. */
 export function refusalOf(error: unknown, where: string, request_id?: string): BrokerError {
   if (error instanceof BrokerError) return error;
   if (error instanceof DatabaseError && passing.has(error.failure)) {
-    return new BrokerError("unavailable", `the database does not answer (${error.code})`);
+    return new BrokerError("unavailable", `${reasons[error.code] ?? "the database does not answer"} (${error.code})`);
   }
   // Nobody's fault, and nobody is there to be told.
   if (error instanceof ClientGoneError) return new BrokerError("bad_request", error.message);
