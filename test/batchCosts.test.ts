@@ -45,7 +45,7 @@ test.each([
   ["of one ordering key", { ordering_key: "k" }],
 ])("messages %s", async (_, member) => {
   // The best of a few: what a busy machine does in between is not what a batch costs.
-  const least = async (count: number) => {
+  const leastOf = async (count: number) => {
     const least: Record<string, number> = {};
     for (let i = 0; i < 4; i++) {
       for (const [name, ms] of Object.entries(await costsOf(count, member))) {
@@ -54,8 +54,8 @@ test.each([
     }
     return least;
   };
-  const few = await least(100);
-  const many = await least(1000);
+  const few = await leastOf(100);
+  const many = await leastOf(1000);
   const grown = Object.keys(few).filter((name) => (many[name] ?? 0) > 3 * (few[name] ?? 0));
   expect({ grown, few, many }).toEqual({ grown: [], few, many });
 });

@@ -3,7 +3,7 @@ import type { Db } from "../../db/db.ts";
 import { deduplications } from "../../db/dedupSchema.ts";
 import { archived_messages, messages, queues } from "../../db/schema.ts";
 import { BrokerError } from "../../errors.ts";
-import { createPages, type Pages } from "../pages.ts";
+import { createPages } from "../pages.ts";
 import { column, value } from "../statement.ts";
 import type { Repair } from "./orderingKeys.ts";
 
@@ -46,8 +46,9 @@ const phases: Record<RemovalKind, Phase[]> = {
   cleanup: ["expired", "ordering", "archive"],
 };
 
-/** A page of a scan along `key`: removes those of its rows that the condition allows. */
-function prepareRemoval(db: Db, name: string, table: SQL, key: Name, condition: SQL) {
+/** Takes the next page of a scan along `key`, and removes those of its rows that the condition allows. */
+function createRemoval(db: Db, phase: Exclude<Phase, "ordering">, table: SQL, key: Name, condition: SQL) {
+  const name = `remove_${phase}`;
   const after = sql`row.queue_no = ${value("queue_no")}::int and row.${key} > ${value("after")}::text`;
   const page = db.orm.$with("page", {}).as(sql`
     select row.${key} as id
@@ -70,7 +71,12 @@ function prepareRemoval(db: Db, name: string, table: SQL, key: Name, condition: 
       select max(page.id) as last_id, count(*) < ${value("limit")}::int as is_last,
         (select count(*) from gone)::int as count
       from page`);
-  return db.orm.with(page, gone, answer).select().from(answer).prepare(name);
+  const statement = db.orm.with(page, gone, answer).select().from(answer).prepare(name);
+  const pages = createPages(page_rows);
+  return async (values: Record<string, unknown>) => {
+    const [taken] = await pages((limit) => db.run(name, () => statement.execute({ ...values, limit }), true));
+    return taken;
+  };
 }
 
 export type Removals = {
@@ -117,37 +123,24 @@ export function createRemovals(db: Db, repair: Repair): Removals {
   // letter came into this queue when it died.
   const is_older = sql`coalesce((row.dead ->> 'dead_at')::timestamptz, row.created_at) <= ${until}`;
   const is_kept = sql`row.created_at <= ${until} and row.id <= ${value("bound")}::text`;
-  const statements: Record<Exclude<Phase, "ordering">, ReturnType<typeof prepareRemoval>> = {
-    keys: prepareRemoval(
-      db,
-      "remove_keys",
-      sql`${deduplications}`,
-      sql.identifier("key"),
-      sql`row.created_at <= ${until}`,
-    ),
-    messages: prepareRemoval(db, "remove_messages", sql`${messages}`, id, is_older),
+  const removeBy: Record<Exclude<Phase, "ordering">, ReturnType<typeof createRemoval>> = {
+    keys: createRemoval(db, "keys", sql`${deduplications}`, sql.identifier("key"), sql`row.created_at <= ${until}`),
+    messages: createRemoval(db, "messages", sql`${messages}`, id, is_older),
     // Whoever holds a live lease may still ack, so those rows stay.
-    expired: prepareRemoval(
+    expired: createRemoval(
       db,
-      "remove_expired",
+      "expired",
       sql`${messages}`,
       id,
       sql`row.expires_at <= least(now(), ${until}) and coalesce(row.lease_expires_at <= now(), true)`,
     ),
-    archive: prepareRemoval(
+    archive: createRemoval(
       db,
-      "remove_archived",
+      "archive",
       sql`${archived_messages}`,
       id,
       sql`case when ${value("is_cleanup")}::text::boolean then row.archived_at <= ${until} else ${is_kept} end`,
     ),
-  };
-
-  const pages: Record<Exclude<Phase, "ordering">, Pages> = {
-    keys: createPages(page_rows),
-    messages: createPages(page_rows),
-    expired: createPages(page_rows),
-    archive: createPages(page_rows),
   };
 
   async function removePage(removal: Removal, phase: Phase, after: string) {
@@ -157,16 +150,13 @@ export function createRemovals(db: Db, repair: Repair): Removals {
     }
     // Only messages end at the highest id: what ended since the call may stand anywhere in the archive.
     const to = phase === "messages" ? removal.to : last_key;
-    const values = {
+    return await removeBy[phase]({
       queue_no: removal.queue_no,
       after,
       to,
       until: removal.until,
       ...(phase === "archive" && { bound: removal.to, is_cleanup: String(removal.kind === "cleanup") }),
-    };
-    const remove = (limit: number) => statements[phase].execute({ ...values, limit });
-    const [page] = await pages[phase]((limit) => db.run(`remove_${phase}`, () => remove(limit), true));
-    return page;
+    });
   }
 
   return {

@@ -80,8 +80,6 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
     }
   }
 
-  const expiry_pages = createPages(expiry_rows);
-
   async function endAll(
     items: SettleItem[],
     outcome: "acked" | "expired",
@@ -94,6 +92,21 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
         : db.run("end_messages_unarchived", () => endUnarchived.execute(values), true),
     );
     return tally;
+  }
+
+  const expiry_pages = createPages(expiry_rows);
+
+  /** Answers how many have ended. */
+  async function expireAll(items: SettleItem[]): Promise<number> {
+    let count = 0;
+    for (let at = 0; at < items.length; ) {
+      at += await expiry_pages(async (limit) => {
+        const page = items.slice(at, at + limit);
+        count += (await endAll(page, "expired"))?.count ?? 0;
+        return page.length;
+      });
+    }
+    return count;
   }
 
   const endOrdered = (
@@ -230,17 +243,7 @@ export function createSettle(db: Db, onReady: OnReady, note: NoteMessages): Sett
     async expire(queue_id, expired) {
       const count = await withOrdered(
         itemsOf(queue_id, expired),
-        async (items) => {
-          let count = 0;
-          for (let at = 0; at < items.length; ) {
-            at += await expiry_pages(async (limit) => {
-              const page = items.slice(at, at + limit);
-              count += (await endAll(page, "expired"))?.count ?? 0;
-              return page.length;
-            });
-          }
-          return count;
-        },
+        expireAll,
         async (items) => (await endOrdered(items, "expired")).count,
       );
       if (count > 0) note("expired", queue_id, count);
